@@ -1,0 +1,89 @@
+"""Make part of a neural network Bayesian: a real MCMC posterior over chosen weights.
+
+The public names are resolved when they are first used, so that `import nbcore` imports neither
+jax nor optax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbcore import datasets as datasets
+    from nbcore import errors as errors
+    from nbcore import metrics as metrics
+    from nbcore.backend import Backend as Backend
+    from nbcore.backend import Kernel as Kernel
+    from nbcore.backend import Stats as Stats
+    from nbcore.backend import get_backend as get_backend
+    from nbcore.backend import list_backends as list_backends
+    from nbcore.calibration import CrossFit as CrossFit
+    from nbcore.calibration import cross_fit as cross_fit
+    from nbcore.estimators import DeterministicNN as DeterministicNN
+    from nbcore.estimators import PartialBNN as PartialBNN
+    from nbcore.hookspecs import Spec as Spec
+    from nbcore.hookspecs import hookimpl as hookimpl
+    from nbcore.inspection import print_layer_configs as print_layer_configs
+    from nbcore.layers import Layer as Layer
+    from nbcore.layers import Leaf as Leaf
+    from nbcore.likelihoods import Categorical as Categorical
+    from nbcore.likelihoods import Gaussian as Gaussian
+    from nbcore.likelihoods import Likelihood as Likelihood
+    from nbcore.network import Network as Network
+    from nbcore.network import Padding as Padding
+    from nbcore.network import as_network as as_network
+    from nbcore.posterior import Posterior as Posterior
+    from nbcore.prediction import Prediction as Prediction
+    from nbcore.priors import HalfNormal as HalfNormal
+    from nbcore.priors import LogNormal as LogNormal
+    from nbcore.priors import NormalPrior as NormalPrior
+    from nbcore.priors import Prior as Prior
+    from nbcore.sampling import sample as sample
+    from nbcore.selection import Selector as Selector
+    from nbcore.selection import list_selectors as list_selectors
+    from nbcore.selection import select_bayesian_components as select_bayesian_components
+    from nbcore.split import ParameterSplit as ParameterSplit
+    from nbcore.subset import ProbabilisticSubset as ProbabilisticSubset
+    from nbcore.target import Target as Target
+    from nbcore.training import SWA as SWA
+
+__version__ = "0.1.0"
+
+_MODULES = ("datasets", "errors", "metrics")
+_NAMES = {
+    "backend": ("Backend", "Kernel", "Stats", "get_backend", "list_backends"),
+    "calibration": ("CrossFit", "cross_fit"),
+    "estimators": ("DeterministicNN", "PartialBNN"),
+    "hookspecs": ("Spec", "hookimpl"),
+    "inspection": ("print_layer_configs",),
+    "layers": ("Layer", "Leaf"),
+    "likelihoods": ("Categorical", "Gaussian", "Likelihood"),
+    "network": ("Network", "Padding", "as_network"),
+    "posterior": ("Posterior",),
+    "prediction": ("Prediction",),
+    "priors": ("HalfNormal", "LogNormal", "NormalPrior", "Prior"),
+    "sampling": ("sample",),
+    "selection": ("Selector", "list_selectors", "select_bayesian_components"),
+    "split": ("ParameterSplit",),
+    "subset": ("ProbabilisticSubset",),
+    "target": ("Target",),
+    "training": ("SWA",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [*_MODULES, *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"nbcore.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"nbcore.{_HOME[name]}"), name)
+    from nbcore.errors import did_you_mean  # noqa: PLC0415  only when a name is wrong
+
+    raise AttributeError(f"module 'nbcore' has no attribute {name!r}.{did_you_mean(name, __all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

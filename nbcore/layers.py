@@ -1,0 +1,352 @@
+"""What a network is made of: layers, their leaves, their call order.
+
+A *leaf* is one array of the parameter pytree; its *path* is the key path joined by `/`.
+A *layer* is a named group of leaves. A *pair* indexes the axes of a kernel that are not window
+axes, in canonical order (in ..., out ...); the bias entry that belongs to it is the out axes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+Role = Literal["kernel", "bias", "embedding", "scale", "state"]
+Kind = Literal["dense", "convolution", "attention", "recurrent", "embedding", "norm", "other"]
+
+HIDDEN_KINDS = ("dense", "convolution", "attention", "recurrent")
+WEIGHT_ROLES = ("kernel", "embedding")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of the parameter pytree and how pairs index it.
+
+    Args:
+        path: key path in the parameters, joined by `/` (list items as numbers).
+        role: kernel, bias, embedding, scale (of a normalisation layer) or state (not a weight).
+        shape: storage shape.
+        pair_axes: storage axes in canonical order (in ..., out ...); the others are window axes
+            and belong to a pair as a whole.
+        axes: names of the pair axes, in the same order.
+        component: part of the layer, such as `"query"`; empty where a layer has one part.
+    """
+
+    path: str
+    role: Role
+    shape: tuple[int, ...]
+    pair_axes: tuple[int, ...]
+    axes: tuple[str, ...]
+    component: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def pair_shape(self) -> tuple[int, ...]:
+        """Extent of each pair axis, in canonical order."""
+        return tuple(self.shape[a] for a in self.pair_axes)
+
+    def entries(self, pairs: np.ndarray) -> np.ndarray:
+        """Return the flat storage indices `(p, window)` that pairs `(p, len(pair_axes))` cover."""
+        flat = np.arange(self.size).reshape(self.shape)
+        window = [a for a in range(len(self.shape)) if a not in self.pair_axes]
+        table = flat.transpose(*self.pair_axes, *window).reshape(*self.pair_shape, -1)
+        return table[tuple(pairs.T)]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named group of leaves.
+
+    Args:
+        name: module path joined by `/`.
+        kind: what it computes.
+        leaves: its arrays.
+        order: position in the call order, `None` where it is not known.
+        is_output: whether no weight layer comes after it, `None` where it is not known.
+    """
+
+    name: str
+    kind: Kind
+    leaves: tuple[Leaf, ...]
+    order: int | None = None
+    is_output: bool | None = None
+
+    @property
+    def is_hidden(self) -> bool:
+        """Dense, convolution, attention or recurrent, and not an output layer."""
+        return self.kind in HIDDEN_KINDS and not self.is_output
+
+    @property
+    def weights(self) -> tuple[Leaf, ...]:
+        """The leaves that pairs index: kernels and embeddings."""
+        return tuple(leaf for leaf in self.leaves if leaf.role in WEIGHT_ROLES)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the parts that hold weights; empty where the layer has one unnamed part."""
+        return tuple(leaf.component for leaf in self.weights if leaf.component)
+
+    @property
+    def size(self) -> int:
+        """Number of entries that a subset can make stochastic."""
+        return sum(leaf.size for leaf in self.leaves if leaf.role != "state")
+
+    def bias_of(self, weight: Leaf) -> Leaf | None:
+        """Return the bias that belongs to a weight leaf, if there is one."""
+        for leaf in self.leaves:
+            if leaf.role == "bias" and leaf.component == weight.component:
+                return leaf
+        return None
+
+
+_ROLE_BY_NAME: Mapping[str, Role] = {
+    "kernel": "kernel",
+    "weight": "kernel",
+    "weights": "kernel",
+    "w": "kernel",
+    "bias": "bias",
+    "b": "bias",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+    "scale": "scale",
+    "gamma": "scale",
+}
+_ATTENTION_PARTS = ("query", "key", "value", "out")
+_RECURRENT_PARTS = re.compile(r"(i|h)[ifgorznh]?|in|hn|dense_[ih]|recurrent_kernel")
+
+
+def leaf_paths(tree: Any) -> list[str]:
+    """Return the path of every leaf of a pytree, in the order of `jax.tree.leaves`.
+
+    Examples:
+        >>> leaf_paths({"Dense0": {"kernel": 1.0, "bias": 2.0}})
+        ['Dense0/bias', 'Dense0/kernel']
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+
+
+def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) -> tuple[Layer, ...]:
+    """Group the leaves of a parameter pytree into layers by their names and shapes.
+
+    Leaves that are not of floating type are state. Leaves that share a parent are one layer; a parent with parts `query, key, value, out` is one
+    attention layer, and the gates of a recurrent cell are one recurrent layer.
+
+    Args:
+        params: pytree of arrays.
+        prefix: path that is left out of layer names, such as `"params"`.
+        state: first path parts whose leaves are state (statistics, counters), never weights.
+
+    Returns:
+        Layers in pytree order, call order unknown.
+
+    Examples:
+        >>> import numpy as np
+        >>> layers = infer_layers({"Dense0": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}})
+        >>> layers[0].name, layers[0].kind, layers[0].size
+        ('Dense0', 'dense', 8)
+    """
+    arrays = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
+    shapes = {path: tuple(np.shape(array)) for path, array in arrays.items()}
+    no_float = {p for p, a in arrays.items() if not jnp.issubdtype(jnp.result_type(a), jnp.floating)}
+    grouped: dict[str, list[str]] = {}
+    for path in shapes:
+        grouped.setdefault(path.rpartition("/")[0], []).append(path)
+    grouped = _join_parts(grouped)
+    return tuple(
+        _infer_layer(
+            name, paths, shapes, prefix, no_float.union(paths if name.split("/")[0] in state else ())
+        )
+        for name, paths in grouped.items()
+    )
+
+
+def _join_parts(grouped: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Join the parts of attention layers and recurrent cells under their parent."""
+    children: dict[str, set[str]] = {}
+    for name in grouped:
+        parent, _, part = name.rpartition("/")
+        children.setdefault(parent, set()).add(part)
+    joined: dict[str, list[str]] = {}
+    for name, paths in grouped.items():
+        parent, _, part = name.rpartition("/")
+        parts = children[parent]
+        attention = parts.issuperset(_ATTENTION_PARTS) and part in _ATTENTION_PARTS
+        recurrent = len(parts) > 1 and all(_RECURRENT_PARTS.fullmatch(p) for p in sorted(parts))
+        joined.setdefault(parent if attention or recurrent else name, []).extend(paths)
+    return joined
+
+
+def _infer_layer(
+    name: str,
+    paths: list[str],
+    shapes: dict[str, tuple[int, ...]],
+    prefix: str,
+    state: set[str],
+) -> Layer:
+    parts = {p: p[len(name) :].strip("/").split("/") for p in paths}
+    components = {p: "/".join(parts[p][:-1]) for p in paths}
+    is_attention = {components[p] for p in paths}.issuperset(_ATTENTION_PARTS)
+    leaves: list[Leaf] = []
+    for path in paths:
+        siblings = [shapes[q] for q in paths if q != path and components[q] == components[path]]
+        role = "state" if path in state else _infer_role(parts[path][-1], shapes[path], siblings)
+        leaves.append(_make_leaf(path, role, shapes[path], components[path], is_attention))
+    shown = name[len(prefix) :].strip("/") if prefix and name.startswith(prefix) else name
+    return Layer(shown or "params", _infer_kind(leaves, is_attention), tuple(leaves))
+
+
+def _infer_role(name: str, shape: tuple[int, ...], siblings: list[tuple[int, ...]]) -> Role:
+    if name in _ROLE_BY_NAME and not (_ROLE_BY_NAME[name] == "kernel" and len(shape) < 2):
+        return _ROLE_BY_NAME[name]
+    if len(shape) >= 2:
+        return "kernel"
+    matrix = any(len(s) >= 2 and shape and shape[-1] in (s[-1], s[0]) for s in siblings)
+    return "bias" if matrix else "scale"
+
+
+def _make_leaf(
+    path: str, role: Role, shape: tuple[int, ...], component: str, is_attention: bool
+) -> Leaf:
+    every = tuple(range(len(shape)))
+    if role == "embedding" and len(shape) == 2:
+        return Leaf(path, role, shape, every, ("token", "feature"), component)
+    if role == "kernel" and is_attention:
+        axes = ("head", "feature", "out") if component == "out" else ("in", "head", "feature")
+        return Leaf(path, role, shape, every, axes[: len(shape)], component)
+    if role == "kernel" and len(shape) > 2:
+        return Leaf(path, role, shape, every[-2:], ("in", "out"), component)
+    if role == "kernel" and len(shape) == 2:
+        return Leaf(path, role, shape, every, ("in", "out"), component)
+    axes = ("head", "feature")[-len(shape) :] if is_attention and component != "out" else ("out",)
+    if len(axes) != len(shape):
+        axes = tuple(f"axis{a}" for a in every)
+    return Leaf(path, role, shape, every, axes, component)
+
+
+def _infer_kind(leaves: list[Leaf], is_attention: bool) -> Kind:
+    roles = {leaf.role for leaf in leaves}
+    if is_attention:
+        return "attention"
+    if "embedding" in roles:
+        return "embedding"
+    kernels = [leaf for leaf in leaves if leaf.role == "kernel"]
+    if len(kernels) > 1:
+        return "recurrent"
+    if kernels:
+        return "convolution" if len(kernels[0].shape) > 2 else "dense"
+    return "norm" if "scale" in roles else "other"
+
+
+def in_call_order(
+    layers: Iterable[Layer], apply: Callable[[Any, Any], Any], params: Any, example: Any
+) -> tuple[Layer, ...]:
+    """Sort layers by the first use of their leaves in the traced network, and mark the outputs.
+
+    Args:
+        layers: layers in any order.
+        apply: `(params, x) -> outputs`; traced, never run.
+        params: pytree of arrays.
+        example: input with a leading example axis.
+
+    Returns:
+        The layers with `order` and `is_output` set; layers that are never used come last.
+    """
+    layers = tuple(layers)
+    owner = {leaf.path: i for i, layer in enumerate(layers) for leaf in layer.leaves}
+    closed = jax.make_jaxpr(apply)(params, example)
+    owners = [owner.get(path) for path in leaf_paths(params)]
+    num_inputs = len(closed.jaxpr.invars) - len(owners)
+    trace = _Trace()
+    trace.walk(closed.jaxpr, [_param(o) for o in owners] + [_INPUT] * num_inputs)
+    first_use = {o: n for n, o in reversed(list(enumerate(trace.used)))}
+    has_weights = {i for i, layer in enumerate(layers) if layer.weights}
+    followed = {a for a, b in trace.followed_by if b in has_weights}
+    ordered = sorted(range(len(layers)), key=lambda i: (first_use.get(i, len(owners)), i))
+    return tuple(
+        replace(layers[i], order=n, is_output=i in has_weights - followed and i in first_use)
+        for n, i in enumerate(ordered)
+    )
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a traced value depends on: layers, and whether the network's input is among it."""
+
+    layers: frozenset[int]
+    has_input: bool
+
+
+_INPUT = _Value(frozenset(), True)
+_NOTHING = _Value(frozenset(), False)
+
+
+def _param(owner: int | None) -> _Value:
+    return _NOTHING if owner is None else _Value(frozenset([owner]), False)
+
+
+class _Trace:
+    """Walks a jaxpr and records in which order layers meet data, and which follow which."""
+
+    def __init__(self) -> None:
+        self.used: list[int] = []
+        self.followed_by: set[tuple[int, int]] = set()
+
+    def walk(self, jaxpr: jex.Jaxpr, inputs: Sequence[_Value]) -> list[_Value]:
+        values: dict[Any, _Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+
+        def read(atom: Any) -> _Value:
+            return _NOTHING if isinstance(atom, jex.Literal) else values.get(atom, _NOTHING)
+
+        for eqn in jaxpr.eqns:
+            ins = [read(v) for v in eqn.invars]
+            outs = self._inner(eqn, ins) or [self._meet(ins)] * len(eqn.outvars)
+            values.update(zip(eqn.outvars, outs, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _meet(self, ins: list[_Value]) -> _Value:
+        data = [v for v in ins if v.has_input]
+        weights = [v for v in ins if not v.has_input and v.layers]
+        if data:
+            for layer in sorted(set().union(*(w.layers for w in weights))):
+                self.used.append(layer)
+                before = set().union(*(d.layers for d in data)) - {layer}
+                self.followed_by.update((b, layer) for b in before)
+        return _Value(frozenset().union(*(v.layers for v in ins)), bool(data))
+
+    def _inner(self, eqn: jex.JaxprEqn, ins: list[_Value]) -> list[_Value] | None:
+        """Walk into calls, loops and branches; None where the equation has no such body."""
+        params = eqn.params
+        name = eqn.primitive.name
+        if name == "while":
+            cond = params["cond_nconsts"]
+            return self._loop(params["body_jaxpr"].jaxpr, ins[cond:], params["body_nconsts"])
+        if name == "scan":
+            consts, carry = params["num_consts"], params["num_carry"]
+            return self._loop(params["jaxpr"].jaxpr, ins, consts, carry)
+        if name == "cond":
+            outs = [self.walk(b.jaxpr, ins[1:]) for b in params["branches"]]
+            return [self._meet([ins[0], *vs]) for vs in zip(*outs, strict=True)]
+        for value in params.values():
+            body = value.jaxpr if isinstance(value, jex.ClosedJaxpr) else value
+            if isinstance(body, jex.Jaxpr) and len(body.invars) == len(ins):
+                return self.walk(body, ins)
+        return None
+
+    def _loop(
+        self, body: jex.Jaxpr, ins: list[_Value], consts: int, carry: int | None = None
+    ) -> list[_Value]:
+        carry = len(ins) - consts if carry is None else carry
+        first = self.walk(body, ins)
+        merged = [self._meet([a, b]) for a, b in zip(ins[consts:], first[:carry], strict=False)]
+        return self.walk(body, [*ins[:consts], *merged, *ins[consts + carry :]])
