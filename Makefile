@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)))
 
 # Compiled XLA programs survive from one test run to the next.
-TEST_ENV := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax
+TEST_ENV := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 LOCK := $(BIN)/uv pip compile pyproject.toml --no-config --universal --fork-strategy fewest \
 	--generate-hashes --custom-compile-command "make lock" --quiet

@@ -32,7 +32,7 @@ def message_of(call: Callable[[], object], error: type[Exception]) -> str:
 
 def main() -> None:
     """Check the import, the shipped files, the plugins and the console script."""
-    import nbcore
+    import nbcore  # noqa: PLC0415  the first thing that is checked
 
     loaded = {"jax", "optax"} & set(sys.modules)
     check(not loaded, "import nbcore imports neither jax nor optax")

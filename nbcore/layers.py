@@ -55,12 +55,24 @@ class Leaf:
         """Extent of each pair axis, in canonical order."""
         return tuple(self.shape[a] for a in self.pair_axes)
 
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs."""
+        return int(np.prod(self.pair_shape, dtype=np.int64))
+
+    @property
+    def window_axes(self) -> tuple[int, ...]:
+        """Storage axes that belong to a pair as a whole."""
+        return tuple(a for a in range(len(self.shape)) if a not in self.pair_axes)
+
+    def by_pair(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the storage shape as `(*pair_shape, window)`."""
+        axes = (*self.pair_axes, *self.window_axes)
+        return values.transpose(axes).reshape(*self.pair_shape, -1)
+
     def entries(self, pairs: np.ndarray) -> np.ndarray:
         """Return the flat storage indices `(p, window)` that pairs `(p, len(pair_axes))` cover."""
-        flat = np.arange(self.size).reshape(self.shape)
-        window = [a for a in range(len(self.shape)) if a not in self.pair_axes]
-        table = flat.transpose(*self.pair_axes, *window).reshape(*self.pair_shape, -1)
-        return table[tuple(pairs.T)]
+        return self.by_pair(np.arange(self.size).reshape(self.shape))[tuple(pairs.T)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ _ROLE_BY_NAME: Mapping[str, Role] = {
     "scale": "scale",
     "gamma": "scale",
 }
-_ATTENTION_PARTS = ("query", "key", "value", "out")
+ATTENTION_PARTS = ("query", "key", "value", "out")
 _RECURRENT_PARTS = re.compile(r"(i|h)[ifgorznh]?|in|hn|dense_[ih]|recurrent_kernel")
 
 
@@ -134,6 +146,16 @@ def leaf_paths(tree: Any) -> list[str]:
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+
+
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree by their path.
+
+    Examples:
+        >>> leaves_by_path({"Dense0": {"kernel": 1.0, "bias": 2.0}})
+        {'Dense0/bias': 2.0, 'Dense0/kernel': 1.0}
+    """
+    return dict(zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True))
 
 
 def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) -> tuple[Layer, ...]:
@@ -181,7 +203,7 @@ def _join_parts(grouped: dict[str, list[str]]) -> dict[str, list[str]]:
     for name, paths in grouped.items():
         parent, _, part = name.rpartition("/")
         parts = children[parent]
-        attention = parts.issuperset(_ATTENTION_PARTS) and part in _ATTENTION_PARTS
+        attention = parts.issuperset(ATTENTION_PARTS) and part in ATTENTION_PARTS
         recurrent = len(parts) > 1 and all(_RECURRENT_PARTS.fullmatch(p) for p in sorted(parts))
         joined.setdefault(parent if attention or recurrent else name, []).extend(paths)
     return joined
@@ -196,7 +218,7 @@ def _infer_layer(
 ) -> Layer:
     parts = {p: p[len(name) :].strip("/").split("/") for p in paths}
     components = {p: "/".join(parts[p][:-1]) for p in paths}
-    is_attention = {components[p] for p in paths}.issuperset(_ATTENTION_PARTS)
+    is_attention = {components[p] for p in paths}.issuperset(ATTENTION_PARTS)
     leaves: list[Leaf] = []
     for path in paths:
         siblings = [shapes[q] for q in paths if q != path and components[q] == components[path]]

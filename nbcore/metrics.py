@@ -2,9 +2,9 @@
 
 Regression: `y` has shape `(n,)` or `(n, outputs)`; means, variances and bounds have exactly its
 shape: broadcasting `(n, 1)` against `(n,)` would compare every point with every other. Averages
-run over points and outputs alike.
-Classification: `labels` are integers of shape `(n,)`, `probabilities` has shape `(n, classes)`.
-NaN raises everywhere (`DataError`), as do shapes that do not fit (`ShapeError`).
+run over points and outputs alike. Classification: `labels` are integers of shape `(n,)`,
+`probabilities` has shape `(n, classes)`. NaN raises everywhere (`DataError`), as do shapes that do
+not fit (`ShapeError`).
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def mae(y: ArrayLike, mean: ArrayLike) -> float:
 def nlpd(y: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> float:
     """Negative log predictive density of Gaussians; lower is better.
 
-    `mean(log(2π·variance)/2 + (y - mean)²/(2·variance))`; the joint density of k outputs
-    has k times this value.
+    `mean(log(2π·variance)/2 + (y - mean)²/(2·variance))`; times k for k outputs jointly.
 
     Args:
         y: measured values, shape `(n,)` or `(n, outputs)`.
@@ -330,8 +329,7 @@ def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
     classes, rows = _classified(labels, probabilities)
     confidence: _Floats = np.max(rows, axis=1)
     hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == classes
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    bin_of = np.searchsorted(inner_edges, confidence)
+    bin_of = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
     # n_b/n · |accuracy_b - confidence_b| is |Σ (hit - confidence) over b| / n
     gaps = np.abs(np.bincount(bin_of, weights=hits - confidence))
     return float(np.sum(gaps)) / len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -115,6 +116,31 @@ class FunctionNetwork(Network):
         if self.example is None or any(layer.order is not None for layer in layers):
             return layers
         return in_call_order(layers, self.apply, params, self.example)
+
+
+@dataclass(frozen=True, eq=False)
+class ById:
+    """A network compared by identity, so that any network can be a static argument."""
+
+    network: Network
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same object."""
+        return isinstance(other, ById) and other.network is self.network
+
+    def __hash__(self) -> int:
+        """Return a hash of the identity."""
+        return id(self.network)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(by_id: ById, params: Params, x: Inputs) -> Outputs:
+    return by_id.network.apply(params, x)
+
+
+def evaluate(network: Network, params: Params, x: Inputs) -> Outputs:
+    """Return `network.apply(params, x)`, compiled once for each network and shape."""
+    return _evaluate(ById(network), params, x)
 
 
 def as_network(model: Any, *, example: Inputs | None = None) -> Network:

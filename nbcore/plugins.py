@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
@@ -150,13 +150,14 @@ def build(kind: Kind, name: str, options: dict[str, Any]) -> Any:
         OptionError: an option is unknown; the possible ones are listed.
     """
     cls = load(kind, name)
-    known: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
-    for option in options:
-        if known and option not in known:
-            raise OptionError(
-                f"The {kind} {name!r} has no option {option!r}.{did_you_mean(option, known)} "
-                f"Possible: {', '.join(known)}."
-            )
+    if is_dataclass(cls):
+        known = [f.name for f in fields(cls) if f.init]
+        for option in options:
+            if option not in known:
+                raise OptionError(
+                    f"The {kind} {name!r} has no option {option!r}.{did_you_mean(option, known)} "
+                    f"Possible: {', '.join(known) or 'none, it has no options'}."
+                )
     return cls(**options)
 
 

@@ -27,7 +27,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_FORMAT = "nbcore.SmilesTokenizer/1"
+_FORMAT = "nbcore-tokenizer-1"
 _UNKNOWN = "?"  # not a token: what decodes from an unknown cannot be encoded by accident
 
 

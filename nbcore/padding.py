@@ -1,0 +1,118 @@
+"""Grouping padded sequences by length, so that padding is neither computed nor stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.errors import NetworkError
+from nbcore.network import Network, Padding, Params, evaluate
+
+MAX_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples of similar length.
+
+    Args:
+        rows: their row numbers, ascending.
+        length: length that they are trimmed to; `None` where nothing is trimmed.
+    """
+
+    rows: np.ndarray
+    length: int | None
+
+    def take(self, x: Any, padding: Padding | None) -> Any:
+        """Return the rows of `x`, trimmed."""
+        rows = jax.tree.map(lambda a: np.asarray(a)[self.rows], x)
+        if self.length is None or padding is None:
+            return rows
+        return np.take(rows, np.arange(self.length), axis=padding.axis)
+
+
+def lengths(x: np.ndarray, padding: Padding) -> np.ndarray:
+    """Return the number of positions of each example up to the last that is no padding, >= 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> lengths(np.array([[5, 6, 0], [7, 0, 0]]), Padding(axis=1, value=0)).tolist()
+        [2, 1]
+    """
+    filled = np.moveaxis(x != padding.value, padding.axis, 1)
+    filled = filled.reshape(*filled.shape[:2], -1).any(axis=2)
+    return np.maximum((np.arange(1, filled.shape[1] + 1) * filled).max(axis=1), 1)
+
+
+def length_groups(x: Any, padding: Padding | None, *, max_groups: int = MAX_GROUPS) -> list[Group]:
+    """Split examples into few groups of similar length, chosen to minimise the work.
+
+    The cuts minimise sum_g N_g L_g, the number of positions that are computed, exactly, by
+    dynamic programming over the distinct lengths.
+
+    Args:
+        x: inputs; one array where they are padded.
+        padding: how they are padded; `None` gives one group.
+        max_groups: how many groups at most: each costs a compilation.
+
+    Returns:
+        Groups in ascending order of length; every row is in exactly one.
+    """
+    count = len(jax.tree.leaves(x)[0])
+    if padding is None or count == 0:
+        return [Group(np.arange(count), None)]
+    each = lengths(np.asarray(x), padding)
+    values, counts = np.unique(each, return_counts=True)
+    bounds = _best_cuts(values, counts, min(max_groups, len(values)))
+    lower = np.concatenate([[0], bounds[:-1]])
+    return [
+        Group(np.flatnonzero((each > low) & (each <= high)), int(high))
+        for low, high in zip(lower, bounds, strict=True)
+    ]
+
+
+def _best_cuts(values: np.ndarray, counts: np.ndarray, groups: int) -> np.ndarray:
+    """Return the largest length of each group, ascending."""
+    below = np.concatenate([[0], np.cumsum(counts)])
+    best = below[1:] * values  # one group up to each value
+    previous: list[np.ndarray] = []
+    for _ in range(groups - 1):
+        # cost[i, j]: groups up to value i - 1 as best, then one group i..j
+        before = np.concatenate([[0], best[:-1]])
+        cost = before[:, None] + (below[None, 1:] - below[:-1, None]) * values[None, :]
+        cost = np.where(np.tri(len(values), dtype=bool).T, cost, np.iinfo(np.int64).max)
+        previous.append(cost.argmin(axis=0))
+        best = cost.min(axis=0)
+    bounds: list[int] = []
+    end = len(values) - 1
+    for starts in reversed(previous):
+        bounds.append(int(values[end]))
+        end = int(starts[end]) - 1
+        if end < 0:
+            return np.array(bounds[::-1])
+    return np.array([int(values[end]), *bounds[::-1]])
+
+
+def check_padding(network: Network, params: Params, x: Any, groups: list[Group]) -> None:
+    """Check on a few rows that trimming the padding leaves the outputs as they are.
+
+    Raises:
+        NetworkError: it does not, so the network reads its padding.
+    """
+    padding = network.padding
+    shortest = groups[0]
+    if padding is None or shortest.length is None or shortest.length == np.shape(x)[padding.axis]:
+        return
+    few = Group(shortest.rows[:3], shortest.length)
+    full = np.asarray(evaluate(network, params, jnp.asarray(np.asarray(x)[few.rows])))
+    trimmed = np.asarray(evaluate(network, params, jnp.asarray(few.take(x, padding))))
+    scale = float(np.max(np.abs(full))) + 1e-6
+    if not np.allclose(full, trimmed, rtol=1e-3, atol=1e-3 * scale):
+        raise NetworkError(
+            f"The network declares {padding}, but its outputs change when padding is trimmed. "
+            "Mask the padding in the network (attention and pooling), or declare padding=None."
+        )

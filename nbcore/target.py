@@ -1,0 +1,348 @@
+"""The log density over the position: full-batch and minibatch.
+
+log_density(position) = log_prior(position) + sum_i log_lik_i(position).
+The minibatch version multiplies the likelihood sum of each stratum by N_g / B_g, which makes it
+an unbiased estimate of the full one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore import hoisting
+from nbcore.checks import check_data, num_examples
+from nbcore.errors import TargetError
+from nbcore.forward import Features, Forward, is_per_example
+from nbcore.likelihoods import Gaussian, Likelihood
+from nbcore.network import Network, Params, as_network
+from nbcore.padding import Group, check_padding, length_groups
+from nbcore.permutation import permuted
+from nbcore.priors import NormalPrior, Prior, ResolvedPrior
+from nbcore.split import ParameterSplit
+from nbcore.subset import ProbabilisticSubset
+
+Position = dict[str, Any]
+"""`{"weights": ..., "likelihood": ..., "prior": ...}`, unconstrained."""
+
+JITTER = 0.01
+
+
+class Batch(NamedTuple):
+    """Rows of a minibatch, `(B_g,)` int32 for each block."""
+
+    rows: tuple[jax.Array, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A log density over a position; a pytree, so an argument of every jitted function.
+
+    Make one with `Target.build` (a network and data) or `Target.from_log_density` (any density).
+    """
+
+    @staticmethod
+    def build(
+        network: Network | Any,
+        params: Params,
+        subset: ProbabilisticSubset | ParameterSplit,
+        X: Any,
+        y: Any,
+        *,
+        likelihood: Likelihood | None = None,
+        prior: Prior | None = None,
+        byte_budget: int = hoisting.BYTE_BUDGET,
+    ) -> NetworkTarget:
+        """Make the log density of the stochastic weights of a network, given data.
+
+        Args:
+            network: a network, or a model that `nb.as_network` knows.
+            params: its parameters; frozen weights keep these values.
+            subset: which weights are stochastic.
+            X: inputs, an array or a pytree of arrays with a shared leading axis `(N, ...)`.
+            y: targets `(N,)` or `(N, outputs)`; labels `(N,)` for classes.
+            likelihood: `nb.Gaussian()` by default.
+            prior: `nb.NormalPrior(scale=1.0, center="params")` by default.
+            byte_budget: bytes that hoisted activations may take.
+
+        Raises:
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit, with the rows.
+            SubsetError, UnknownLayerError, PairError: the subset does not fit the network.
+
+        Examples:
+            >>> import jax.numpy as jnp, nbcore as nb
+            >>> network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
+            >>> target = nb.Target.build(
+            ...     network, {"out": {"kernel": jnp.zeros((1, 1))}},
+            ...     nb.ProbabilisticSubset.everything(), jnp.ones((2, 1)), jnp.zeros(2),
+            ...     likelihood=nb.Gaussian(noise=1.0))
+            >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
+            -2.7568
+        """
+        network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
+        check_data(network, X, y)
+        likelihood = likelihood if likelihood is not None else Gaussian()
+        split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
+        resolved = (prior if prior is not None else NormalPrior()).resolve(split)
+        groups = length_groups(X, network.padding)
+        check_padding(network, split.params, X, groups)
+        row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        outputs = jax.eval_shape(network.apply, split.params, row)
+        num_outputs = int(outputs.shape[1]) if outputs.ndim > 1 else 1
+        targets = np.asarray(likelihood.check(y, num_outputs))
+        count = num_examples(X)
+        alone = is_per_example(network, split.params, groups[0].take(X, network.padding))
+        groups = groups if alone else [Group(np.arange(count), None)]
+        blocks: list[Block] = []
+        for group in groups:
+            x = group.take(X, network.padding)
+            forward = Forward.build(
+                network, split, x, byte_budget=byte_budget, num_examples=count, per_example=alone
+            )
+            features = forward.features(split, x)
+            blocks.append(Block(forward, features, jnp.asarray(targets[group.rows]), jnp.asarray(group.rows)))
+        blocks = join_blocks(split, blocks)
+        return NetworkTarget(split, resolved, likelihood, tuple(blocks), num_outputs)
+
+    @staticmethod
+    def from_log_density(
+        function: Callable[[Any], jax.Array], position: Any
+    ) -> FunctionTarget:
+        """Make a target of any log density, for tests and toy problems.
+
+        Args:
+            function: `position -> log density`, a scalar; jittable.
+            position: where chains start: an array or a pytree of arrays.
+        """
+        start = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), position)
+        return FunctionTarget(start, function)
+
+    def log_density(self, position: Any) -> jax.Array:
+        """Return the log density, a scalar, up to a constant of the data."""
+        raise TargetError(f"{type(self).__name__} has no log density.")
+
+    @property
+    def start(self) -> Any:
+        """The position that chains start at, before jitter."""
+        raise TargetError(f"{type(self).__name__} has no start.")
+
+    def initial_position(self, key: jax.Array | None = None, *, jitter: float = JITTER) -> Any:
+        """Return where a chain starts: the trained weights, with a small jitter if a key is given.
+
+        Args:
+            key: random key; `None` gives the start itself.
+            jitter: standard deviation of the normal noise added to every number.
+        """
+        leaves, structure = jax.tree.flatten(self.start)
+        if key is None:
+            return self.start
+        keys = jax.random.split(key, max(len(leaves), 1))
+        moved = [
+            a + jitter * jax.random.normal(k, a.shape, a.dtype)
+            for a, k in zip(leaves, keys, strict=False)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples N; 0 for a plain density."""
+        return 0
+
+    def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
+        """Return the rows of minibatch `t`; see `NetworkTarget.batch`."""
+        raise TargetError(
+            "This target has no data to draw minibatches from. Use a backend without the "
+            "capability 'minibatch', such as 'numpyro-nuts'."
+        )
+
+    def minibatch_log_density(self, position: Any, batch: Batch) -> jax.Array:
+        """Return an unbiased estimate of the log density from a minibatch."""
+        raise TargetError("This target has no minibatches.")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Block:
+    """Examples that share one program.
+
+    Args:
+        forward: outputs as a function of weights and features.
+        features: what is known of each example, leading axis N_g.
+        y: targets, leading axis N_g.
+        rows: their row numbers in the data `(N_g,)`.
+    """
+
+    forward: Forward
+    features: Features
+    y: jax.Array
+    rows: jax.Array
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        return int(self.y.shape[0])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NetworkTarget(Target):
+    """The log density of the stochastic weights of a network; made by `Target.build`.
+
+    Args:
+        split: stochastic and frozen weights.
+        prior: prior of the stochastic weights.
+        likelihood: what outputs say about y.
+        blocks: the data, grouped by length and hoisted.
+        num_outputs: number of network outputs.
+    """
+
+    split: ParameterSplit
+    prior: ResolvedPrior
+    likelihood: Likelihood
+    blocks: tuple[Block, ...]
+    num_outputs: int = field(metadata={"static": True})
+
+    @property
+    def start(self) -> Position:
+        """The trained weights, and the unknowns where likelihood and prior start them."""
+        return {
+            "weights": self.split.stochastic,
+            "likelihood": self.likelihood.initial(self.num_outputs),
+            "prior": self.prior.initial(),
+        }
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples N."""
+        return sum(block.count for block in self.blocks)
+
+    @property
+    def per_example(self) -> bool:
+        """Whether each output depends on its own example alone, so that minibatches exist."""
+        return all(block.forward.program.per_example for block in self.blocks)
+
+    def log_prior(self, position: Position) -> jax.Array:
+        """Return the log prior density of weights and unknowns, Jacobians included."""
+        weights = self.prior.log_density(position["weights"], position["prior"])
+        return weights + self.likelihood.log_prior(position["likelihood"])
+
+    def log_likelihood(self, position: Position) -> jax.Array:
+        """Return log p(y_i | position) of each example `(N,)`, in the order of the data."""
+        return self._in_order([self._log_prob(position, b, b.features, b.y) for b in self.blocks])
+
+    def log_density(self, position: Position) -> jax.Array:
+        """Return log prior plus the sum of the log likelihoods."""
+        total = self.log_prior(position)
+        for block in self.blocks:
+            total = total + jnp.sum(self._log_prob(position, block, block.features, block.y))
+        return total
+
+    def outputs(self, weights: Any) -> jax.Array:
+        """Return the network's outputs `(N, outputs)` on the data, in their order."""
+        return self._in_order([b.forward.outputs(weights, b.features) for b in self.blocks])
+
+    def _in_order(self, parts: list[jax.Array]) -> jax.Array:
+        rows = jnp.concatenate([block.rows for block in self.blocks])
+        joined = jnp.concatenate(parts)
+        return jnp.zeros_like(joined).at[rows].set(joined, unique_indices=True)
+
+    def batch_counts(self, size: int) -> tuple[int, ...]:
+        """Return how many rows of each block a minibatch of `size` holds, at least one each."""
+        counts = np.array([block.count for block in self.blocks])
+        exact = size * counts / counts.sum()
+        shares = np.minimum(np.maximum(np.floor(exact).astype(int), 1), counts)
+        while shares.sum() < min(size, counts.sum()):
+            room = np.where(shares < counts, exact - shares, -np.inf)
+            shares[int(np.argmax(room))] += 1
+        return tuple(int(s) for s in shares)
+
+    def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
+        """Return the rows of minibatch `t`: without replacement within each epoch.
+
+        Rows are stratified over the blocks with fixed counts. Each epoch of a block runs through
+        a keyed permutation of its rows; the N_g mod B_g rows that do not fill a batch are left
+        out of that epoch, and differ from epoch to epoch.
+
+        Args:
+            key: random key of the chain; the same for every `t`.
+            t: step number.
+            size: number of rows, static.
+
+        Raises:
+            TargetError: outputs mix examples, so there are no minibatches; or `size` is not
+                within 1 to N.
+        """
+        if not self.per_example:
+            raise TargetError(
+                "The outputs of this network mix examples, so its likelihood has no minibatches. "
+                "Use a backend without the capability 'minibatch', such as 'numpyro-nuts'."
+            )
+        if not 1 <= size <= self.num_examples:
+            raise TargetError(f"The batch size must be 1 to {self.num_examples}, got {size}.")
+        rows: list[jax.Array] = []
+        shares = self.batch_counts(size)
+        for g, (block, share) in enumerate(zip(self.blocks, shares, strict=True)):
+            per_epoch = block.count // share
+            epoch_key = jax.random.fold_in(jax.random.fold_in(key, g), t // per_epoch)
+            places = (t % per_epoch) * share + jnp.arange(share)
+            rows.append(permuted(epoch_key, places, block.count))
+        return Batch(tuple(rows))
+
+    def minibatch_log_density(self, position: Position, batch: Batch) -> jax.Array:
+        """Return log prior plus, for each block, N_g / B_g times its minibatch's likelihood."""
+        total = self.log_prior(position)
+        for block, rows in zip(self.blocks, batch.rows, strict=True):
+            features = jax.tree.map(lambda a, r=rows: a[r], block.features)
+            each = self._log_prob(position, block, features, block.y[rows])
+            total = total + block.count / rows.shape[0] * jnp.sum(each)
+        return total
+
+    def _log_prob(
+        self, position: Position, block: Block, features: Features, y: jax.Array
+    ) -> jax.Array:
+        outputs = block.forward.outputs(position["weights"], features)
+        return self.likelihood.log_prob(outputs, y, position["likelihood"])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FunctionTarget(Target):
+    """Any log density; made by `Target.from_log_density`."""
+
+    position: Any
+    function: Callable[[Any], jax.Array] = field(metadata={"static": True})
+
+    @property
+    def start(self) -> Any:
+        """The position that was given."""
+        return self.position
+
+    def log_density(self, position: Any) -> jax.Array:
+        """Return `function(position)`."""
+        return self.function(position)
+
+
+def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
+    """Join blocks whose programs do the same: where the length axis is gone, one block is left."""
+    joined: list[Block] = []
+    for block in blocks:
+        last = joined[-1] if joined else None
+        if last and last.forward.same_as(
+            block.forward, split.stochastic, last.features, block.features
+        ):
+            features = jax.tree.map(
+                lambda a, b: jnp.concatenate([a, b]), last.features, block.features
+            )
+            y, rows = (
+                jnp.concatenate([getattr(last, name), getattr(block, name)])
+                for name in ("y", "rows")
+            )
+            joined[-1] = Block(last.forward, features, y, rows)
+        else:
+            joined.append(block)
+    return joined

@@ -1,0 +1,114 @@
+"""What a flax module says about itself: how to tell it that it trains, its padding, its types.
+
+Both adapters read a module through these functions. Every hint is optional on the module:
+an attribute `padding` (`nbcore.network.Padding`), a method `check_inputs(x)` that raises on bad
+inputs, and a method `example_input(params)` that returns inputs to trace for the call order.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.layers import Kind, Layer, Leaf
+from nbcore.network import Inputs, Padding, Params
+
+_TRUE_IN_TRAINING = ("train", "training", "is_training", "enable_dropout")
+_TRUE_IN_EVALUATION = ("deterministic", "inference")
+
+
+def mode_flags(module: Any, train: bool) -> dict[str, Any]:
+    """Return the keyword arguments that switch a module's call to training or to evaluation."""
+    known = inspect.signature(module.__call__).parameters
+    flags = {"use_running_average": True}
+    flags |= dict.fromkeys(_TRUE_IN_TRAINING, train)
+    flags |= dict.fromkeys(_TRUE_IN_EVALUATION, not train)
+    return {name: value for name, value in flags.items() if name in known}
+
+
+def collections_of(params: Params) -> Mapping[str, Any]:
+    """Return parameters as collections, `{"params": weights, …}`; weights alone are accepted."""
+    return params if "params" in params else {"params": params}
+
+
+def padding_of(module: Any) -> Padding | None:
+    """Return how inputs are padded (a convolution's `padding="SAME"` is something else)."""
+    padding = getattr(module, "padding", None)
+    return padding if isinstance(padding, Padding) else None
+
+
+def check_inputs(module: Any, x: Inputs) -> None:
+    """Let the module look at concrete inputs, where it has a method for that."""
+    check = getattr(module, "check_inputs", None)
+    if callable(check):
+        check(x)
+
+
+def example_for(module: Any, example: Inputs | None, weights: Any) -> Inputs | None:
+    """Return inputs to trace: those that were given, else those that the module suggests."""
+    suggest = getattr(module, "example_input", None)
+    return suggest(weights) if example is None and callable(suggest) else example
+
+
+def typed_key(key: jax.Array) -> jax.Array:
+    """Return a key as a typed key; old keys are plain uint32 arrays."""
+    return key if is_key(key) else jax.random.wrap_key_data(key)
+
+
+def is_key(array: jax.Array) -> bool:
+    """Tell whether an array holds typed random keys."""
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+@dataclass(frozen=True)
+class ModuleTypes:
+    """The classes of one module library whose parameters shapes alone would misread.
+
+    Args:
+        kinds: what a class computes, where that is sure.
+        general: linear map between several axes at once; contracts the attribute `axis`.
+        transposed: convolution that keeps (out, in) when its `transpose_kernel` is set.
+    """
+
+    kinds: Mapping[type, Kind]
+    general: type
+    transposed: type
+
+    def refine(self, layer: Layer, module: Any) -> Layer:
+        """Correct what shapes said about a layer by the module that holds it."""
+        kind = next((k for cls, k in self.kinds.items() if isinstance(module, cls)), layer.kind)
+        leaves = layer.leaves
+        if isinstance(module, self.general):
+            leaves = tuple(_over_all_axes(leaf, np.size(module.axis)) for leaf in leaves)
+        elif isinstance(module, self.transposed) and module.transpose_kernel:
+            leaves = tuple(_transposed(leaf) for leaf in leaves)
+        return replace(layer, kind=kind, leaves=leaves)
+
+
+def _over_all_axes(leaf: Leaf, num_inputs: int) -> Leaf:
+    """A linear map between several axes: each is a pair axis, none is a window."""
+    rank = len(leaf.shape)
+    if leaf.role == "kernel":
+        axes = (*_numbered("in", num_inputs), *_numbered("out", rank - num_inputs))
+    elif leaf.role == "bias":
+        axes = _numbered("out", rank)
+    else:
+        return leaf
+    return replace(leaf, pair_axes=tuple(range(rank)), axes=axes)
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return (name,) if count == 1 else tuple(f"{name}{i}" for i in range(count))
+
+
+def _transposed(leaf: Leaf) -> Leaf:
+    if leaf.role != "kernel":
+        return leaf
+    rank = len(leaf.shape)
+    return replace(leaf, pair_axes=(rank - 1, rank - 2), axes=("in", "out"))

@@ -1,0 +1,179 @@
+"""Any flax.linen module as a network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import errors as flax_errors
+from flax import linen as nn
+
+from nbcore.errors import NetworkError
+from nbcore.layers import Layer, in_call_order, infer_layers
+from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore_flax.hints import (
+    ModuleTypes,
+    check_inputs,
+    collections_of,
+    example_for,
+    mode_flags,
+    padding_of,
+)
+
+TYPES = ModuleTypes(
+    kinds={
+        nn.Dense: "dense",
+        nn.DenseGeneral: "dense",
+        nn.BatchNorm: "norm",
+        nn.GroupNorm: "norm",
+        nn.InstanceNorm: "norm",
+        nn.LayerNorm: "norm",
+        nn.RMSNorm: "norm",
+    },
+    general=nn.DenseGeneral,
+    transposed=nn.ConvTranspose,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LinenNetwork(Network):
+    """A linen module as a network.
+
+    Parameters are flax's own variables, `{"params": …, "batch_stats": …}`, so that
+    `module.apply(params, x)` is the same call; the collection `"params"` alone is accepted too,
+    where the module has no other. Every other collection is state: never a weight.
+
+    Training is announced to the module's `__call__` under the name that it uses for it: `train`,
+    `training`, `is_training`, `enable_dropout`, or their opposites `deterministic`, `inference`.
+    BatchNorm always normalises by its stored statistics, in training too, so that an output
+    depends on its own example only; nothing that a call writes to state is kept.
+
+    Args:
+        module: the module, not bound.
+        example: a few inputs to trace for the call order of the layers; without it, and without
+            a method `example_input(params)` on the module, the order is unknown.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> network = LinenNetwork(nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(1)]))
+        >>> params = network.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> network.apply(params, jnp.ones((2, 3))).shape
+        (2, 1)
+    """
+
+    module: nn.Module
+    example: Inputs | None = field(default=None, repr=False)
+
+    @property
+    def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How inputs are padded: the module's `padding`, where that is a `Padding`."""
+        return padding_of(self.module)
+
+    @functools.cached_property
+    def _identity(self) -> Any:
+        # A module with lists among its attributes cannot be hashed; then it equals only itself.
+        try:
+            hash(self.module)
+        except TypeError:
+            return id(self.module)
+        return self.module
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinenNetwork) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash((LinenNetwork, self._identity))
+
+    def init(self, key: Key, x: Inputs) -> Params:
+        """Return freshly initialised variables for inputs like `x`."""
+        return _init(self, key, x)
+
+    def apply(
+        self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
+    ) -> Outputs:
+        """Return `module.apply(params, x)`; dropout is drawn from `key` when `train` is set.
+
+        Args:
+            params: variables, or the collection `"params"` alone.
+            x: inputs with a leading example axis.
+            train: whether dropout is on.
+            key: random key; needed only where the module draws random numbers.
+
+        Raises:
+            NetworkError: the module needs random numbers and no key was given.
+        """
+        variables = collections_of(params)
+        state = [name for name in variables if name != "params"]
+        rngs = None if key is None else {"dropout": key}
+        try:
+            with nn.intercept_methods(_use_stored_statistics):
+                result = self.module.apply(
+                    variables,
+                    x,
+                    rngs=rngs,
+                    mutable=state or False,
+                    **mode_flags(self.module, train),
+                )
+        except flax_errors.InvalidRngError as error:
+            if key is not None:
+                raise
+            raise NetworkError(
+                f"{type(self.module).__name__} draws random numbers (train={train}), and no key "
+                "was given. Pass one: apply(params, x, train=True, key=jax.random.key(0))"
+            ) from error
+        return result[0] if state else result
+
+    def layers(self, params: Params) -> tuple[Layer, ...]:
+        """Return the layers, named by module path; in call order where an example is known."""
+        is_bare = "params" not in params
+        layers = infer_layers(
+            params,
+            prefix="" if is_bare else "params",
+            state=() if is_bare else [name for name in params if name != "params"],
+        )
+        example = example_for(self.module, self.example, collections_of(params)["params"])
+        if example is None:
+            return layers
+        modules: dict[str, nn.Module] = {}
+
+        def apply(params: Params, x: Inputs) -> Outputs:
+            with nn.intercept_methods(_record(modules)):
+                return self.apply(params, x)
+
+        layers = in_call_order(layers, apply, params, example)
+        return tuple(TYPES.refine(layer, modules.get(layer.name)) for layer in layers)
+
+    def check_inputs(self, x: Inputs) -> None:
+        """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""
+        check_inputs(self.module, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(network: LinenNetwork, key: Key, x: Inputs) -> Params:
+    return network.module.init({"params": key}, x, **mode_flags(network.module, train=False))
+
+
+def _use_stored_statistics(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+) -> Any:
+    if not isinstance(context.module, nn.BatchNorm) or context.method_name != "__call__":
+        return call(*args, **kwargs)
+    # BatchNorm refuses the flag in two places; this instance lives for one call of apply.
+    object.__setattr__(context.module, "use_running_average", None)
+    return call(*args[:1], **(kwargs | {"use_running_average": True}))
+
+
+def _record(modules: dict[str, nn.Module]) -> Callable[..., Any]:
+    """Return an interceptor that notes which module was called at which path."""
+
+    def interceptor(
+        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+    ) -> Any:
+        modules.setdefault("/".join(context.module.path) or "params", context.module)
+        return call(*args, **kwargs)
+
+    return interceptor
