@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nbcore.backend import list_backends as list_backends
     from nbcore.calibration import CrossFit as CrossFit
     from nbcore.calibration import cross_fit as cross_fit
-    from nbcore.estimators import DeterministicNN as DeterministicNN
+    from nbcore.deterministic import DeterministicNN as DeterministicNN
     from nbcore.estimators import PartialBNN as PartialBNN
     from nbcore.hookspecs import Spec as Spec
     from nbcore.hookspecs import hookimpl as hookimpl
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from nbcore.split import ParameterSplit as ParameterSplit
     from nbcore.subset import ProbabilisticSubset as ProbabilisticSubset
     from nbcore.target import Target as Target
-    from nbcore.training import SWA as SWA
+    from nbcore.recipe import SWA as SWA
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,8 @@ _MODULES = ("datasets", "errors", "metrics")
 _NAMES = {
     "backend": ("Backend", "Kernel", "Stats", "get_backend", "list_backends"),
     "calibration": ("CrossFit", "cross_fit"),
-    "estimators": ("DeterministicNN", "PartialBNN"),
+    "deterministic": ("DeterministicNN",),
+    "estimators": ("PartialBNN",),
     "hookspecs": ("Spec", "hookimpl"),
     "inspection": ("print_layer_configs",),
     "layers": ("Layer", "Leaf"),
@@ -68,7 +69,7 @@ _NAMES = {
     "split": ("ParameterSplit",),
     "subset": ("ProbabilisticSubset",),
     "target": ("Target",),
-    "training": ("SWA",),
+    "recipe": ("SWA",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -134,7 +134,7 @@ _ROLE_BY_NAME: Mapping[str, Role] = {
     "gamma": "scale",
 }
 ATTENTION_PARTS = ("query", "key", "value", "out")
-_RECURRENT_PARTS = re.compile(r"(i|h)[ifgorznh]?|in|hn|dense_[ih]|recurrent_kernel")
+_RECURRENT_PARTS = re.compile(r"(i|h)[ifgorznh]?|if_|in|hn|dense_[ih]|recurrent_kernel")
 
 
 def leaf_paths(tree: Any) -> list[str]:

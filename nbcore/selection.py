@@ -12,6 +12,7 @@ import numpy as np
 
 from nbcore.checks import check_data, check_inputs
 from nbcore.errors import DataError, OptionError, SelectionError
+from nbcore.keys import as_key
 from nbcore.layers import ATTENTION_PARTS, Layer, Leaf
 from nbcore.moments import Moments
 from nbcore.network import Inputs, Key, Network, Params
@@ -65,7 +66,7 @@ def select_bayesian_components(
     *,
     X: Inputs | None = None,
     y: Any | None = None,
-    key: Key | None = None,
+    key: Key | int | None = None,
     exclude: str | Sequence[str] = (),
     include_bias: bool = True,
     **options: Any,
@@ -86,8 +87,8 @@ def select_bayesian_components(
         X: inputs, leading axis examples, for selectors that look at data; with `y`, the
             gradients are computed on them instead of those met while training.
         y: targets of `X`.
-        key: random key; None is the fixed key `jax.random.key(0)`: the same call, the same
-            weights.
+        key: random key or seed; None is the fixed key `jax.random.key(0)`, so the same call
+            always chooses the same weights.
         exclude: layers, components or patterns to leave out.
         include_bias: whether the bias entries of the pairs become stochastic too.
         **options: options of the selector, where `method` is a name.
@@ -128,7 +129,7 @@ def select_bayesian_components(
         y=y,
         gradients=_gradients(det, selector, X, y),
         trajectory=det.trajectory,
-        key=jax.random.key(0) if key is None else key,
+        key=as_key(key),
     )
     pairs = {layer.name: _pairs(selector, context, layer, parts) for layer, parts in shares}
     return ProbabilisticSubset.pairs(pairs, include_bias=include_bias)
@@ -243,7 +244,10 @@ def _gradients(det: Trained, selector: Selector, X: Inputs | None, y: Any | None
     """Return the gradients on X and y, or those of the training, for selectors that need them."""
     if "gradients" not in selector.needs:
         return None
-    gradients = det.gradients if X is None else None if y is None else det.batch_gradients(X, y)
+    if X is None:
+        gradients = det.gradients
+    else:
+        gradients = None if y is None else det.batch_gradients(X, y)
     if gradients is None or int(gradients.count) < 1:
         why = "none were kept while training" if X is None else "X was given without y"
         raise SelectionError(

@@ -1,0 +1,136 @@
+"""Mode and curvature of a log density: what a sampler needs to choose its scale without tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import optax
+
+from nbcore.target import Target
+
+DENSE_LIMIT = 512
+MODE_STEPS = 200
+PROBES = 32
+FLOOR = 1e-6
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Whitening:
+    """An affine map to coordinates in which the log density has about unit curvature.
+
+    position = unravel(center + factor @ phi), with factor factor^T the inverse of the negative
+    Hessian at the mode (its diagonal where there are more than `DENSE_LIMIT` numbers).
+
+    Args:
+        center: the mode, flat `(d,)`.
+        factor: `(d, d)`, or `(d,)` for a diagonal.
+    """
+
+    center: jax.Array
+    factor: jax.Array
+
+    def to_position(self, phi: jax.Array, like: Any) -> Any:
+        """Return the position of whitened coordinates `(d,)`, with the structure of `like`."""
+        move = self.factor * phi if self.factor.ndim == 1 else self.factor @ phi
+        return jax.flatten_util.ravel_pytree(like)[1](self.center + move)
+
+    def from_position(self, position: Any) -> jax.Array:
+        """Return the whitened coordinates `(d,)` of a position."""
+        move = jax.flatten_util.ravel_pytree(position)[0] - self.center
+        if self.factor.ndim == 1:
+            return move / self.factor
+        return jnp.linalg.solve(self.factor, move)
+
+
+def find_mode(log_density: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
+    """Climb to a mode with L-BFGS, from a flat position `(d,)`; at most 200 steps.
+
+    References:
+        Nocedal & Wright (2006), "Numerical optimization", algorithm 7.4.
+    """
+
+    def loss(x: jax.Array) -> jax.Array:
+        return -log_density(x)
+
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def body(carry: tuple[jax.Array, Any, Any, Any]) -> tuple[jax.Array, Any, Any, Any]:
+        x, state, n, _ = carry
+        value, gradient = value_and_grad(x, state=state)
+        updates, state = solver.update(
+            gradient, state, x, value=value, grad=gradient, value_fn=loss
+        )
+        moved: Any = optax.apply_updates(x, updates)
+        moved = jnp.where(jnp.all(jnp.isfinite(moved)), moved, x)
+        return moved, state, n + 1, jnp.max(jnp.abs(moved - x))
+
+    def going(carry: tuple[jax.Array, Any, Any, Any]) -> jax.Array:
+        return (carry[2] < MODE_STEPS) & (carry[3] > 1e-6)
+
+    start_carry = (start, solver.init(start), jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, start.dtype))
+    return jax.lax.while_loop(going, body, start_carry)[0]
+
+
+def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
+    """Find the mode near a position and the curvature there.
+
+    Args:
+        key: random key, for the probes of the diagonal.
+        target: the log density.
+        position: where to start.
+
+    Returns:
+        The whitening; directions of negative or vanishing curvature are treated by the size of
+        their curvature, floored at 1e-6 of the largest.
+
+    References:
+        Bekas, Kokiopoulou & Saad (2007), "An estimator for the diagonal of a matrix", equation 2.
+    """
+    start, unravel = jax.flatten_util.ravel_pytree(position)
+
+    def density(x: jax.Array) -> jax.Array:
+        return target.log_density(unravel(x))
+
+    center = find_mode(density, start)
+
+    def curve(v: jax.Array) -> jax.Array:
+        return -jax.jvp(jax.grad(density), (center,), (v,))[1]
+
+    size = start.shape[0]
+    if size <= DENSE_LIMIT:
+        hessian = jax.lax.map(curve, jnp.eye(size, dtype=start.dtype), batch_size=16)
+        values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
+        values = jnp.abs(values)
+        values = jnp.maximum(values, FLOOR * jnp.max(values))
+        return Whitening(center, vectors / jnp.sqrt(values))
+    probes = jax.random.rademacher(key, (PROBES, size), start.dtype)
+    diagonal = jnp.mean(jax.lax.map(lambda v: v * curve(v), probes, batch_size=8), axis=0)
+    diagonal = jnp.abs(diagonal)
+    return Whitening(center, 1 / jnp.sqrt(jnp.maximum(diagonal, FLOOR * jnp.max(diagonal))))
+
+
+def largest_curvature(
+    key: jax.Array, target: Target, whitening: Whitening, like: Any, *, steps: int = 20
+) -> jax.Array:
+    """Return the largest curvature at the mode in whitened coordinates, by power iteration."""
+
+    def density(phi: jax.Array) -> jax.Array:
+        return target.log_density(whitening.to_position(phi, like))
+
+    zero = jnp.zeros_like(whitening.center)
+
+    def body(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        moved = -jax.jvp(jax.grad(density), (zero,), (carry[0],))[1]
+        size = jnp.linalg.norm(moved)
+        return moved / jnp.maximum(size, 1e-30), size
+
+    first = jax.random.normal(key, zero.shape, zero.dtype)
+    start = (first / jnp.linalg.norm(first), jnp.ones((), zero.dtype))
+    return jax.lax.fori_loop(0, steps, body, start)[1]

@@ -1,0 +1,247 @@
+"""The network that is trained first: one set of weights, by MAP."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.checks import check_data, check_inputs, num_examples
+from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.keys import as_key
+from nbcore.likelihoods import Categorical, Gaussian, Likelihood, as_columns
+from nbcore.moments import Moments
+from nbcore.network import Network, Params, as_network, evaluate
+from nbcore.padding import Group, length_groups
+from nbcore.prediction import Scaler
+from nbcore.progress import Progress, progress_from
+from nbcore.recipe import SWA, RateSchedule, Recipe
+from nbcore.training import Data, Fit, batch_gradients, train
+
+Loss = Literal["homoskedastic", "classification"]
+_LIKELIHOODS: dict[str, Likelihood] = {
+    "homoskedastic": Gaussian(noise=1.0),
+    "classification": Categorical(),
+}
+ROWS = 512
+
+
+class DeterministicNN:
+    r"""A network trained to one set of weights, which a partially Bayesian one starts from.
+
+    loss = mean_i -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2), minimised by Adam, with
+    unit noise for `loss="homoskedastic"`.
+
+    Args:
+        net: a network, or a model that `nb.as_network` knows.
+        loss: `"homoskedastic"` (squared error) or `"classification"` (cross entropy of logits).
+        learning_rate: peak learning rate.
+        map: whether the Gaussian prior of the weights is part of the loss.
+        sigma: standard deviation of that prior.
+        swa_config: averaging of the last weights: `nb.SWA(...)`, a dict of its options, or `None`.
+        weight_decay: decoupled weight decay; 0 is Adam, more is AdamW.
+        schedule: `"constant"` or `"cosine"` learning rate.
+        standardize: whether y is standardised for training; `params` then mean standardised
+            units, `predict` gives y's own, and `scaler` is kept.
+        patience: epochs without a better validation loss after which training stops.
+
+    Raises:
+        OptionError: an option is unknown or impossible.
+
+    Examples:
+        >>> import numpy as np, nbcore as nb
+        >>> from nbcore_flax import FlaxMLP
+        >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+        >>> det = nb.DeterministicNN(FlaxMLP(hidden_dims=(16,)), learning_rate=0.02)
+        >>> _ = det.train(x, x[:, 0] ** 2, epochs=100, batch_size=16, progress=False)
+        >>> float(np.mean((det.predict(x) - x[:, 0] ** 2) ** 2)) < 0.02
+        True
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        loss: Loss = "homoskedastic",
+        learning_rate: float = 1e-3,
+        map: bool = True,
+        sigma: float = 1.0,
+        swa_config: SWA | dict[str, Any] | None = SWA(),  # noqa: B008  frozen
+        *,
+        weight_decay: float = 0.0,
+        schedule: RateSchedule = "constant",
+        standardize: bool = False,
+        patience: int = 20,
+    ) -> None:
+        if loss not in _LIKELIHOODS:
+            raise OptionError(
+                f"loss is {' or '.join(_LIKELIHOODS)}, got {loss!r}.{did_you_mean(loss, _LIKELIHOODS)}"
+            )
+        if standardize and loss == "classification":
+            raise OptionError("Class labels cannot be standardised. Leave standardize=False.")
+        self.model = net
+        self.loss: Loss = loss
+        self.recipe = Recipe(
+            learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa_config), patience
+        )
+        self.standardize = standardize
+        self.scaler: Scaler | None = None
+        self.validation_noise: np.ndarray | None = None
+        self._network: Network | None = None
+        self._fit: Fit | None = None
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood of the loss."""
+        return _LIKELIHOODS[self.loss]
+
+    @property
+    def network(self) -> Network:
+        """The network; known once it was trained."""
+        if self._network is None:
+            raise TrainingError("The network is not trained yet. Type: det.train(X, y)")
+        return self._network
+
+    @property
+    def fit_result(self) -> Fit:
+        """Weights, moments and losses of the last training."""
+        if self._fit is None:
+            raise TrainingError("The network is not trained yet. Type: det.train(X, y)")
+        return self._fit
+
+    @property
+    def params(self) -> Params:
+        """The trained parameters."""
+        return self.fit_result.params
+
+    @property
+    def trajectory(self) -> Moments | None:
+        """Moments of the weights over the averaging window; `None` where nothing was averaged."""
+        return self.fit_result.trajectory
+
+    @property
+    def gradients(self) -> Moments | None:
+        """Moments of the per-batch gradients over the last tenth of training."""
+        gradients = self.fit_result.gradients
+        return gradients if int(gradients.count) else None
+
+    def train(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int = 50,
+        batch_size: int = 32,
+        validation_data: tuple[Any, Any] | None = None,
+        *,
+        key: Any = None,
+        progress: bool | Progress = True,
+    ) -> DeterministicNN:
+        """Train from fresh weights; a second call starts anew.
+
+        Args:
+            X: inputs, an array or a pytree of arrays `(N, ...)`.
+            y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
+            epochs: passes over the data.
+            batch_size: rows of a minibatch; minibatches are shuffled anew in every epoch.
+            validation_data: `(X, y)` for early stopping; its error is remembered for the noise.
+            key: random key for initial weights, minibatches and dropout.
+            progress: whether to report on standard error, or a function that takes a `Report`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit.
+            TrainingError: the loss is not finite.
+        """
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise OptionError(f"{name} must be at least 1, got {value}.")
+        network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
+        check_data(network, X, y)
+        if validation_data is not None:
+            check_data(network, *validation_data, name="validation X", target="validation y")
+        init_key, train_key = jax.random.split(as_key(key))
+        first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        params = network.init(init_key, first)
+        self.num_outputs = _count_outputs(network, params, first)
+        self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
+        self._network = network
+        self._fit = train(
+            network,
+            self.likelihood,
+            self.recipe,
+            params,
+            self._data(X, y),
+            epochs=epochs,
+            batch_size=batch_size,
+            key=train_key,
+            validation=None if validation_data is None else self._data(*validation_data),
+            progress=progress_from(progress),
+        )
+        self.validation_noise = None
+        if validation_data is not None and self.loss == "homoskedastic":
+            self.validation_noise = self.residual_noise(*validation_data)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return predictions in y's own units, or class probabilities.
+
+        Args:
+            X: inputs, as for training.
+
+        Returns:
+            `(N,)` for one output, else `(N, outputs)`; probabilities `(N, classes)`.
+        """
+        columns = self._columns(X)
+        return columns[:, 0] if self.loss == "homoskedastic" and columns.shape[1] == 1 else columns
+
+    def residual_noise(self, X: Any, y: Any) -> np.ndarray:
+        """Return the root mean square error of each output `(outputs,)`, in y's own units."""
+        residual = np.asarray(y, np.float64).reshape(len(y), -1) - self._columns(X)
+        return np.sqrt(np.mean(residual**2, axis=0))
+
+    def batch_gradients(self, X: Any, y: Any, batch_size: int = 32) -> Moments:
+        """Return the moments of the per-batch gradients of the loss on given data."""
+        check_data(self.network, X, y)
+        return batch_gradients(
+            self.network,
+            self.likelihood,
+            self.params,
+            self._data(X, y),
+            batch_size=batch_size,
+            key=as_key(None),
+        )
+
+    def _data(self, X: Any, y: Any) -> Data:
+        targets = self.scaler.standardise(np.asarray(y)) if self.scaler else y
+        return Data(X, np.asarray(self.likelihood.check(targets, self.num_outputs)))
+
+    def _columns(self, X: Any) -> np.ndarray:
+        check_inputs(self.network, X)
+        outputs = network_outputs(self.network, self.params, X)
+        if self.loss == "classification":
+            return np.asarray(jax.nn.softmax(outputs))
+        return outputs if self.scaler is None else self.scaler.shift + self.scaler.scale * outputs
+
+
+def _count_outputs(network: Network, params: Params, x: Any) -> int:
+    shape = jax.eval_shape(network.apply, params, x).shape
+    return int(shape[1]) if len(shape) > 1 else 1
+
+
+def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
+    """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
+    count = num_examples(X)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for group in length_groups(X, network.padding):
+        for i in range(0, len(group.rows), ROWS):
+            rows = group.rows[i : i + ROWS]
+            inputs = jax.tree.map(jnp.asarray, Group(rows, group.length).take(X, network.padding))
+            outputs = np.asarray(as_columns(evaluate(network, params, inputs)))
+            parts.append((rows, outputs))
+    joined = np.empty((count, parts[0][1].shape[1]), parts[0][1].dtype)
+    for rows, outputs in parts:
+        joined[rows] = outputs
+    return joined

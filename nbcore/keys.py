@@ -1,0 +1,31 @@
+"""Random keys: typed ones, and what is accepted in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nbcore.errors import OptionError
+
+
+def as_key(key: Any) -> jax.Array:
+    """Return a typed key of a typed key, an old uint32 key `(2,)`, or an integer seed.
+
+    `None` gives `jax.random.key(0)`: the same call gives the same numbers.
+
+    Examples:
+        >>> import jax
+        >>> bool(as_key(None) == jax.random.key(0)) and bool(as_key(jax.random.PRNGKey(0)) == as_key(0))
+        True
+    """
+    if key is None or isinstance(key, int):
+        return jax.random.key(key or 0)
+    if jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) and key.ndim == 0:
+        return key
+    if getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    raise OptionError(
+        f"A random key is jax.random.key(seed), an old uint32 key or an integer; got {key!r}."
+    )

@@ -1,0 +1,301 @@
+"""A posterior: the draws of the stochastic weights, and the frozen values once."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore import likelihoods, storage
+from nbcore.backend import Backend, Stats
+from nbcore.checks import check_inputs
+from nbcore.diagnostics import Diagnostics, diagnose
+from nbcore.errors import OptionError, ShapeError
+from nbcore.forward import Forward, is_per_example
+from nbcore.likelihoods import Categorical, Likelihood
+from nbcore.network import Network, as_network
+from nbcore.padding import Group, length_groups
+from nbcore.prediction import Prediction, Scaler
+from nbcore.split import ParameterSplit
+from nbcore.subset import ProbabilisticSubset
+from nbcore.target import NetworkTarget
+
+ROWS = 256
+DRAWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """How the draws were made.
+
+    Args:
+        backend: name of the sampler.
+        options: its options.
+        settings: num_warmup, num_samples, num_chains, thin.
+        chain_method: how chains were run.
+        seconds: wall time: compile, warmup, sampling (summed over chains) and total.
+        versions: versions of what the draws depend on.
+    """
+
+    backend: str
+    options: dict[str, Any]
+    settings: dict[str, int]
+    chain_method: str
+    seconds: dict[str, float]
+    versions: dict[str, str]
+
+    @staticmethod
+    def describe(
+        backend: Backend, settings: dict[str, int], method: str, seconds: dict[str, float], total: float
+    ) -> RunInfo:
+        """Describe a run."""
+        options = asdict(backend) if is_dataclass(backend) else {}  # pyright: ignore[reportArgumentType]
+        plain = {k: v if isinstance(v, int | float | str | None) else repr(v) for k, v in options.items()}
+        versions = {"jax": jax.__version__, "numpy": np.__version__}
+        return RunInfo(
+            backend.name, plain, settings, method, {**seconds, "total": total}, versions
+        )
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of a position, and what is needed to predict with them.
+
+    Args:
+        draws: the position's structure with leading axes `(chain, draw)`, unconstrained.
+        stats: statistics of each draw `(chain, draw)`, see `nb.Stats`.
+        info: how the draws were made.
+        network: the network; `None` for a plain density.
+        split: stochastic and frozen weights.
+        likelihood: what outputs say about y.
+        scaler: units of y; `None` where the target was in the user's units.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, nbcore as nb
+        >>> network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
+        >>> x = jnp.linspace(-1.0, 1.0, 20)[:, None]
+        >>> target = nb.Target.build(network, {"out": {"kernel": jnp.ones((1, 1))}},
+        ...     nb.ProbabilisticSubset.everything(), x, 2.0 * x[:, 0],
+        ...     likelihood=nb.Gaussian(noise=0.1))
+        >>> posterior = nb.sample(target, key=jax.random.key(0), num_warmup=200, num_samples=200,
+        ...                       num_chains=2, progress=False)
+        >>> prediction = posterior.predict(jnp.array([[0.5]]))
+        >>> bool(abs(prediction.mean[0] - 1.0) < 0.1)
+        True
+    """
+
+    draws: Any
+    stats: Stats
+    info: RunInfo
+    network: Network | None = field(default=None, repr=False)
+    split: ParameterSplit | None = field(default=None, repr=False)
+    likelihood: Likelihood | None = None
+    scaler: Scaler | None = None
+
+    @staticmethod
+    def of_network(
+        draws: Any, stats: Stats, info: RunInfo, target: NetworkTarget
+    ) -> Posterior:
+        """Return the posterior of a network's stochastic weights."""
+        return Posterior(draws, stats, info, target.network, target.split, target.likelihood)
+
+    def in_units_of(self, scaler: Scaler) -> Posterior:
+        """Return the posterior that predicts in the units of y that the scaler knows."""
+        return replace(self, scaler=scaler)
+
+    @property
+    def num_chains(self) -> int:
+        """Number of chains."""
+        return int(np.shape(self.stats.log_density)[0])
+
+    @property
+    def num_draws(self) -> int:
+        """Number of draws of each chain."""
+        return int(np.shape(self.stats.log_density)[1])
+
+    def constrained(self) -> dict[str, Any]:
+        """Return the draws on the user's scale: weights, and unknowns such as the noise.
+
+        The noise is in the units of the target: standardised where a scaler is set.
+        """
+        _, likelihood = self._network()
+        unknowns = jax.vmap(jax.vmap(likelihood.constrain))(self.draws["likelihood"])
+        return {
+            "weights": self.draws["weights"],
+            "likelihood": jax.tree.map(np.asarray, unknowns),
+            "prior": self.draws["prior"],
+        }
+
+    def flat_draws(self) -> dict[str, np.ndarray]:
+        """Return draws by name `(chain, draw, ...)`: leaf paths, and `likelihood/...`."""
+        if self.split is None:
+            leaves, _ = jax.tree_util.tree_flatten_with_path(self.draws)
+            name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+            return {name(path) or "position": np.asarray(leaf) for path, leaf in leaves}
+        flat = dict(self.draws["weights"])
+        for part in ("likelihood", "prior"):
+            flat.update({f"{part}/{k}": v for k, v in self.draws[part].items()})
+        return flat
+
+    def labels(self) -> dict[str, list[str]]:
+        """Return a name for every number of `flat_draws()`."""
+        known = self.split.labels() if self.split else {}
+        return {
+            path: known[path] if path in known else _index_labels(path, np.shape(draws)[2:])
+            for path, draws in self.flat_draws().items()
+        }
+
+    def diagnostics(self) -> Diagnostics:
+        """Return R-hat and ESS of every number, divergences, and what to try next."""
+        depth = self.info.options.get("max_tree_depth")
+        return diagnose(self.flat_draws(), self.stats, self.labels(), max_tree_depth=depth)
+
+    def predict(self, X: Any, *, max_draws: int | None = None) -> Prediction:
+        """Return the predictive distribution at new inputs.
+
+        Inputs go through the network in batches; what the draws do not change is computed once.
+
+        Args:
+            X: inputs, as for fitting.
+            max_draws: use at most this many draws, evenly spaced; all by default.
+
+        Raises:
+            ShapeError, DataError, TokenError: the inputs do not fit the network.
+            OptionError: this is the posterior of a plain density.
+        """
+        _, likelihood = self._network()
+        unknowns = self._chosen(self.draws["likelihood"], max_draws)
+        outputs = jnp.asarray(self.outputs(X, max_draws=max_draws))
+        means, variances = jax.vmap(likelihood.moments)(outputs, unknowns)
+        kind = "categorical" if isinstance(likelihood, Categorical) else "normal"
+        prediction = Prediction(np.asarray(means), np.asarray(variances), kind)
+        return prediction.in_units_of(self.scaler) if self.scaler else prediction
+
+    def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
+        """Return the network's outputs for each draw, `(draws, examples, outputs)`."""
+        split, _ = self._network()
+        network = self.network
+        if network is None:
+            raise OptionError("This posterior has no network.")
+        check_inputs(network, X)
+        weights = self._chosen(self.draws["weights"], max_draws)
+        return predict_outputs(network, split, weights, X)
+
+    def _chosen(self, draws: Any, max_draws: int | None) -> Any:
+        total = self.num_chains * self.num_draws
+        wanted = total if max_draws is None else max_draws
+        if not 1 <= wanted:
+            raise OptionError(f"max_draws must be at least 1, got {max_draws}.")
+        chosen = np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(int))
+        return jax.tree.map(lambda a: jnp.asarray(a.reshape(total, *a.shape[2:])[chosen]), draws)
+
+    def _network(self) -> tuple[ParameterSplit, Likelihood]:
+        if self.split is None or self.likelihood is None:
+            raise OptionError(
+                "This posterior is of a plain density, without a network. Read posterior.draws"
+            )
+        return self.split, self.likelihood
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the posterior into a folder: arrays as safetensors, the rest as JSON.
+
+        Args:
+            folder: made if it is missing.
+            overwrite: whether a posterior that is there may be replaced.
+
+        Raises:
+            RunFolderError: the folder already holds a posterior.
+            OptionError: the parameters or the likelihood have a type that cannot be written.
+        """
+        split, likelihood = self._network()
+        arrays = {f"draws/{k}": v for k, v in self.flat_draws().items()}
+        arrays |= {f"stats/{k}": v for k, v in self.stats._asdict().items()}
+        tree, params = storage.pack_tree(split.params)
+        arrays |= {f"params/{k}": v for k, v in params.items()}
+        text = {
+            "tree": tree,
+            "subset": split.subset.to_json(),
+            "likelihood": likelihoods.to_data(likelihood),
+            "info": asdict(self.info),
+            "scaler": None if self.scaler is None else self.scaler.to_data(),
+        }
+        storage.write_folder(Path(folder), arrays, text, overwrite=overwrite)
+
+    @staticmethod
+    def load(
+        folder: str | Path, network: Network | Any, *, likelihood: Likelihood | None = None
+    ) -> Posterior:
+        """Read a posterior that `save` wrote.
+
+        Args:
+            folder: the folder.
+            network: the network that was sampled, or its model.
+            likelihood: needed where it was not one of nbcore's own.
+
+        Raises:
+            RunFolderError: the folder holds no posterior, or a damaged one.
+            ShapeError: the network has other weights.
+        """
+        arrays, text = storage.read_folder(Path(folder))
+        network = as_network(network)
+        params = storage.unpack_tree(text["tree"], storage.below(arrays, "params/"))
+        stored = likelihoods.from_data(text["likelihood"]) if text["likelihood"] else None
+        likelihood = likelihood or stored
+        if likelihood is None:
+            raise OptionError("The likelihood was not one of nbcore's own. Type: likelihood=...")
+        split = ProbabilisticSubset.from_json(text["subset"]).split(network, params)
+        flat = storage.below(arrays, "draws/")
+        draws: dict[str, Any] = {"weights": {}, "likelihood": {}, "prior": {}}
+        for name, value in flat.items():
+            part, _, rest = name.partition("/")
+            known = part in ("likelihood", "prior") and name not in split.paths
+            draws[part if known else "weights"][rest if known else name] = value
+        if sorted(draws["weights"]) != list(split.paths):
+            raise ShapeError(
+                f"The stored draws are of {sorted(draws['weights'])}; this network's subset has "
+                f"{list(split.paths)}. Load with the network that was sampled."
+            )
+        scaler = Scaler.from_data(text["scaler"]) if text["scaler"] else None
+        stats = Stats(**storage.below(arrays, "stats/"))
+        return Posterior(draws, stats, RunInfo(**text["info"]), network, split, likelihood, scaler)
+
+
+def predict_outputs(
+    network: Network, split: ParameterSplit, weights: Any, x: Any
+) -> np.ndarray:
+    """Return outputs `(draws, examples, outputs)` for weights with a leading draw axis."""
+    groups = length_groups(x, network.padding)
+    alone = is_per_example(network, split.params, groups[0].take(x, network.padding))
+    if not alone:
+        groups = [Group(np.arange(len(jax.tree.leaves(x)[0])), None)]
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for group in groups:
+        for start in range(0, len(group.rows), ROWS) if alone else [0]:
+            rows = group.rows[start : start + ROWS] if alone else group.rows
+            full = np.resize(rows, ROWS) if alone and len(group.rows) > ROWS else rows
+            inputs = Group(full, group.length).take(x, network.padding)
+            forward = Forward.build(network, split, inputs, per_example=alone)
+            features = forward.features(split, inputs)
+            outputs = np.asarray(_draw_outputs(forward, weights, features))
+            parts.append((rows, outputs[:, : len(rows)]))
+    joined = np.concatenate([outputs for _, outputs in parts], axis=1)
+    result = np.empty_like(joined)
+    result[:, np.concatenate([rows for rows, _ in parts])] = joined
+    return result
+
+
+@jax.jit
+def _draw_outputs(forward: Forward, weights: Any, features: Any) -> jax.Array:
+    one = lambda w: forward.outputs(w, features)  # noqa: E731
+    return jax.lax.map(one, weights, batch_size=DRAWS_AT_ONCE)
+
+
+def _index_labels(path: str, shape: tuple[int, ...]) -> list[str]:
+    if not shape:
+        return [path]
+    return [f"{path}[{', '.join(str(i) for i in index)}]" for index in np.ndindex(*shape)]

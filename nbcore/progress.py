@@ -1,0 +1,66 @@
+"""Progress: what the driver reports, and plain lines on standard error."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Report(NamedTuple):
+    """How far something is.
+
+    Args:
+        phase: `"training"`, `"warmup"` or `"sampling"`.
+        chain: which chain; `None` where all move together.
+        num_chains: number of chains.
+        done: steps or epochs done.
+        total: steps or epochs in all.
+        note: what else there is to say, such as a loss.
+    """
+
+    phase: str
+    chain: int | None
+    num_chains: int
+    done: int
+    total: int
+    note: str = ""
+
+
+Progress = Callable[[Report], None]
+
+
+def progress_from(progress: bool | Progress) -> Progress:
+    """Return the function to report to: the one given, lines on standard error, or nothing."""
+    if callable(progress):
+        return progress
+    return Lines() if progress else lambda report: None
+
+
+@dataclass
+class Lines:
+    """One line for each phase: rewritten in a terminal, every ten seconds in a log."""
+
+    every_s: float = 10.0
+    _done: dict[tuple[str, int | None], int] = field(default_factory=dict[tuple[str, int | None], int])
+    _last: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, report: Report) -> None:
+        """Write the report, if it is time."""
+        with self._lock:
+            self._done[report.phase, report.chain] = report.done
+            chains = [n for (phase, _), n in self._done.items() if phase == report.phase]
+            expected = 1 if report.chain is None else report.num_chains
+            finished = len(chains) == expected and all(n >= report.total for n in chains)
+            is_terminal = sys.stderr.isatty()
+            if not (finished or is_terminal or time.monotonic() - self._last > self.every_s):
+                return
+            self._last = time.monotonic()
+            each = " ".join(f"{n}/{report.total}" for n in chains)
+            end = "\n" if finished or not is_terminal else "\r"
+            sys.stderr.write(f"{report.phase} {each} {report.note}".rstrip() + end)
+            sys.stderr.flush()

@@ -1,0 +1,164 @@
+"""How a network is trained: learning rates, priors, and averaging of the last weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nbcore.errors import OptionError, did_you_mean
+
+SWASchedule = Literal["constant", "linear", "cyclic"]
+RateSchedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class SWA:
+    """Stochastic weight averaging: which steps are averaged, and at which learning rate.
+
+    Snapshots are taken per optimiser step within the window; their mean becomes the weights, and
+    their variance is what the variance selector reads. Moments are streamed: no list is kept.
+
+    Args:
+        schedule: `"constant"` (the rate stays as it is, or is `swa_lr` within the window; every
+            step is a snapshot), `"linear"` (the rate falls to `swa_lr`, then every step is one),
+            `"cyclic"` (the rate falls to `swa_lr`, then swings up to halfway and back; the low
+            points are snapshots).
+        start_pct: fraction of the optimiser steps before the window.
+        swa_lr: learning rate of the window; `None` is a tenth of the peak rate (for
+            `"constant"`: no change).
+        decay_fraction: fraction of the optimiser steps over which the rate falls.
+        cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles.
+
+    Raises:
+        OptionError: an option has an impossible value.
+
+    Examples:
+        >>> SWA(start_pct=0.9).schedule
+        'constant'
+
+    References:
+        Izmailov et al. (2018), "Averaging weights leads to wider optima and better
+        generalization", algorithm 1.
+    """
+
+    schedule: SWASchedule = "constant"
+    start_pct: float = 0.95
+    swa_lr: float | None = None
+    decay_fraction: float = 0.05
+    cycle_length: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.schedule not in get_args(SWASchedule):
+            raise OptionError(
+                f"SWA schedule is {', '.join(get_args(SWASchedule))}, got {self.schedule!r}."
+                f"{did_you_mean(str(self.schedule), get_args(SWASchedule))}"
+            )
+        for name in ("start_pct", "decay_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"SWA {name} is within [0, 1), got {getattr(self, name)}.")
+        for name in ("swa_lr", "cycle_length"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise OptionError(f"SWA {name} is positive, got {value}.")
+
+    @staticmethod
+    def of(config: SWA | dict[str, Any] | None) -> SWA | None:
+        """Return the averaging that a config means: an `SWA`, a dict of its options, or none.
+
+        Raises:
+            OptionError: the dict has an unknown option.
+        """
+        if not isinstance(config, dict):
+            return config
+        known = [f.name for f in fields(SWA)]
+        for name in config:
+            if name not in known:
+                raise OptionError(
+                    f"swa_config has no option {name!r}.{did_you_mean(name, known)} "
+                    f"Possible: {', '.join(known)}."
+                )
+        return SWA(**config)
+
+    def plan(self, rates: np.ndarray, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the learning rate of every step, and whether its weights are a snapshot.
+
+        Args:
+            rates: learning rates without averaging `(steps,)`.
+            steps_per_epoch: optimiser steps of an epoch.
+        """
+        total = len(rates)
+        start = int(total * self.start_pct)
+        steps = np.arange(total)
+        if self.schedule == "constant":
+            inside = steps >= start
+            held = rates if self.swa_lr is None else np.where(inside, self.swa_lr, rates)
+            return held, inside
+        low = self.swa_lr if self.swa_lr is not None else 0.1 * float(rates.max())
+        decay = max(1, min(int(self.decay_fraction * total), (total - start) // 2))
+        top = float(rates[start]) if start < total else low
+        falling = top + (low - top) * np.clip((steps - start) / decay, 0, 1)
+        rates = np.where(steps < start, rates, falling)
+        inside = steps >= start + decay
+        if self.schedule == "linear":
+            return rates, inside
+        cycle = max(2, int((self.cycle_length or 0) * steps_per_epoch) or (total - start - decay) // 10)
+        phase = (steps - start - decay) % cycle
+        peak = low + 0.5 * (float(rates.max()) - low)
+        swing = 1 - np.abs(2 * phase / cycle - 1)
+        return np.where(inside, low + (peak - low) * swing, rates), inside & (phase == 0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Args:
+        learning_rate: peak learning rate.
+        weight_decay: decoupled weight decay (AdamW); 0 is Adam.
+        schedule: `"constant"`, or `"cosine"` with a linear start over the first twentieth.
+        map: whether the Gaussian prior is part of the loss.
+        sigma: standard deviation of that prior.
+        swa: averaging of the last weights, or `None`.
+        patience: epochs without a better validation loss after which training stops.
+        clip: largest global norm of a gradient.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: RateSchedule = "constant"
+    map: bool = True
+    sigma: float = 1.0
+    swa: SWA | None = SWA()
+    patience: int = 20
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not self.learning_rate > 0:
+            raise OptionError(f"learning_rate is positive, got {self.learning_rate}.")
+        if not self.sigma > 0:
+            raise OptionError(f"sigma is positive, got {self.sigma}.")
+        if self.weight_decay < 0:
+            raise OptionError(f"weight_decay is at least 0, got {self.weight_decay}.")
+        if self.schedule not in get_args(RateSchedule):
+            raise OptionError(
+                f"schedule is {' or '.join(get_args(RateSchedule))}, got {self.schedule!r}."
+            )
+
+    def plan(self, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return learning rates and snapshot marks of all steps."""
+        rates = np.full(steps, self.learning_rate)
+        if self.schedule == "cosine":
+            warm = max(1, steps // 20)
+            schedule = optax.warmup_cosine_decay_schedule(
+                0.0, self.learning_rate, warm, max(steps, warm + 1)
+            )
+            rates = np.asarray(schedule(jnp.arange(1, steps + 1)), np.float64)
+        if self.swa is None:
+            return rates, np.zeros(steps, bool)
+        return self.swa.plan(rates, steps_per_epoch)

@@ -1,0 +1,37 @@
+"""The weights on which the loss depends most steeply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nbcore.errors import SelectionError
+from nbcore.layers import Layer, leaves_by_path
+from nbcore.selector import SelectionContext
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Score the root mean square of per-batch gradients, sqrt(mean_b g_b^2).
+
+    A signed mean would vanish for every weight once training has converged; the root mean square
+    is the root of the diagonal of the empirical Fisher matrix (over batches), and does not.
+
+    Examples:
+        >>> Gradient()
+        Gradient()
+
+    References:
+        Kunstner, Balles and Hennig (2019), "Limitations of the empirical Fisher approximation for
+        natural gradient descent", equation 3, its diagonal.
+    """
+
+    name: ClassVar[str] = "gradient"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+
+    def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
+        """Return the root mean square gradient of every entry."""
+        if context.gradients is None:
+            raise SelectionError("The selector 'gradient' needs gradients in its context.")
+        scores = leaves_by_path(context.gradients.root_mean_square)
+        return {leaf.path: scores[leaf.path] for leaf in layer.weights}

@@ -1,0 +1,63 @@
+"""The weights that are largest in absolute value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from nbcore.errors import OptionError
+from nbcore.layers import Layer, leaves_by_path
+from nbcore.selector import SelectionContext
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Score |w|: large weights move the output most.
+
+    Args:
+        threshold: only pairs whose magnitude (in a convolution the mean over its window) is at
+            least this are eligible; None for all.
+
+    Raises:
+        OptionError: `threshold` is negative or not finite.
+
+    Examples:
+        >>> Magnitude(threshold=0.1)
+        Magnitude(threshold=0.1)
+
+    References:
+        Han, Pool, Tran and Dally (2015), "Learning both weights and connections for efficient
+        neural networks", section 3: the same score, there to decide what to prune.
+    """
+
+    name: ClassVar[str] = "magnitude"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not (
+            math.isfinite(self.threshold) and self.threshold >= 0
+        ):
+            raise OptionError(
+                f"threshold is the smallest eligible |w|, got {self.threshold!r}. "
+                "Give a number of at least 0, or None."
+            )
+
+    def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
+        """Return |w| of every entry, -inf where its pair is below the threshold."""
+        params = leaves_by_path(context.params)
+        scores = {leaf.path: jnp.abs(params[leaf.path]) for leaf in layer.weights}
+        if self.threshold is None:
+            return scores
+        return {
+            leaf.path: jnp.where(
+                scores[leaf.path].mean(axis=leaf.window_axes, keepdims=True) >= self.threshold,
+                scores[leaf.path],
+                -jnp.inf,
+            )
+            for leaf in layer.weights
+        }

@@ -1,0 +1,353 @@
+"""The selectors that come with nbcore, held to exact choices."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import nbcore as nb
+from nbcore import errors, plugins
+from nbcore.moments import Moments
+from nbcore.network import Padding
+
+NAMES = ["clustering", "gradient", "magnitude", "random", "variance"]
+
+
+NETWORK = nb.as_network((lambda key, x: {}, lambda params, x: x))
+
+
+@dataclass(frozen=True)
+class TrainedStub:
+    """A trained network whose weights and memories are given by hand; its loss is linear."""
+
+    params: Any
+    trajectory: Moments | None = None
+    gradients: Moments | None = None
+    network: nb.Network = NETWORK
+
+    def batch_gradients(self, X: Any, y: Any) -> Moments:
+        """Return the moments of d/dW (y - x W)^2 / 2 = x (x W - y), one example a batch."""
+
+        def loss(params: Any, x: jax.Array, target: jax.Array) -> jax.Array:
+            return 0.5 * jnp.sum((target - x @ params["A"]["kernel"]) ** 2)
+
+        return moments_of(*(jax.grad(loss)(self.params, x, t) for x, t in zip(X, y, strict=True)))
+
+
+def moments_of(*trees: Any) -> Moments:
+    moments = Moments.empty(trees[0])
+    for tree in trees:
+        moments = moments.update(tree)
+    return moments
+
+
+def layer(weights: Any, name: str = "kernel") -> dict[str, Any]:
+    return {"A": {name: jnp.asarray(weights, jnp.float32)}}
+
+
+def select(det: TrainedStub, method: Any, num_pairs: int, **options: Any) -> list[tuple[int, ...]]:
+    """Return the pairs of the only layer."""
+    subset = nb.select_bayesian_components(det, ["A"], method, num_pairs, **options)
+    ((_, rule),) = subset.terms
+    ((_, _, pairs),) = rule.items
+    return list(pairs)
+
+
+def everything_known(key: jax.Array) -> TrainedStub:
+    """Return a network that has what any selector may need."""
+    snapshots = [
+        {
+            "E": {"embedding": jax.random.normal(k, (7, 4))},
+            "D": {"kernel": jax.random.normal(k, (4, 7)), "bias": jnp.zeros(7)},
+            "C": {"kernel": jax.random.normal(k, (3, 3, 4, 7)), "bias": jnp.zeros(7)},
+            "T": {
+                part: {"kernel": jax.random.normal(k, (2, 3, 7) if part == "out" else (7, 2, 3))}
+                for part in ("query", "key", "value", "out")
+            },
+        }
+        for k in jax.random.split(key, 3)
+    ]
+    return TrainedStub(snapshots[0], moments_of(*snapshots), moments_of(*snapshots))
+
+
+# ---- what holds for all of them
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_gets_exactly_what_was_asked(name: str) -> None:
+    det = everything_known(jax.random.key(1))
+    subset = nb.select_bayesian_components(det, None, name, 10)
+    ((_, rule),) = subset.terms
+    found = {(ly, part): len(set(pairs)) for ly, part, pairs in rule.items}
+    attention = {("T", "query"): 3, ("T", "key"): 3, ("T", "value"): 2, ("T", "out"): 2}
+    assert found == {("C", ""): 10, ("D", ""): 10, ("E", ""): 10, **attention}
+    assert subset == nb.select_bayesian_components(det, None, name, 10)
+    split = nb.select_bayesian_components(det, None, name, 10, include_bias=False).split(
+        det.network, det.params
+    )
+    assert split.size == 10 + 10 + 10 * 9 + 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_full_budget_is_the_whole_layer(name: str) -> None:
+    det = everything_known(jax.random.key(2))
+    subset = nb.select_bayesian_components(det, ["E", "D", "C"], name, 28)
+    whole = nb.ProbabilisticSubset.layers("E", "D", "C")
+    masks, expected = (s.masks(det.network.layers(det.params)) for s in (subset, whole))
+    assert all((masks[path] == expected[path]).all() for path in expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spec_declares_what_its_selector_does(name: str) -> None:
+    cls = plugins.load("selector", name)
+    assert cls.name == name
+    assert cls.needs == nb.list_selectors()[name].capabilities
+    assert dataclasses.is_dataclass(cls)
+    assert cls() == cls()
+
+
+# ---- magnitude
+
+
+def test_magnitude_takes_the_largest_absolute_values() -> None:
+    det = TrainedStub(layer([[0.5, -3.0, 1.0], [2.0, 0.0, -1.5]]))
+    assert select(det, "magnitude", 3) == [(0, 1), (1, 0), (1, 2)]
+
+
+def test_magnitude_threshold_includes_its_own_value() -> None:
+    det = TrainedStub(layer([[0.5, -3.0, 1.0], [2.0, 0.0, -1.5]]))
+    assert select(det, "magnitude", 2, threshold=2.0) == [(0, 1), (1, 0)]
+    with pytest.raises(errors.SelectionError, match=r"2 of 6 pairs eligible, fewer than the 3"):
+        select(det, "magnitude", 3, threshold=2.0)
+
+
+def test_magnitude_threshold_of_a_convolution_looks_at_the_mean_of_the_window() -> None:
+    kernel = np.zeros((2, 1, 2))
+    kernel[:, 0, 0] = [3.0, -1.0]  # mean |w| = 2
+    kernel[:, 0, 1] = [1.75, 1.75]  # both entries larger than the smaller one above
+    det = TrainedStub(layer(kernel))
+    assert select(det, "magnitude", 1, threshold=2.0) == [(0, 0)]
+    with pytest.raises(errors.SelectionError, match="1 of 2"):
+        select(det, "magnitude", 2, threshold=2.0)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, float("nan"), float("inf")])
+def test_magnitude_refuses_an_impossible_threshold(threshold: float) -> None:
+    with pytest.raises(errors.OptionError, match="threshold"):
+        select(TrainedStub(layer([[1.0]])), "magnitude", 1, threshold=threshold)
+
+
+# ---- gradient
+
+
+def test_gradients_of_opposite_sign_do_not_cancel() -> None:
+    batches = [layer([[3.0, 1.0, 0.0]]), layer([[-3.0, 1.0, 2.0]])]  # signed means 0, 1, 1
+    det = TrainedStub(batches[0], gradients=moments_of(*batches))  # root mean squares 3, 1, √2
+    assert select(det, "gradient", 1) == [(0, 0)]
+    assert select(det, "gradient", 2) == [(0, 0), (0, 2)]
+
+
+def test_gradients_on_given_data_are_the_gradients_of_the_loss() -> None:
+    rng = np.random.default_rng(0)
+    W, X, y = rng.normal(size=(3, 2)), rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+    scores = np.sqrt(np.mean((X[:, :, None] * (X @ W - y)[:, None, :]) ** 2, axis=0))
+    best = np.argsort(-scores.ravel())[:3]
+    expected = sorted((int(i) // 2, int(i) % 2) for i in best)
+    det = TrainedStub(layer(W), gradients=moments_of(layer(-scores), layer(-scores)))
+    found = select(det, "gradient", 3, X=X.astype(np.float32), y=y.astype(np.float32))
+    assert found == expected
+
+
+# ---- variance
+
+
+def test_variance_takes_the_weights_that_moved_most() -> None:
+    snapshots = [
+        layer([[9.0, 0.0], [1.0, 5.0]]),
+        layer([[9.0, 1.0], [4.0, 5.0]]),
+        layer([[9.0, 2.0], [1.0, 5.5]]),
+    ]  # variances 0, 2/3, 2, 1/18
+    det = TrainedStub(snapshots[-1], trajectory=moments_of(*snapshots))
+    assert select(det, "variance", 1) == [(1, 0)]
+    assert select(det, "variance", 2) == [(0, 1), (1, 0)]
+    assert select(det, "variance", 3) == [(0, 1), (1, 0), (1, 1)]
+
+
+def test_variance_without_swa_says_how_to_get_it() -> None:
+    with pytest.raises(errors.SelectionError, match=r"swa_config=nb\.SWA"):
+        select(TrainedStub(layer([[1.0]])), "variance", 1)
+
+
+# ---- random
+
+
+def test_random_depends_on_the_key_alone() -> None:
+    det = TrainedStub(layer(np.zeros((20, 20))))
+    once = select(det, "random", 30, key=jax.random.key(5))
+    assert once == select(det, "random", 30, key=jax.random.key(5))
+    assert once == select(
+        TrainedStub(layer(np.ones((20, 20)))), "random", 30, key=jax.random.key(5)
+    )
+    assert once != select(det, "random", 30, key=jax.random.key(6))
+
+
+def test_random_covers_all_pairs_evenly() -> None:
+    det = TrainedStub(layer(np.zeros((4, 6))))
+    keys = jax.random.split(jax.random.key(0), 120)
+    counts = np.zeros((4, 6))
+    for key in keys:
+        pairs = select(det, "random", 6, key=key)
+        counts[tuple(np.array(pairs).T)] += 1
+    # each pair is in a choice with probability 6/24, independently over keys
+    deviation = (counts - 120 / 4) / np.sqrt(120 * 0.25 * 0.75)
+    assert np.abs(deviation).max() < 4.5
+
+
+# ---- clustering
+
+TWO_GROUPS = np.array([[0.0], [1.0], [2.0], [100.0], [101.0], [102.0]]) * np.ones((1, 3))
+
+
+def rows_of(pairs: list[tuple[int, ...]]) -> list[int]:
+    return [pair[0] for pair in pairs]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["kernel", "embedding"])
+def test_clustering_takes_the_rows_nearest_the_centres(name: str, seed: int) -> None:
+    det = TrainedStub(layer(TWO_GROUPS, name))
+    key = jax.random.key(seed)
+    assert rows_of(select(det, "clustering", 2, key=key)) == [1, 4]
+    two = {"key": key, "n_clusters": 2}
+    assert rows_of(select(det, "clustering", 4, **two)) == [0, 1, 3, 4]  # a tie: the first row
+    assert rows_of(select(det, "clustering", 6, **two)) == [0, 1, 2, 3, 4, 5]
+    assert rows_of(select(det, "clustering", 8, **two)) == [0, 1, 1, 2, 3, 4, 4, 5]
+
+
+def test_clustering_draws_the_columns_from_the_key() -> None:
+    det = TrainedStub(layer(np.repeat(TWO_GROUPS, 20, axis=1)))
+    choices = [tuple(select(det, "clustering", 2, key=jax.random.key(s))) for s in (0, 0, 1)]
+    assert choices[0] == choices[1] != choices[2]
+
+
+def test_clustering_groups_input_channels_by_their_windows() -> None:
+    # channels 0, 1, 2 hold one pattern and 3, 4, 5 its mirror image; sums and sizes are equal
+    pattern = np.array([1.0, 0.0, -1.0])
+    strength = np.array([9.0, 10.0, 11.0, -9.0, -10.0, -11.0])
+    kernel = pattern[:, None, None] * strength[None, :, None] * np.ones((1, 1, 2))
+    det = TrainedStub(layer(kernel))
+    assert rows_of(select(det, "clustering", 2)) == [1, 4]
+
+
+def test_clustering_takes_head_and_feature_as_the_input_of_attention_out() -> None:
+    parts = {c: {"kernel": jnp.ones((2, 2, 3))} for c in ("query", "key", "value")}
+    out = TWO_GROUPS.reshape(2, 3, 3)  # (head, feature, out): each head is a group
+    det = TrainedStub({"A": {**parts, "out": {"kernel": jnp.asarray(out)}}})
+    subset = nb.select_bayesian_components(det, ["A/out"], "clustering", 2)
+    ((_, rule),) = subset.terms
+    ((_, part, pairs),) = rule.items
+    assert part == "out"
+    assert [pair[:2] for pair in pairs] == [(0, 1), (1, 1)]
+
+
+FREQUENT = np.array([[0] * 50 + [2] * 90 + [3] * 20 + [5]], np.int32)
+
+
+def test_clustering_counts_tokens_as_often_as_they_occur() -> None:
+    det = TrainedStub(layer(TWO_GROUPS, "embedding"))
+    options = {"token_frequency": True, "X": FREQUENT}
+    assert rows_of(select(det, "clustering", 2, **options)) == [2, 3]
+    # tokens 1 and 4 do not occur: they come after all entries of those that do
+    assert set(rows_of(select(det, "clustering", 12, **options))) == {0, 2, 3, 5}
+    assert len(select(det, "clustering", 18, **options)) == 18
+
+
+def test_clustering_does_not_count_padding() -> None:
+    network = nb.Network.from_functions(
+        lambda key, x: {}, lambda params, x: x, padding=Padding(axis=1, value=2)
+    )
+    det = TrainedStub(layer(TWO_GROUPS, "embedding"), network=network)
+    pairs = select(det, "clustering", 2, token_frequency=True, X=FREQUENT)
+    assert rows_of(pairs) == [0, 3]
+
+
+def test_clustering_counts_tokens_for_embeddings_alone() -> None:
+    det = TrainedStub(layer(TWO_GROUPS, "kernel"))
+    pairs = select(det, "clustering", 2, token_frequency=True, X=FREQUENT)
+    assert rows_of(pairs) == [1, 4]
+
+
+def test_clustering_counts_tokens_for_the_embedding_that_is_called_first() -> None:
+    def apply(params: Any, x: Any) -> Any:
+        tokens = params["Token"]["embedding"][x]
+        return (tokens + params["Position"]["embedding"][jnp.arange(x.shape[1])]).sum((1, 2))
+
+    table = {"embedding": jnp.asarray(TWO_GROUPS)}
+    params = {"Position": table, "Token": table}
+
+    def chosen(example: Any) -> dict[str, list[int]]:
+        network = nb.Network.from_functions(lambda key, x: {}, apply, example=example)
+        subset = nb.select_bayesian_components(
+            TrainedStub(params, network=network),
+            None,
+            "clustering",
+            2,
+            token_frequency=True,
+            X=FREQUENT,
+        )
+        ((_, rule),) = subset.terms
+        return {name: rows_of(list(pairs)) for name, _, pairs in rule.items}
+
+    assert chosen(np.zeros((1, 4), np.int32)) == {"Token": [2, 3], "Position": [1, 4]}
+    with pytest.raises(errors.SelectionError, match="Position, Token is called first"):
+        chosen(None)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (None, errors.SelectionError, r"counts tokens in X, which was not given.*X=X"),
+        (np.array([[0.0, 1.0]]), errors.TokenError, r"float64"),
+        (np.array([[0, 6]]), errors.TokenError, r"tokens 0 to 5; X holds 0 to 6"),
+        (np.array([[-1, 5]]), errors.TokenError, r"X holds -1 to 5"),
+    ],
+)
+def test_clustering_refuses_tokens_that_it_cannot_count(
+    X: Any, error: type[Exception], message: str
+) -> None:
+    det = TrainedStub(layer(TWO_GROUPS, "embedding"))
+    with pytest.raises(error, match=message):
+        select(det, "clustering", 2, token_frequency=True, X=X)
+
+
+@pytest.mark.parametrize("n_clusters", [0, -1, 2.0, True])
+def test_clustering_refuses_an_impossible_number_of_clusters(n_clusters: Any) -> None:
+    with pytest.raises(errors.OptionError, match="n_clusters"):
+        select(TrainedStub(layer(TWO_GROUPS)), "clustering", 2, n_clusters=n_clusters)
+
+
+def test_clustering_refuses_weights_that_are_not_finite() -> None:
+    det = TrainedStub(layer([[1.0, np.nan], [0.0, 1.0]]))
+    with pytest.raises(errors.SelectionError, match=r"'A' are not all finite"):
+        select(det, "clustering", 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_clustering_never_repeats_and_never_falls_short(data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 4)))
+    # few distinct values, so that many rows are equal
+    weights = data.draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, 1.0, -2.0])))
+    num_pairs = data.draw(st.integers(1, weights.size))
+    n_clusters = data.draw(st.none() | st.integers(1, 8))
+    pairs = select(TrainedStub(layer(weights)), "clustering", num_pairs, n_clusters=n_clusters)
+    assert len(pairs) == len(set(pairs)) == num_pairs
