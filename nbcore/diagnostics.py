@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -82,12 +83,14 @@ class Diagnostics:
 
     def __str__(self) -> str:
         r, bulk, tail = (_flat(v) for v in (self.r_hat, self.ess_bulk, self.ess_tail))
+        acceptance = f", acceptance {self.acceptance_rate:.2f}" if self._accepts else ""
+        lowest = _extreme(np.min, self.e_bfmi)
+        energy = "" if np.isnan(lowest) else f", E-BFMI ≥ {lowest:.2f}"
         return (
             f"{self.num_chains} chains × {self.num_draws} draws of {r.size} numbers\n"
             f"R-hat ≤ {_extreme(np.max, r):.3f}, ESS ≥ {_extreme(np.min, bulk):.0f} (bulk), "
             f"{_extreme(np.min, tail):.0f} (tail)\n"
-            f"divergent steps {self.num_divergences}, acceptance {self.acceptance_rate:.2f}, "
-            f"E-BFMI ≥ {_extreme(np.min, self.e_bfmi):.2f}\n"
+            f"divergent steps {self.num_divergences}{acceptance}{energy}\n"
             f"{self.verdict()}"
         )
 
@@ -113,12 +116,8 @@ class Diagnostics:
                 "narrower prior."
             )
         if still.size:
-            remedy = (
-                "raise num_warmup and target_acceptance_rate"
-                if self._accepts
-                else ("raise step_size")
-            )
-            found.append(f"{_shown(names, still)}: no chain ever moved; {remedy}.")
+            remedy = "num_warmup and target_acceptance_rate" if self._accepts else "step_size"
+            found.append(f"{_shown(names, still)}: no chain ever moved; raise {remedy}.")
         return found
 
     def _sampler_trouble(self) -> list[str]:
@@ -148,7 +147,7 @@ class Diagnostics:
         if not high.size:
             return []
         worst = high[np.argmax(r[high])]
-        others = f" ({high.size} numbers above {MAX_R_HAT})" if high.size > 1 else ""
+        others = _others(high.size, f"above {MAX_R_HAT}")
         remedy = "raise target_acceptance_rate" if self._accepts else 'try backend="numpyro-nuts"'
         return [
             f"R-hat {r[worst]:.4g} for {names[worst]}{others}: chains disagree; run longer "
@@ -164,8 +163,8 @@ class Diagnostics:
         worst = low[np.argmin(ess[low])]
         factor = int(np.ceil(enough / ess[worst]))
         return [
-            f"ESS {ess[worst]:.0f} for {names[worst]} ({low.size} numbers below {enough}): raise "
-            f"num_samples about {factor} times."
+            f"ESS {ess[worst]:.0f} for {names[worst]}{_others(low.size, f'below {enough}')}: fewer "
+            f"than {enough} effective draws; raise num_samples about {factor} times."
         ]
 
 
@@ -181,13 +180,12 @@ def diagnose(
     Args:
         draws: by leaf path, arrays `(chain, draw, ...)`.
         stats: statistics of the sampler, arrays `(chain, draw)`, NaN where it has none.
-        labels: by leaf path, a name for each number, in C order; a leaf without names is labelled
-            by its path and index.
+        labels: by leaf path, a name for each number, in C order.
         max_tree_depth: the deepest tree that the sampler was allowed, if it builds trees.
 
     Raises:
-        ShapeError: leaves differ in chains or draws, or labels do not fit their leaf.
-        DataError: no leaf at all, labels for an unknown leaf, or draws that are no real numbers.
+        ShapeError: leaves differ in chains or draws, or labels differ in number from their leaf.
+        DataError: no leaf at all, a leaf without labels, or draws that are no real numbers.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -196,7 +194,9 @@ def diagnose(
         >>> stats = SimpleNamespace(
         ...     is_divergent=flat > 9, energy=flat, tree_depth=flat * 0, acceptance_rate=flat * 0
         ... )
-        >>> diagnose({"Dense0/kernel": rng.normal(size=(4, 500, 2, 3))}, stats, {}).verdict()
+        >>> draws = {"Dense0/bias": rng.normal(size=(4, 500, 2))}
+        >>> labels = {"Dense0/bias": ["Dense0/bias[0]", "Dense0/bias[1]"]}
+        >>> diagnose(draws, stats, labels).verdict()
         'No problem found: the chains agree and hold enough draws.'
     """
     arrays = {path: checked_draws(values) for path, values in draws.items()}
@@ -211,7 +211,9 @@ def diagnose(
         r_hat={path: r_hat(values) for path, values in arrays.items()},
         ess_bulk={path: ess_bulk(values) for path, values in arrays.items()},
         ess_tail={path: ess_tail(values) for path, values in arrays.items()},
-        labels=_complete(labels, {path: values.shape[2:] for path, values in arrays.items()}),
+        labels={
+            path: _labels_of(path, values.shape[2:], labels) for path, values in arrays.items()
+        },
         num_chains=num_chains,
         num_draws=num_draws,
         num_divergences=int(np.nansum(np.asarray(stats.is_divergent, dtype=np.float64))),
@@ -221,25 +223,15 @@ def diagnose(
     )
 
 
-def _complete(
-    labels: Mapping[str, list[str]], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, list[str]]:
-    for path in labels:
-        if path not in shapes:
-            raise DataError(
-                f"Labels are given for {path!r}, which has no draws.{did_you_mean(path, shapes)}"
-            )
-    complete: dict[str, list[str]] = {}
-    for path, shape in shapes.items():
-        indices = (", ".join(map(str, index)) for index in np.ndindex(*shape))
-        names = labels.get(path) or [f"{path}[{index}]" if index else path for index in indices]
-        if len(names) != int(np.prod(shape)):
-            raise ShapeError(
-                f"{path!r} has {len(names)} labels; expected {int(np.prod(shape))}, one for each "
-                f"number of shape {shape}."
-            )
-        complete[path] = names
-    return complete
+def _labels_of(path: str, shape: tuple[int, ...], labels: Mapping[str, list[str]]) -> list[str]:
+    if path not in labels:
+        raise DataError(f"{path!r} has draws and no labels.{did_you_mean(path, labels)}")
+    if len(labels[path]) != math.prod(shape):
+        raise ShapeError(
+            f"{path!r} has {len(labels[path])} labels; expected {math.prod(shape)}, one for each "
+            f"number of shape {shape}."
+        )
+    return labels[path]
 
 
 def _saturation(depth: _Floats, max_tree_depth: int | None) -> float:
@@ -261,3 +253,7 @@ def _extreme(choose: Callable[[_Floats], Any], values: _Floats) -> float:
 def _shown(names: list[str], chosen: NDArray[np.intp]) -> str:
     shown = ", ".join(names[i] for i in chosen[:3])
     return shown if chosen.size <= 3 else f"{shown} and {chosen.size - 3} more"
+
+
+def _others(count: int, limit: str) -> str:
+    return f" ({count} numbers {limit})" if count > 1 else ""

@@ -244,10 +244,9 @@ def _gradients(det: Trained, selector: Selector, X: Inputs | None, y: Any | None
     """Return the gradients on X and y, or those of the training, for selectors that need them."""
     if "gradients" not in selector.needs:
         return None
-    if X is None:
-        gradients = det.gradients
-    else:
-        gradients = None if y is None else det.batch_gradients(X, y)
+    gradients = det.gradients if X is None else None
+    if X is not None and y is not None:
+        gradients = det.batch_gradients(X, y)
     if gradients is None or int(gradients.count) < 1:
         why = "none were kept while training" if X is None else "X was given without y"
         raise SelectionError(

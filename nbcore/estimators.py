@@ -1,0 +1,472 @@
+"""Fit and predict: a network of which some weights have a posterior."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+
+from nbcore.backend import Backend, get_backend
+from nbcore.calibration import (
+    CalibrationWarning,
+    CrossFit,
+    cross_fit,
+    fold_of_rows,
+    take,
+    tight_noise_prior,
+    warn_if_seen,
+)
+from nbcore.checks import check_data, num_examples
+from nbcore.choice import Choice
+from nbcore.deterministic import DeterministicNN, Loss, network_outputs
+from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.keys import as_key
+from nbcore.likelihoods import Categorical, Gaussian, Likelihood
+from nbcore.network import Network, Params, as_network
+from nbcore.posterior import Posterior
+from nbcore.prediction import Prediction, Scaler
+from nbcore.priors import HalfNormal, NormalPrior, Prior
+from nbcore.progress import Progress
+from nbcore.recipe import SWA
+from nbcore.sampling import ChainMethod, sample
+from nbcore.selection import select_bayesian_components
+from nbcore.subset import ProbabilisticSubset
+from nbcore.target import Target
+
+Calibration = Literal["crossfit", "holdout", "none"]
+FOLDS = 5
+HOLDOUT = 5
+RECIPE: dict[str, Any] = {"learning_rate": 6e-3, "weight_decay": 0.01, "schedule": "cosine"}
+EPOCHS = 60
+BATCH_SIZE = 32
+NOISE_FLOOR = 0.25
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One frozen network and the rows that its stochastic weights are sampled on.
+
+    Args:
+        network: the network.
+        params: its weights.
+        scaler: units of y; `None` where the network was trained in y's own.
+        rows: rows to sample on.
+        noise: noise of each output from unseen rows, in y's own units; `None` if unknown.
+    """
+
+    network: Network
+    params: Params
+    scaler: Scaler | None
+    rows: np.ndarray
+    noise: np.ndarray | None
+
+
+class PartialBNN:
+    """A network of which some weights get an MCMC posterior, and the rest stays frozen.
+
+    With weights given, `fit` samples around them. Without, it trains the network first, in a way
+    that keeps the predictions calibrated (see `calibration` in `fit`). At most one way of
+    choosing weights is used; none means the first and the output layers.
+
+    Args:
+        net: a network, or a model that `nb.as_network` knows.
+        deterministic_weights: a trained `nb.DeterministicNN`, or its parameters; `None` trains.
+        subset: which weights are stochastic.
+        probabilistic_layer_names: layer names or patterns, each as a whole.
+        num_probabilistic_layers: the last so many hidden layers, and the outputs.
+        probabilistic_neurons: index pairs by layer, see `nb.ProbabilisticSubset.pairs`.
+        num_classes: number of classes of a classification; `None` is a regression.
+        likelihood: what outputs say about y; by default Gaussian, or Categorical for classes.
+        noise_prior: prior of the noise of the default Gaussian, in y's own units; by default it
+            comes from rows that the network has not seen.
+
+    Raises:
+        OptionError: more than one way of choosing weights, or options that contradict.
+
+    Examples:
+        >>> import numpy as np, nbcore as nb
+        >>> from nbcore_flax import FlaxMLP
+        >>> x = np.linspace(-1, 1, 60, dtype=np.float32)[:, None]
+        >>> y = x[:, 0] ** 2 + 0.1 * np.random.default_rng(0).normal(size=60)
+        >>> model = nb.PartialBNN(FlaxMLP(hidden_dims=(8,)), probabilistic_layer_names=["Dense1"])
+        >>> _ = model.fit(x, y, num_warmup=200, num_samples=200, num_chains=2, sgd_epochs=40,
+        ...               calibration="holdout", progress=False)
+        >>> mean, variance = model.predict(x)
+        >>> mean.shape, bool(np.all(variance > 0))
+        ((60,), True)
+
+    References:
+        Sharma et al. (2023), "Do Bayesian neural networks need to be fully stochastic?".
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        deterministic_weights: DeterministicNN | Params | None = None,
+        *,
+        subset: ProbabilisticSubset | None = None,
+        probabilistic_layer_names: Sequence[str] | None = None,
+        num_probabilistic_layers: int | None = None,
+        probabilistic_neurons: Mapping[str, Any] | None = None,
+        num_classes: int | None = None,
+        likelihood: Likelihood | None = None,
+        noise_prior: Any = None,
+    ) -> None:
+        self.choice = Choice(
+            subset, probabilistic_layer_names, num_probabilistic_layers, probabilistic_neurons
+        )
+        if likelihood is not None and (noise_prior is not None or num_classes is not None):
+            raise OptionError(
+                "likelihood= says all about y. Leave noise_prior and num_classes out, or give "
+                "them instead of it."
+            )
+        self.model = net
+        self.given = deterministic_weights
+        self.num_classes = num_classes
+        self.likelihood = likelihood
+        self.noise_prior = noise_prior
+        self.cross: CrossFit | None = None
+        self.det: DeterministicNN | None = None
+        self.posteriors: tuple[Posterior, ...] = ()
+        self.noise: np.ndarray | None = None
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        num_warmup: int = 1000,
+        num_samples: int = 1000,
+        num_chains: int = 4,
+        chain_method: ChainMethod = "auto",
+        *,
+        backend: str | Backend = "numpyro-nuts",
+        backend_options: Mapping[str, Any] | None = None,
+        thin: int = 1,
+        calibration: Calibration = "crossfit",
+        ensemble: bool = False,
+        folds: int = FOLDS,
+        validation_data: tuple[Any, Any] | None = None,
+        sgd_epochs: int | None = None,
+        sgd_lr: float | None = None,
+        sgd_batch_size: int | None = None,
+        swa_config: SWA | dict[str, Any] | None = None,
+        map_sigma: float = 1.0,
+        priors_sigma: float = 1.0,
+        prior: Prior | None = None,
+        select_neurons_config: Mapping[str, Any] | None = None,
+        key: Any = None,
+        progress: bool | Progress = True,
+    ) -> PartialBNN:
+        """Train the network if no weights were given, then sample the chosen weights.
+
+        A second fit trains anew what it trained itself, and keeps weights that were given.
+
+        Args:
+            X: inputs `(N, ...)`.
+            y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
+            num_warmup: warmup steps of each chain.
+            num_samples: steps of each chain after warmup.
+            num_chains: number of chains.
+            chain_method: see `nb.sample`.
+            backend: a sampler from `nb.list_backends()`, or an instance.
+            backend_options: options of a sampler that was given by name.
+            thin: keep every `thin`-th step.
+            calibration: where the noise comes from when the network is trained here.
+                `"crossfit"`: from out-of-fold residuals, then all rows are sampled.
+                `"holdout"`: a fifth of the rows is kept from training, and only it is sampled.
+                `"none"`: all rows are trained on and sampled; the noise comes out too small.
+            ensemble: keep the fold networks, sample each on its own held-out fold, and predict
+                with their mixture.
+            folds: number of folds of the cross-fit.
+            validation_data: `(X, y)` that the network has not seen: for early stopping
+                (with `"none"`), or to learn the noise of weights that were given.
+            sgd_epochs: epochs of training; 60 by default.
+            sgd_lr: peak learning rate; 6e-3 by default.
+            sgd_batch_size: rows of a minibatch; 32 by default.
+            swa_config: averaging of the last weights; over the last tenth by default.
+            map_sigma: standard deviation of the prior in training.
+            priors_sigma: standard deviation of the prior of the stochastic weights, around the
+                trained values.
+            prior: prior of the stochastic weights, instead of `priors_sigma`.
+            select_neurons_config: choose pairs after training: arguments of
+                `nb.select_bayesian_components`, such as method, layer_names and
+                num_pairs_per_layer.
+            key: random key.
+            progress: whether to report on standard error, or a function that takes a `Report`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            OptionError: options contradict each other or are unknown.
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit.
+            SubsetError: nothing, or too much by default, would be sampled.
+        """
+        self._check_options(calibration, ensemble, select_neurons_config)
+        chosen = get_backend(backend, **dict(backend_options or {}))
+        network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
+        check_data(network, X, y)
+        train_key, sample_key = jax.random.split(as_key(key))
+        recipe = {
+            **RECIPE,
+            **({} if sgd_lr is None else {"learning_rate": sgd_lr}),
+            "sigma": map_sigma,
+            "swa_config": SWA(start_pct=0.9) if swa_config is None else swa_config,
+        }
+        epochs, batch_size = sgd_epochs or EPOCHS, sgd_batch_size or BATCH_SIZE
+        training = _Training(self._loss(), recipe, epochs, batch_size, folds, train_key, progress)
+        if self.given is not None:
+            stages = [self._given_stage(network, X, y, validation_data)]
+        else:
+            stages = self._train(training, X, y, calibration, ensemble, validation_data)
+        posteriors: list[Posterior] = []
+        for k, stage in enumerate(stages):
+            target = self._target(stage, X, y, select_neurons_config, priors_sigma, prior)
+            posterior = sample(
+                target,
+                chosen,
+                key=jax.random.fold_in(sample_key, k),
+                num_warmup=num_warmup,
+                num_samples=num_samples,
+                num_chains=num_chains,
+                thin=thin,
+                chain_method=chain_method,
+                progress=progress,
+            )
+            posteriors.append(posterior.in_units_of(stage.scaler) if stage.scaler else posterior)
+        self.posteriors = tuple(posteriors)
+        self.noise = stages[0].noise
+        self._ensemble_noise = self._shared_noise(X, stages) if ensemble else None
+        return self
+
+    @property
+    def posterior(self) -> Posterior:
+        """The posterior; of an ensemble, `posteriors` holds one for each member."""
+        if not self.posteriors:
+            raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
+        if len(self.posteriors) > 1:
+            raise OptionError("An ensemble has a posterior for each member. Read model.posteriors")
+        return self.posteriors[0]
+
+    def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return predictive mean and variance at new inputs, in the units of y.
+
+        Args:
+            X: inputs, as for fitting.
+
+        Returns:
+            Mean and variance, `(N,)` for one output, else `(N, outputs)`; for classes the
+            probabilities `(N, classes)` and their variance.
+        """
+        prediction = self.predict_distribution(X)
+        return prediction.mean, prediction.variance
+
+    def predict_distribution(self, X: Any) -> Prediction:
+        """Return the whole predictive distribution: quantiles, intervals, log density."""
+        if not self.posteriors:
+            raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
+        mixture = Prediction.mixture([posterior.predict(X) for posterior in self.posteriors])
+        if self._ensemble_noise is None:
+            return mixture
+        return Prediction(mixture.draw_means, self._ensemble_noise[None, None, :] ** 2, mixture.kind)
+
+    def _check_options(self, calibration: str, ensemble: bool, config: Any) -> None:
+        if calibration not in get_args(Calibration):
+            raise OptionError(
+                f"calibration is {', '.join(get_args(Calibration))}, got {calibration!r}."
+                f"{did_you_mean(calibration, get_args(Calibration))}"
+            )
+        if ensemble and (calibration != "crossfit" or self.given is not None):
+            raise OptionError(
+                "ensemble=True keeps the fold networks of calibration='crossfit', which trains "
+                "them itself: give no deterministic_weights."
+            )
+        if config is not None and self.choice.given():
+            raise OptionError(
+                f"Got 2 ways of choosing weights at once: {self.choice.given()[0]} and "
+                "select_neurons_config. Give one."
+            )
+        if config is not None and self.given is not None and not isinstance(self.given, DeterministicNN):
+            raise OptionError(
+                "select_neurons_config needs a trained nb.DeterministicNN, and bare parameters "
+                "were given. Type: deterministic_weights=det"
+            )
+
+    def _loss(self) -> Loss:
+        classes = self.num_classes is not None or isinstance(self.likelihood, Categorical)
+        return "classification" if classes else "homoskedastic"
+
+    def _given_stage(
+        self, network: Network, X: Any, y: Any, validation_data: tuple[Any, Any] | None
+    ) -> Stage:
+        det = self.given if isinstance(self.given, DeterministicNN) else None
+        self.det, self.cross = det, None
+        params = self.given if det is None else det.params
+        network = network if det is None else det.network
+        scaler = None if det is None else det.scaler
+        noise = None
+        if self._loss() == "homoskedastic":
+            if validation_data is not None:
+                check_data(network, *validation_data, name="validation X", target="validation y")
+                noise = _residual_noise(network, params, scaler, *validation_data)
+            elif det is not None:
+                noise = det.validation_noise
+            self._report_noise(_residual_noise(network, params, scaler, X, y), noise)
+        return Stage(network, params, scaler, np.arange(num_examples(X)), noise)
+
+    def _report_noise(self, seen: np.ndarray, unseen: np.ndarray | None) -> None:
+        if unseen is not None:
+            warn_if_seen(seen, unseen, "The noise is taken from the unseen rows instead.")
+        elif self.likelihood is None and self.noise_prior is None:
+            warnings.warn(
+                "The noise could not be checked: these weights may have been trained on the rows "
+                "that are sampled, and then intervals come out too narrow. Give "
+                "validation_data=(X, y) that they have not seen.",
+                CalibrationWarning,
+                stacklevel=4,
+            )
+
+    def _train(
+        self,
+        training: _Training,
+        X: Any,
+        y: Any,
+        calibration: Calibration,
+        ensemble: bool,
+        validation_data: tuple[Any, Any] | None,
+    ) -> list[Stage]:
+        count = num_examples(X)
+        everything = np.arange(count)
+        self.cross = None
+        if calibration == "crossfit":
+            self.cross = training.cross(self.model, X, y)
+            self.det = self.cross.full
+            noise = self.cross.noise if self.cross.noise.size else None
+            if ensemble:
+                members = self.cross.members
+                folds = [np.flatnonzero(self.cross.fold == k) for k in range(len(members))]
+                return [_stage(m, rows, noise) for m, rows in zip(members, folds, strict=True)]
+            if noise is None:
+                warnings.warn(
+                    "Classes have no noise to calibrate: all rows are sampled, which the frozen "
+                    "weights have seen. Use calibration='holdout', or ensemble=True.",
+                    CalibrationWarning,
+                    stacklevel=3,
+                )
+            else:
+                remedy = "The noise is taken from out-of-fold residuals instead."
+                warn_if_seen(self.det.residual_noise(X, y), noise, remedy)
+            return [_stage(self.det, everything, noise)]
+        if calibration == "holdout":
+            fold = fold_of_rows(training.key, count, HOLDOUT)
+            seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+            self.det = training.one(self.model, take(X, seen), take(y, seen), None)
+            noise = None
+            if self._loss() == "homoskedastic":
+                noise = self.det.residual_noise(take(X, unseen), take(y, unseen))
+            return [_stage(self.det, unseen, noise)]
+        self.det = training.one(self.model, X, y, validation_data)
+        if self.det.validation_noise is not None:
+            remedy = "With calibration='none' the noise comes out too small."
+            warn_if_seen(self.det.residual_noise(X, y), self.det.validation_noise, remedy)
+        return [_stage(self.det, everything, None)]
+
+    def _target(
+        self,
+        stage: Stage,
+        X: Any,
+        y: Any,
+        config: Mapping[str, Any] | None,
+        priors_sigma: float,
+        prior: Prior | None,
+    ) -> Target:
+        if config is not None:
+            subset = select_bayesian_components(self.det, **config)
+        else:
+            subset = self.choice.resolve(stage.network, stage.params)
+        targets = np.asarray(take(y, stage.rows))
+        if stage.scaler is not None:
+            targets = stage.scaler.standardise(targets)
+        return Target.build(
+            stage.network,
+            stage.params,
+            subset,
+            take(X, stage.rows),
+            targets,
+            likelihood=self._likelihood(stage, targets),
+            prior=prior if prior is not None else NormalPrior(scale=priors_sigma),
+        )
+
+    def _likelihood(self, stage: Stage, targets: np.ndarray) -> Likelihood:
+        if self.likelihood is not None:
+            return self.likelihood
+        if self._loss() == "classification":
+            return Categorical()
+        if self.noise_prior is not None:
+            return Gaussian(noise_prior=self.noise_prior)
+        if stage.noise is None:
+            return Gaussian(noise_prior=HalfNormal(float(np.std(targets)) or 1.0))
+        scale = 1.0 if stage.scaler is None else stage.scaler.scale
+        return Gaussian(noise_prior=tight_noise_prior(stage.noise / scale, len(targets)))
+
+    def _shared_noise(self, X: Any, stages: Sequence[Stage]) -> np.ndarray | None:
+        """Return the noise of an ensemble, so that its members' spread is not counted twice.
+
+        noise^2 = out-of-fold^2 - mean between-member variance - mean epistemic variance: the
+        out-of-fold error holds all three.
+        """
+        if stages[0].noise is None:
+            return None
+        predictions = [posterior.predict(X) for posterior in self.posteriors]
+        spread = Prediction.mixture(predictions).draw_means.var(axis=0).mean(axis=0)
+        squared = stages[0].noise ** 2
+        return np.sqrt(np.maximum(squared - spread, NOISE_FLOOR * squared))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How the deterministic networks are trained."""
+
+    loss: Loss
+    recipe: dict[str, Any]
+    epochs: int
+    batch_size: int
+    folds: int
+    key: jax.Array
+    progress: bool | Progress
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {**self.recipe, "loss": self.loss, "standardize": self.loss == "homoskedastic"}
+
+    def cross(self, model: Any, X: Any, y: Any) -> CrossFit:
+        return cross_fit(
+            model, X, y, self.folds, epochs=self.epochs, batch_size=self.batch_size,
+            key=self.key, progress=self.progress, **self._options,
+        )  # fmt: skip
+
+    def one(
+        self, model: Any, X: Any, y: Any, validation_data: tuple[Any, Any] | None
+    ) -> DeterministicNN:
+        det = DeterministicNN(model, **self._options)
+        return det.train(
+            X, y, self.epochs, self.batch_size, validation_data,
+            key=self.key, progress=self.progress,
+        )  # fmt: skip
+
+
+def _stage(det: DeterministicNN, rows: np.ndarray, noise: np.ndarray | None) -> Stage:
+    return Stage(det.network, det.params, det.scaler, rows, noise)
+
+
+def _residual_noise(
+    network: Network, params: Params, scaler: Scaler | None, X: Any, y: Any
+) -> np.ndarray:
+    outputs = network_outputs(network, params, X)
+    scaler = scaler or Scaler.identity(outputs.shape[1])
+    residual = np.asarray(y, np.float64).reshape(len(y), -1) - (scaler.shift + scaler.scale * outputs)
+    return np.sqrt(np.mean(residual**2, axis=0))

@@ -1,0 +1,14 @@
+"""What every test runs under: JAX on the CPU, and the same hypothesis examples each time."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports jax
+
+from hypothesis import settings
+
+settings.register_profile(
+    "nbcore", max_examples=25, deadline=None, derandomize=True, database=None, print_blob=False
+)
+settings.load_profile("nbcore")
