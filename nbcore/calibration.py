@@ -18,8 +18,10 @@ from nbcore.checks import num_examples
 from nbcore.deterministic import DeterministicNN
 from nbcore.errors import OptionError
 from nbcore.keys import as_key
+from nbcore.likelihoods import Categorical, Gaussian, Likelihood
 from nbcore.metrics import nlpd
-from nbcore.priors import LogNormal
+from nbcore.network import as_network
+from nbcore.priors import HalfNormal, LogNormal
 from nbcore.progress import Progress, Report, progress_from
 
 SEEN_RATIO = 0.8
@@ -90,8 +92,9 @@ def cross_fit(
         >>> import numpy as np, nbcore as nb
         >>> from nbcore_flax import FlaxMLP
         >>> x = np.linspace(-1, 1, 40, dtype=np.float32)[:, None]
-        >>> fitted = nb.cross_fit(FlaxMLP(hidden_dims=(8,)), x, x[:, 0], folds=2, epochs=2,
-        ...                       progress=False)
+        >>> fitted = nb.cross_fit(
+        ...     FlaxMLP(hidden_dims=(8,)), x, x[:, 0], folds=2, epochs=2, progress=False
+        ... )
         >>> fitted.predictions.shape, len(fitted.members)
         ((40, 1), 2)
 
@@ -102,6 +105,8 @@ def cross_fit(
     if not 2 <= folds <= count:
         raise OptionError(f"folds must be 2 to the number of rows ({count}), got {folds}.")
     key = as_key(key)
+    # One network for all, so that its training step compiles once.
+    network = as_network(network, example=take(X, np.arange(1)))
     fold = fold_of_rows(jax.random.fold_in(key, folds), count, folds)
     networks = [DeterministicNN(network, **options) for _ in range(folds + 1)]
     report = _Together(progress_from(progress), folds + 1)
@@ -148,6 +153,33 @@ def tight_noise_prior(noise: np.ndarray, count: int) -> LogNormal:
         count: number of rows that the posterior is sampled on.
     """
     return LogNormal(tuple(float(s) for s in noise), 0.1 / float(np.sqrt(2 * count)))
+
+
+def standardised(likelihood: Likelihood, scale: np.ndarray) -> Likelihood:
+    """Return the likelihood of y in units of `scale` `(outputs,)`, given that of y itself.
+
+    Raises:
+        OptionError: it is not known how the likelihood, or its noise prior, changes with units.
+    """
+    if isinstance(likelihood, Categorical):
+        return likelihood
+    if type(likelihood) is Gaussian:
+        prior = likelihood.noise_prior
+        if likelihood.noise is not None:
+            return Gaussian(noise=_divided(likelihood.noise, scale))
+        if isinstance(prior, LogNormal):
+            return Gaussian(noise_prior=LogNormal(_divided(prior.median, scale), prior.spread))
+        if isinstance(prior, HalfNormal) and len(scale) == 1:
+            return Gaussian(noise_prior=HalfNormal(prior.scale / float(scale[0])))
+    raise OptionError(
+        "y is standardised for training, and it is not known how to standardise "
+        f"{likelihood}. Give a Gaussian with noise= or a LogNormal noise_prior, or "
+        "deterministic_weights that were trained with standardize=False."
+    )
+
+
+def _divided(value: Any, scale: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.broadcast_to(np.asarray(value) / scale, scale.shape))
 
 
 def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: str) -> None:

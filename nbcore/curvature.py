@@ -74,46 +74,75 @@ def find_mode(log_density: Callable[[jax.Array], jax.Array], start: jax.Array) -
     def going(carry: tuple[jax.Array, Any, Any, Any]) -> jax.Array:
         return (carry[2] < MODE_STEPS) & (carry[3] > 1e-6)
 
-    start_carry = (start, solver.init(start), jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, start.dtype))
+    start_carry = (
+        start,
+        solver.init(start),
+        jnp.zeros((), jnp.int32),
+        jnp.asarray(jnp.inf, start.dtype),
+    )
     return jax.lax.while_loop(going, body, start_carry)[0]
+
+
+def curvature_at(
+    key: jax.Array, target: Target, position: Any, *, dense_limit: int = DENSE_LIMIT
+) -> jax.Array:
+    """Return the negative Hessian of the log density, `(d, d)`, made positive definite.
+
+    Directions of negative or vanishing curvature get the size of their curvature, floored at
+    1e-6 of the largest. With more than `dense_limit` numbers it is the diagonal `(d,)`, estimated
+    with 32 random probes.
+
+    Args:
+        key: random key of the probes.
+        target: the log density.
+        position: where.
+        dense_limit: up to how many numbers the whole matrix is computed, with d gradients.
+
+    References:
+        Bekas, Kokiopoulou & Saad (2007), "An estimator for the diagonal of a matrix", equation 2.
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(position)
+    size = flat.shape[0]
+    gradient = jax.grad(lambda x: target.log_density(unravel(x)))
+
+    def curve(v: jax.Array) -> jax.Array:
+        return -jax.jvp(gradient, (flat,), (v,))[1]
+
+    if size <= dense_limit:
+        hessian = jax.lax.map(curve, jnp.eye(size, dtype=flat.dtype), batch_size=16)
+        values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
+        return (vectors * _floored(values)) @ vectors.T
+    probes = jax.random.rademacher(key, (PROBES, size), flat.dtype)
+    return _floored(jnp.mean(jax.lax.map(lambda v: v * curve(v), probes, batch_size=8), axis=0))
+
+
+def _floored(values: jax.Array) -> jax.Array:
+    values = jnp.abs(values)
+    return jnp.maximum(values, FLOOR * jnp.max(values))
 
 
 def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
     """Find the mode near a position and the curvature there.
 
     Args:
-        key: random key, for the probes of the diagonal.
+        key: random key, for the probes of a diagonal.
         target: the log density.
         position: where to start.
 
     Returns:
-        The whitening; directions of negative or vanishing curvature are treated by the size of
-        their curvature, floored at 1e-6 of the largest.
-
-    References:
-        Bekas, Kokiopoulou & Saad (2007), "An estimator for the diagonal of a matrix", equation 2.
+        The whitening; where the density has no finite curvature at a mode, the identity around
+        `position`.
     """
     start, unravel = jax.flatten_util.ravel_pytree(position)
-
-    def density(x: jax.Array) -> jax.Array:
-        return target.log_density(unravel(x))
-
-    center = find_mode(density, start)
-
-    def curve(v: jax.Array) -> jax.Array:
-        return -jax.jvp(jax.grad(density), (center,), (v,))[1]
-
-    size = start.shape[0]
-    if size <= DENSE_LIMIT:
-        hessian = jax.lax.map(curve, jnp.eye(size, dtype=start.dtype), batch_size=16)
-        values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
-        values = jnp.abs(values)
-        values = jnp.maximum(values, FLOOR * jnp.max(values))
-        return Whitening(center, vectors / jnp.sqrt(values))
-    probes = jax.random.rademacher(key, (PROBES, size), start.dtype)
-    diagonal = jnp.mean(jax.lax.map(lambda v: v * curve(v), probes, batch_size=8), axis=0)
-    diagonal = jnp.abs(diagonal)
-    return Whitening(center, 1 / jnp.sqrt(jnp.maximum(diagonal, FLOOR * jnp.max(diagonal))))
+    center = find_mode(lambda x: target.log_density(unravel(x)), start)
+    curvature = curvature_at(key, target, unravel(center))
+    if curvature.ndim == 1:
+        factor, unit = 1 / jnp.sqrt(curvature), jnp.ones_like(start)
+    else:
+        values, vectors = jnp.linalg.eigh(curvature)
+        factor, unit = vectors / jnp.sqrt(_floored(values)), jnp.eye(len(start), dtype=start.dtype)
+    found = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(center))
+    return Whitening(jnp.where(found, center, start), jnp.where(found, factor, unit))
 
 
 def largest_curvature(

@@ -76,7 +76,8 @@ class DeterministicNN:
     ) -> None:
         if loss not in _LIKELIHOODS:
             raise OptionError(
-                f"loss is {' or '.join(_LIKELIHOODS)}, got {loss!r}.{did_you_mean(loss, _LIKELIHOODS)}"
+                f"loss is {' or '.join(_LIKELIHOODS)}, got {loss!r}."
+                f"{did_you_mean(loss, _LIKELIHOODS)}"
             )
         if standardize and loss == "classification":
             raise OptionError("Class labels cannot be standardised. Leave standardize=False.")

@@ -16,6 +16,7 @@ from nbcore.calibration import (
     CrossFit,
     cross_fit,
     fold_of_rows,
+    standardised,
     take,
     tight_noise_prior,
     warn_if_seen,
@@ -56,6 +57,7 @@ class Stage:
         scaler: units of y; `None` where the network was trained in y's own.
         rows: rows to sample on.
         noise: noise of each output from unseen rows, in y's own units; `None` if unknown.
+        det: what trained the network; `None` for bare weights.
     """
 
     network: Network
@@ -63,6 +65,7 @@ class Stage:
     scaler: Scaler | None
     rows: np.ndarray
     noise: np.ndarray | None
+    det: DeterministicNN | None
 
 
 class PartialBNN:
@@ -74,13 +77,15 @@ class PartialBNN:
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
-        deterministic_weights: a trained `nb.DeterministicNN`, or its parameters; `None` trains.
+        deterministic_weights: a trained `nb.DeterministicNN`, its parameters, or what
+            `nb.cross_fit` returned; `None` trains.
         subset: which weights are stochastic.
         probabilistic_layer_names: layer names or patterns, each as a whole.
         num_probabilistic_layers: the last so many hidden layers, and the outputs.
         probabilistic_neurons: index pairs by layer, see `nb.ProbabilisticSubset.pairs`.
         num_classes: number of classes of a classification; `None` is a regression.
-        likelihood: what outputs say about y; by default Gaussian, or Categorical for classes.
+        likelihood: what outputs say about y, in y's own units; by default Gaussian, or
+            Categorical for classes.
         noise_prior: prior of the noise of the default Gaussian, in y's own units; by default it
             comes from rows that the network has not seen.
 
@@ -93,8 +98,16 @@ class PartialBNN:
         >>> x = np.linspace(-1, 1, 60, dtype=np.float32)[:, None]
         >>> y = x[:, 0] ** 2 + 0.1 * np.random.default_rng(0).normal(size=60)
         >>> model = nb.PartialBNN(FlaxMLP(hidden_dims=(8,)), probabilistic_layer_names=["Dense1"])
-        >>> _ = model.fit(x, y, num_warmup=200, num_samples=200, num_chains=2, sgd_epochs=40,
-        ...               calibration="holdout", progress=False)
+        >>> _ = model.fit(
+        ...     x,
+        ...     y,
+        ...     num_warmup=200,
+        ...     num_samples=200,
+        ...     num_chains=2,
+        ...     sgd_epochs=40,
+        ...     calibration="holdout",
+        ...     progress=False,
+        ... )
         >>> mean, variance = model.predict(x)
         >>> mean.shape, bool(np.all(variance > 0))
         ((60,), True)
@@ -106,7 +119,7 @@ class PartialBNN:
     def __init__(
         self,
         net: Any,
-        deterministic_weights: DeterministicNN | Params | None = None,
+        deterministic_weights: DeterministicNN | CrossFit | Params | None = None,
         *,
         subset: ProbabilisticSubset | None = None,
         probabilistic_layer_names: Sequence[str] | None = None,
@@ -133,6 +146,7 @@ class PartialBNN:
         self.det: DeterministicNN | None = None
         self.posteriors: tuple[Posterior, ...] = ()
         self.noise: np.ndarray | None = None
+        self.ensemble_noise: np.ndarray | None = None
 
     def fit(
         self,
@@ -217,9 +231,12 @@ class PartialBNN:
             "sigma": map_sigma,
             "swa_config": SWA(start_pct=0.9) if swa_config is None else swa_config,
         }
-        epochs, batch_size = sgd_epochs or EPOCHS, sgd_batch_size or BATCH_SIZE
+        epochs = EPOCHS if sgd_epochs is None else sgd_epochs
+        batch_size = BATCH_SIZE if sgd_batch_size is None else sgd_batch_size
         training = _Training(self._loss(), recipe, epochs, batch_size, folds, train_key, progress)
-        if self.given is not None:
+        if isinstance(self.given, CrossFit):
+            stages = self._cross_stages(self.given, X, y, ensemble)
+        elif self.given is not None:
             stages = [self._given_stage(network, X, y, validation_data)]
         else:
             stages = self._train(training, X, y, calibration, ensemble, validation_data)
@@ -240,7 +257,7 @@ class PartialBNN:
             posteriors.append(posterior.in_units_of(stage.scaler) if stage.scaler else posterior)
         self.posteriors = tuple(posteriors)
         self.noise = stages[0].noise
-        self._ensemble_noise = self._shared_noise(X, stages) if ensemble else None
+        self.ensemble_noise = self._shared_noise(X, stages) if ensemble else None
         return self
 
     @property
@@ -248,9 +265,10 @@ class PartialBNN:
         """The posterior; of an ensemble, `posteriors` holds one for each member."""
         if not self.posteriors:
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
-        if len(self.posteriors) > 1:
+        first, *others = self.posteriors
+        if others:
             raise OptionError("An ensemble has a posterior for each member. Read model.posteriors")
-        return self.posteriors[0]
+        return first
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return predictive mean and variance at new inputs, in the units of y.
@@ -269,10 +287,7 @@ class PartialBNN:
         """Return the whole predictive distribution: quantiles, intervals, log density."""
         if not self.posteriors:
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
-        mixture = Prediction.mixture([posterior.predict(X) for posterior in self.posteriors])
-        if self._ensemble_noise is None:
-            return mixture
-        return Prediction(mixture.draw_means, self._ensemble_noise[None, None, :] ** 2, mixture.kind)
+        return predict_together(self.posteriors, X, self.ensemble_noise)
 
     def _check_options(self, calibration: str, ensemble: bool, config: Any) -> None:
         if calibration not in get_args(Calibration):
@@ -280,25 +295,29 @@ class PartialBNN:
                 f"calibration is {', '.join(get_args(Calibration))}, got {calibration!r}."
                 f"{did_you_mean(calibration, get_args(Calibration))}"
             )
-        if ensemble and (calibration != "crossfit" or self.given is not None):
+        fitted = self.given is None or isinstance(self.given, CrossFit)
+        if ensemble and (calibration != "crossfit" or not fitted):
             raise OptionError(
-                "ensemble=True keeps the fold networks of calibration='crossfit', which trains "
-                "them itself: give no deterministic_weights."
+                "ensemble=True keeps the fold networks of calibration='crossfit': give no "
+                "deterministic_weights, or those of nb.cross_fit(...)."
             )
         if config is not None and self.choice.given():
             raise OptionError(
                 f"Got 2 ways of choosing weights at once: {self.choice.given()[0]} and "
                 "select_neurons_config. Give one."
             )
-        if config is not None and self.given is not None and not isinstance(self.given, DeterministicNN):
+        bare = self.given is not None and not isinstance(self.given, DeterministicNN | CrossFit)
+        if config is not None and bare:
             raise OptionError(
                 "select_neurons_config needs a trained nb.DeterministicNN, and bare parameters "
                 "were given. Type: deterministic_weights=det"
             )
 
     def _loss(self) -> Loss:
+        given = self.given.full if isinstance(self.given, CrossFit) else self.given
+        trained = isinstance(given, DeterministicNN) and given.loss == "classification"
         classes = self.num_classes is not None or isinstance(self.likelihood, Categorical)
-        return "classification" if classes else "homoskedastic"
+        return "classification" if trained or classes else "homoskedastic"
 
     def _given_stage(
         self, network: Network, X: Any, y: Any, validation_data: tuple[Any, Any] | None
@@ -316,7 +335,7 @@ class PartialBNN:
             elif det is not None:
                 noise = det.validation_noise
             self._report_noise(_residual_noise(network, params, scaler, X, y), noise)
-        return Stage(network, params, scaler, np.arange(num_examples(X)), noise)
+        return Stage(network, params, scaler, np.arange(num_examples(X)), noise, det)
 
     def _report_noise(self, seen: np.ndarray, unseen: np.ndarray | None) -> None:
         if unseen is not None:
@@ -343,24 +362,7 @@ class PartialBNN:
         everything = np.arange(count)
         self.cross = None
         if calibration == "crossfit":
-            self.cross = training.cross(self.model, X, y)
-            self.det = self.cross.full
-            noise = self.cross.noise if self.cross.noise.size else None
-            if ensemble:
-                members = self.cross.members
-                folds = [np.flatnonzero(self.cross.fold == k) for k in range(len(members))]
-                return [_stage(m, rows, noise) for m, rows in zip(members, folds, strict=True)]
-            if noise is None:
-                warnings.warn(
-                    "Classes have no noise to calibrate: all rows are sampled, which the frozen "
-                    "weights have seen. Use calibration='holdout', or ensemble=True.",
-                    CalibrationWarning,
-                    stacklevel=3,
-                )
-            else:
-                remedy = "The noise is taken from out-of-fold residuals instead."
-                warn_if_seen(self.det.residual_noise(X, y), noise, remedy)
-            return [_stage(self.det, everything, noise)]
+            return self._cross_stages(training.cross(self.model, X, y), X, y, ensemble)
         if calibration == "holdout":
             fold = fold_of_rows(training.key, count, HOLDOUT)
             seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
@@ -375,6 +377,30 @@ class PartialBNN:
             warn_if_seen(self.det.residual_noise(X, y), self.det.validation_noise, remedy)
         return [_stage(self.det, everything, None)]
 
+    def _cross_stages(self, cross: CrossFit, X: Any, y: Any, ensemble: bool) -> list[Stage]:
+        if len(cross.fold) != num_examples(X):
+            raise OptionError(
+                f"The cross-fit is of {len(cross.fold)} rows, and X has {num_examples(X)}. Fit "
+                "the rows that nb.cross_fit got."
+            )
+        self.cross, self.det = cross, cross.full
+        noise = cross.noise if cross.noise.size else None
+        if ensemble:
+            folds = [np.flatnonzero(cross.fold == k) for k in range(len(cross.members))]
+            pairs = zip(cross.members, folds, strict=True)
+            return [_stage(member, rows, noise) for member, rows in pairs]
+        if noise is None:
+            warnings.warn(
+                "Classes have no noise to calibrate: all rows are sampled, which the frozen "
+                "weights have seen. Use calibration='holdout', or ensemble=True.",
+                CalibrationWarning,
+                stacklevel=3,
+            )
+        else:
+            remedy = "The noise is taken from out-of-fold residuals instead."
+            warn_if_seen(cross.full.residual_noise(X, y), noise, remedy)
+        return [_stage(cross.full, np.arange(len(cross.fold)), noise)]
+
     def _target(
         self,
         stage: Stage,
@@ -384,8 +410,8 @@ class PartialBNN:
         priors_sigma: float,
         prior: Prior | None,
     ) -> Target:
-        if config is not None:
-            subset = select_bayesian_components(self.det, **config)
+        if config is not None and stage.det is not None:
+            subset = select_bayesian_components(stage.det, **config)
         else:
             subset = self.choice.resolve(stage.network, stage.params)
         targets = np.asarray(take(y, stage.rows))
@@ -402,12 +428,11 @@ class PartialBNN:
         )
 
     def _likelihood(self, stage: Stage, targets: np.ndarray) -> Likelihood:
-        if self.likelihood is not None:
-            return self.likelihood
         if self._loss() == "classification":
-            return Categorical()
-        if self.noise_prior is not None:
-            return Gaussian(noise_prior=self.noise_prior)
+            return self.likelihood or Categorical()
+        own = self.likelihood or (self.noise_prior and Gaussian(noise_prior=self.noise_prior))
+        if own is not None:
+            return own if stage.scaler is None else standardised(own, stage.scaler.scale)
         if stage.noise is None:
             return Gaussian(noise_prior=HalfNormal(float(np.std(targets)) or 1.0))
         scale = 1.0 if stage.scaler is None else stage.scaler.scale
@@ -425,6 +450,16 @@ class PartialBNN:
         spread = Prediction.mixture(predictions).draw_means.var(axis=0).mean(axis=0)
         squared = stages[0].noise ** 2
         return np.sqrt(np.maximum(squared - spread, NOISE_FLOOR * squared))
+
+
+def predict_together(
+    posteriors: Sequence[Posterior], X: Any, noise: np.ndarray | None = None
+) -> Prediction:
+    """Return the mixture of posteriors; `noise` `(outputs,)` replaces theirs where it is given."""
+    mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])
+    if noise is None:
+        return mixture
+    return Prediction(mixture.draw_means, noise[None, None, :] ** 2, mixture.kind)
 
 
 @dataclass(frozen=True)
@@ -460,7 +495,7 @@ class _Training:
 
 
 def _stage(det: DeterministicNN, rows: np.ndarray, noise: np.ndarray | None) -> Stage:
-    return Stage(det.network, det.params, det.scaler, rows, noise)
+    return Stage(det.network, det.params, det.scaler, rows, noise, det)
 
 
 def _residual_noise(
@@ -468,5 +503,6 @@ def _residual_noise(
 ) -> np.ndarray:
     outputs = network_outputs(network, params, X)
     scaler = scaler or Scaler.identity(outputs.shape[1])
-    residual = np.asarray(y, np.float64).reshape(len(y), -1) - (scaler.shift + scaler.scale * outputs)
+    means = scaler.shift + scaler.scale * outputs
+    residual = np.asarray(y, np.float64).reshape(len(y), -1) - means
     return np.sqrt(np.mean(residual**2, axis=0))

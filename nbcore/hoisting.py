@@ -139,7 +139,9 @@ def stage(
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*parts)
     flat = _Inliner()
     ins = [flat.variable(v) for v in closed.jaxpr.invars]
-    consts = [(flat.variable(v), c) for v, c in zip(closed.jaxpr.constvars, closed.consts, strict=True)]
+    consts = [
+        (flat.variable(v), c) for v, c in zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    ]
     flat.inline(closed.jaxpr)
     outputs = tuple(flat.atom(v) for v in closed.jaxpr.outvars)
     sizes = [len(jax.tree.leaves(p)) for p in parts]
@@ -198,7 +200,8 @@ class _Inliner:
                 )
 
     def _inline_call(self, eqn: jex.JaxprEqn) -> None:
-        closed: jex.ClosedJaxpr = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        params = eqn.params
+        closed: jex.ClosedJaxpr = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
         arguments = [self.atom(v) for v in eqn.invars]
         saved = dict(self._names)  # one body may be called more than once
         for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):

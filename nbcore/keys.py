@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nbcore.errors import OptionError
 
@@ -17,14 +18,17 @@ def as_key(key: Any) -> jax.Array:
 
     Examples:
         >>> import jax
-        >>> bool(as_key(None) == jax.random.key(0)) and bool(as_key(jax.random.PRNGKey(0)) == as_key(0))
+        >>> bool(as_key(None) == jax.random.key(0)) and bool(
+        ...     as_key(jax.random.PRNGKey(0)) == as_key(0)
+        ... )
         True
     """
-    if key is None or isinstance(key, int):
-        return jax.random.key(key or 0)
-    if jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) and key.ndim == 0:
+    if key is None or isinstance(key, int | np.integer):
+        return jax.random.key(0 if key is None else int(key))
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0:
         return key
-    if getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,):
+    if dtype == jnp.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
     raise OptionError(
         f"A random key is jax.random.key(seed), an old uint32 key or an integer; got {key!r}."

@@ -161,8 +161,9 @@ def leaves_by_path(tree: Any) -> dict[str, Any]:
 def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) -> tuple[Layer, ...]:
     """Group the leaves of a parameter pytree into layers by their names and shapes.
 
-    Leaves that are not of floating type are state. Leaves that share a parent are one layer; a parent with parts `query, key, value, out` is one
-    attention layer, and the gates of a recurrent cell are one recurrent layer.
+    Leaves that are not of floating type are state. Leaves that share a parent are one layer; a
+    parent with parts `query, key, value, out` is one attention layer, and the gates of a
+    recurrent cell are one recurrent layer.
 
     Args:
         params: pytree of arrays.
@@ -178,43 +179,39 @@ def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) ->
         >>> layers[0].name, layers[0].kind, layers[0].size
         ('Dense0', 'dense', 8)
     """
-    arrays = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
-    shapes = {path: tuple(np.shape(array)) for path, array in arrays.items()}
-    no_float = {p for p, a in arrays.items() if not jnp.issubdtype(jnp.result_type(a), jnp.floating)}
-    grouped: dict[str, list[str]] = {}
-    for path in shapes:
-        grouped.setdefault(path.rpartition("/")[0], []).append(path)
-    grouped = _join_parts(grouped)
+    shapes: dict[str, tuple[int, ...]] = {}
+    no_weights: set[str] = set()
+    for path, array in leaves_by_path(params).items():
+        shapes[path] = tuple(np.shape(array))
+        if path.split("/")[0] in state or not jnp.issubdtype(jnp.result_type(array), jnp.floating):
+            no_weights.add(path)
     return tuple(
-        _infer_layer(
-            name, paths, shapes, prefix, no_float.union(paths if name.split("/")[0] in state else ())
-        )
-        for name, paths in grouped.items()
+        _infer_layer(name, paths, shapes, prefix, no_weights)
+        for name, paths in _grouped(shapes).items()
     )
 
 
-def _join_parts(grouped: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Join the parts of attention layers and recurrent cells under their parent."""
+def _grouped(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Group leaves by their parent; parts of attention layers and recurrent cells by theirs."""
+    grouped: dict[str, list[str]] = {}
+    for path in paths:
+        grouped.setdefault(path.rpartition("/")[0], []).append(path)
     children: dict[str, set[str]] = {}
     for name in grouped:
         parent, _, part = name.rpartition("/")
         children.setdefault(parent, set()).add(part)
     joined: dict[str, list[str]] = {}
-    for name, paths in grouped.items():
+    for name, members in grouped.items():
         parent, _, part = name.rpartition("/")
         parts = children[parent]
         attention = parts.issuperset(ATTENTION_PARTS) and part in ATTENTION_PARTS
         recurrent = len(parts) > 1 and all(_RECURRENT_PARTS.fullmatch(p) for p in sorted(parts))
-        joined.setdefault(parent if attention or recurrent else name, []).extend(paths)
+        joined.setdefault(parent if attention or recurrent else name, []).extend(members)
     return joined
 
 
 def _infer_layer(
-    name: str,
-    paths: list[str],
-    shapes: dict[str, tuple[int, ...]],
-    prefix: str,
-    state: set[str],
+    name: str, paths: list[str], shapes: dict[str, tuple[int, ...]], prefix: str, state: set[str]
 ) -> Layer:
     parts = {p: p[len(name) :].strip("/").split("/") for p in paths}
     components = {p: "/".join(parts[p][:-1]) for p in paths}
@@ -224,8 +221,24 @@ def _infer_layer(
         siblings = [shapes[q] for q in paths if q != path and components[q] == components[path]]
         role = "state" if path in state else _infer_role(parts[path][-1], shapes[path], siblings)
         leaves.append(_make_leaf(path, role, shapes[path], components[path], is_attention))
+    leaves = _told_apart(leaves)
     shown = name[len(prefix) :].strip("/") if prefix and name.startswith(prefix) else name
     return Layer(shown or "params", _infer_kind(leaves, is_attention), tuple(leaves))
+
+
+def _told_apart(leaves: list[Leaf]) -> list[Leaf]:
+    """Make components of several kernels in one dict (w1, b1, w2, b2), so that each has a name."""
+    names = {leaf.path: leaf.path.rpartition("/")[2] for leaf in leaves if not leaf.component}
+    weights = [names[f.path] for f in leaves if f.role in WEIGHT_ROLES and f.path in names]
+    if len(weights) < 2:
+        return leaves
+    suffixes = {_suffix(weight): weight for weight in weights}
+    component = {p: n if n in weights else suffixes.get(_suffix(n), "") for p, n in names.items()}
+    return [replace(leaf, component=component.get(leaf.path, leaf.component)) for leaf in leaves]
+
+
+def _suffix(name: str) -> str:
+    return re.sub("^(kernel|weight|bias|w|b)s?_?", "", name.lower())
 
 
 def _infer_role(name: str, shape: tuple[int, ...], siblings: list[tuple[int, ...]]) -> Role:
@@ -289,24 +302,30 @@ def in_call_order(
     closed = jax.make_jaxpr(apply)(params, example)
     owners = [owner.get(path) for path in leaf_paths(params)]
     num_inputs = len(closed.jaxpr.invars) - len(owners)
-    trace = _Trace()
-    trace.walk(closed.jaxpr, [_param(o) for o in owners] + [_INPUT] * num_inputs)
+    trace = _Trace(frozenset(i for i, layer in enumerate(layers) if layer.weights))
+    results = trace.walk(closed.jaxpr, [_param(o) for o in owners] + [_INPUT] * num_inputs)
+    ends = frozenset[int]().union(*(value.ends for value in results))
     first_use = {o: n for n, o in reversed(list(enumerate(trace.used)))}
-    has_weights = {i for i, layer in enumerate(layers) if layer.weights}
-    followed = {a for a, b in trace.followed_by if b in has_weights}
-    ordered = sorted(range(len(layers)), key=lambda i: (first_use.get(i, len(owners)), i))
+    ordered = sorted(range(len(layers)), key=lambda i: (first_use.get(i, len(trace.used)), i))
     return tuple(
-        replace(layers[i], order=n, is_output=i in has_weights - followed and i in first_use)
+        replace(layers[i], order=n, is_output=i in ends and not trace.passes_on(i, ends))
         for n, i in enumerate(ordered)
     )
 
 
 @dataclass(frozen=True)
 class _Value:
-    """What a traced value depends on: layers, and whether the network's input is among it."""
+    """What a traced value depends on.
+
+    Args:
+        layers: the layers it depends on.
+        has_input: whether the network's input is among what it depends on.
+        ends: the weight layers that data met last on its ways to this value.
+    """
 
     layers: frozenset[int]
     has_input: bool
+    ends: frozenset[int] = frozenset()
 
 
 _INPUT = _Value(frozenset(), True)
@@ -320,9 +339,15 @@ def _param(owner: int | None) -> _Value:
 class _Trace:
     """Walks a jaxpr and records in which order layers meet data, and which follow which."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_weights: frozenset[int]) -> None:
+        self.has_weights = has_weights
         self.used: list[int] = []
         self.followed_by: set[tuple[int, int]] = set()
+
+    def passes_on(self, layer: int, others: frozenset[int]) -> bool:
+        """Whether its results meet others that never pass theirs on to it."""
+        pairs = self.followed_by
+        return any((layer, b) in pairs and (b, layer) not in pairs for b in others)
 
     def walk(self, jaxpr: jex.Jaxpr, inputs: Sequence[_Value]) -> list[_Value]:
         values: dict[Any, _Value] = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -338,18 +363,19 @@ class _Trace:
 
     def _meet(self, ins: list[_Value]) -> _Value:
         data = [v for v in ins if v.has_input]
-        weights = [v for v in ins if not v.has_input and v.layers]
+        ends = frozenset[int]().union(*(v.ends for v in data))
         if data:
-            for layer in sorted(set().union(*(w.layers for w in weights))):
+            met = frozenset[int]().union(*(v.layers for v in ins if not v.has_input))
+            for layer in sorted(met):
                 self.used.append(layer)
-                before = set().union(*(d.layers for d in data)) - {layer}
+                before = frozenset[int]().union(*(v.layers for v in data)) - {layer}
                 self.followed_by.update((b, layer) for b in before)
-        return _Value(frozenset().union(*(v.layers for v in ins)), bool(data))
+            ends = (met & self.has_weights) or ends
+        return _Value(frozenset[int]().union(*(v.layers for v in ins)), bool(data), ends)
 
     def _inner(self, eqn: jex.JaxprEqn, ins: list[_Value]) -> list[_Value] | None:
         """Walk into calls, loops and branches; None where the equation has no such body."""
-        params = eqn.params
-        name = eqn.primitive.name
+        params, name = eqn.params, eqn.primitive.name
         if name == "while":
             cond = params["cond_nconsts"]
             return self._loop(params["body_jaxpr"].jaxpr, ins[cond:], params["body_nconsts"])

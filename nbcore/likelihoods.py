@@ -69,8 +69,9 @@ def as_columns(outputs: jax.Array) -> jax.Array:
 class Gaussian:
     r"""Gaussian noise, y_ij ~ N(f_ij, noise_j^2).
 
-    The unknown noise is sampled on the log scale; its prior density gets the Jacobian:
-    log p(log noise) = log p(noise) + log noise.
+    The unknown noise is sampled as u, with log noise = log median + spread u (median and spread
+    of the prior), so that samplers meet it on a scale of about 1. Its density has the Jacobian:
+    log p(u) = log p(noise) + log noise + log spread.
 
     Args:
         noise: known noise standard deviation, in the units of y (a tuple gives one per output);
@@ -90,8 +91,7 @@ class Gaussian:
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, outputs)`."""
         y = np.asarray(y)
-        if self.noise is not None and not np.all(np.asarray(self.noise) > 0):
-            raise OptionError(f"noise must be positive, got {self.noise}.")
+        self._check_options(num_outputs)
         if not np.issubdtype(y.dtype, np.number) or np.iscomplexobj(y):
             raise DataError(f"A Gaussian likelihood needs real numbers in y, got {y.dtype}.")
         columns = y[:, None] if y.ndim == 1 else y
@@ -102,29 +102,48 @@ class Gaussian:
             )
         return jnp.asarray(columns, jnp.result_type(float))
 
+    def _check_options(self, num_outputs: int) -> None:
+        known = self.noise is not None
+        name = "noise" if known else "noise_prior.median"
+        value = np.asarray(self.noise if known else self.noise_prior.median)
+        if not np.all((value > 0) & np.isfinite(value)):
+            raise OptionError(f"{name} must be positive, got {value.tolist()}.")
+        if value.shape not in ((), (num_outputs,)):
+            raise OptionError(
+                f"{name} has shape {value.shape}, and the network has {num_outputs} output(s). "
+                f"Give one number, or a tuple of {num_outputs}."
+            )
+        if not known and not np.all(np.isfinite(self.noise_prior.log_prob(jnp.asarray(value)))):
+            raise OptionError(
+                f"noise_prior has no finite density at its median: {self.noise_prior}. "
+                "Scales and spreads are positive."
+            )
+
     def initial(self, num_outputs: int) -> Unknowns:
-        """Return the log of the prior's median noise, one per output."""
+        """Return u = 0, the prior's median noise, one per output."""
         if self.noise is not None:
             return {}
-        median = jnp.asarray(self.noise_prior.median, jnp.result_type(float))
-        return {"log_noise": jnp.broadcast_to(jnp.log(median), (num_outputs,))}
+        return {"noise": jnp.zeros(num_outputs, jnp.result_type(float))}
 
     def log_prior(self, unknowns: Unknowns) -> jax.Array:
-        """Return the log prior of the log noise."""
+        """Return the log prior of u: log p(noise) + log(noise) + log(spread)."""
         if self.noise is not None:
             return jnp.zeros(())
-        log_noise = unknowns["log_noise"]
-        return jnp.sum(self.noise_prior.log_prob(jnp.exp(log_noise)) + log_noise)
+        noise = self._noise(unknowns)
+        spread = jnp.asarray(self.noise_prior.log_spread)
+        return jnp.sum(self.noise_prior.log_prob(noise) + jnp.log(noise) + jnp.log(spread))
 
     def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
-        """Draw the log noise from its prior."""
+        """Draw u from the prior of the noise."""
         if self.noise is not None:
             return {}
-        return {"log_noise": jnp.log(self.noise_prior.sample(key, (num_outputs,)))}
+        noise = self.noise_prior.sample(key, (num_outputs,))
+        median = jnp.asarray(self.noise_prior.median, noise.dtype)
+        return {"noise": jnp.log(noise / median) / self.noise_prior.log_spread}
 
     def constrain(self, unknowns: Unknowns) -> Unknowns:
         """Return `{"noise": ...}` where it is unknown."""
-        return {} if self.noise is not None else {"noise": jnp.exp(unknowns["log_noise"])}
+        return {} if self.noise is not None else {"noise": self._noise(unknowns)}
 
     def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
         """Return the sum over outputs of the normal log density."""
@@ -135,8 +154,11 @@ class Gaussian:
         return outputs, jnp.broadcast_to(self._noise(unknowns) ** 2, outputs.shape)
 
     def _noise(self, unknowns: Unknowns) -> jax.Array:
-        known = self.noise is not None
-        return jnp.asarray(self.noise, jnp.result_type(float)) if known else jnp.exp(unknowns["log_noise"])
+        dtype = jnp.result_type(float)
+        if self.noise is not None:
+            return jnp.asarray(self.noise, dtype)
+        prior = self.noise_prior
+        return jnp.asarray(prior.median, dtype) * jnp.exp(prior.log_spread * unknowns["noise"])
 
 
 @jax.tree_util.register_dataclass
@@ -157,13 +179,15 @@ class Categorical:
         if labels.ndim != 1:
             raise ShapeError(f"Labels have shape (examples,), got {np.shape(y)}.")
         if not np.all(labels == np.floor(labels)):
-            raise LabelError(f"Labels are integers 0 to {num_outputs - 1}, got {labels.dtype} fractions.")
+            raise LabelError(
+                f"Labels are integers 0 to {num_outputs - 1}, got {labels.dtype} fractions."
+            )
         rows = np.flatnonzero((labels < 0) | (labels >= num_outputs))
         if rows.size:
             raise LabelError(
-                f"The label {labels[rows[0]]} in row {rows[0]} is outside the {num_outputs} classes "
-                f"(0 to {num_outputs - 1}); {rows.size} row(s) are. A network for k classes has "
-                "target_dim=k."
+                f"The label {labels[rows[0]]} in row {rows[0]} is outside the {num_outputs} "
+                f"classes (0 to {num_outputs - 1}); {rows.size} row(s) are. A network for k "
+                "classes has target_dim=k."
             )
         return jnp.asarray(labels, jnp.int32)
 
@@ -220,6 +244,8 @@ def to_data(value: Any) -> Any:
 
 def from_data(data: dict[str, Any]) -> Any:
     """Return what `to_data` described."""
-    options = {k: from_data(v) if isinstance(v, dict) else v for k, v in data.items() if k != "name"}  # pyright: ignore[reportUnknownArgumentType]
+    options = {
+        k: from_data(v) if isinstance(v, dict) else v for k, v in data.items() if k != "name"
+    }  # pyright: ignore[reportUnknownArgumentType]
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return _STANDARD[data["name"]](**options)

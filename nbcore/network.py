@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 
@@ -155,6 +155,7 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
 
     Raises:
         NetworkError: nobody knows the model, or two plugins claim it.
+        PluginError: no plugin claims the model, and one failed when it was asked.
 
     Examples:
         >>> import nbcore as nb
@@ -162,7 +163,7 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
         >>> network.apply({}, 3.0)
         3.0
     """
-    if all(callable(getattr(model, name, None)) for name in ("init", "apply", "layers")):
+    if Network in type(model).__mro__:
         return model
     if isinstance(model, tuple) and len(model) == 2 and all(callable(f) for f in model):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         init, apply = model  # pyright: ignore[reportUnknownVariableType]
@@ -173,11 +174,13 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
             f"{type(model).__name__} is claimed by several plugins: {', '.join(sorted(claims))}. "
             "Switch all but one off: NBCORE_DISABLE_PLUGINS=name"
         )
-    if not claims:
+    if claims:
+        return next(iter(claims.values()))
+    if not all(hasattr(model, name) for name in ("init", "apply", "layers", "padding")):
         raise NetworkError(
             f"Got {type(model).__module__}.{type(model).__qualname__}, which is no network that "
             "an installed plugin knows. Possible: a flax module (pip install 'nbcore[flax]'), an "
-            "(init, apply) pair, or any object with init, apply and layers "
+            "(init, apply) pair, or any object with init, apply, layers and padding "
             "(nb.Network.from_functions(init, apply))."
         )
-    return next(iter(claims.values()))
+    return cast("Network", model)

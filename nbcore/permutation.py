@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -32,6 +34,11 @@ def permuted(key: jax.Array, places: jax.Array, count: int) -> jax.Array:
         Black & Rogaway (2002), "Ciphers with arbitrary finite domains", section 3 (cycle walking).
     """
     half = max(1, ((max(count, 2) - 1).bit_length() + 1) // 2)
+    return _permuted(key, places, jnp.uint32(count), half)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _permuted(key: jax.Array, places: jax.Array, count: jax.Array, half: int) -> jax.Array:
     round_keys = jax.random.bits(key, (ROUNDS,), jnp.uint32)
     mask = jnp.uint32((1 << half) - 1)
 

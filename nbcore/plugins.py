@@ -14,6 +14,7 @@ import pluggy
 from nbcore import hookspecs
 from nbcore.errors import (
     MissingExtraError,
+    NbcoreError,
     OptionError,
     PluginError,
     UnknownBackendError,
@@ -94,7 +95,11 @@ def registry() -> Registry:
 
 
 def _flat(answers: list[list[Spec]]) -> list[Spec]:
-    return [spec for answer in answers for spec in answer]
+    offered = [spec for answer in answers for spec in answer]
+    for spec in offered:
+        if not isinstance(spec, Spec):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a hook returned {spec!r} where a Spec is expected")
+    return offered
 
 
 def specs(kind: Kind) -> dict[str, Spec]:
@@ -137,10 +142,19 @@ def load(kind: Kind, name: str) -> type[Any]:
     module, _, attribute = spec.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
+    except NbcoreError:
+        raise
     except ModuleNotFoundError as error:
-        if error.name and module.startswith(error.name):
-            raise PluginError(f"The {kind} {name!r} names a missing module {module!r}.") from error
-        raise MissingExtraError(f"The {kind} {name!r}", spec.extra or "all", error.name) from error
+        own = f"{module}.".startswith(f"{error.name}.")
+        if not own and spec.extra:
+            raise MissingExtraError(f"The {kind} {name!r}", spec.extra, error.name) from error
+        missing = "names a module that does not exist" if own else "needs a module that is missing"
+        raise PluginError(f"The {kind} {name!r} {missing}: {error.name!r}.") from error
+    except Exception as error:  # a stranger's module may raise anything
+        raise PluginError(
+            f"The {kind} {name!r} could not be loaded from {spec.target!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def build(kind: Kind, name: str, options: dict[str, Any]) -> Any:
@@ -162,10 +176,28 @@ def build(kind: Kind, name: str, options: dict[str, Any]) -> Any:
 
 
 def networks_for(model: Any, *, example: Any = None) -> dict[str, Any]:
-    """Return the networks that plugins make of a model, by plugin."""
+    """Return the networks that plugins make of a model, by plugin.
+
+    Raises:
+        PluginError: nobody claims it, and a plugin failed when it was asked.
+    """
     claims: dict[str, Any] = {}
+    failures: dict[str, Exception] = {}
     for label, manager in registry().managers.items():
-        answers: list[Any] = manager.hook.nbcore_as_network(model=model, example=example)
+        try:
+            answers: list[Any] = manager.hook.nbcore_as_network(model=model, example=example)
+        except NbcoreError:
+            raise  # it knows the model, and says what is wrong with it
+        except Exception as error:
+            failures[label] = error
+            continue
         if answers:
             claims[label] = answers[0]
+    if failures and not claims:
+        label, error = next(iter(failures.items()))
+        raise PluginError(
+            f"The plugin {label} failed on {type(model).__qualname__}: "
+            f"{type(error).__name__}: {error}. Switch it off: "
+            f"NBCORE_DISABLE_PLUGINS={label.partition(' (')[0]}"
+        ) from error
     return claims

@@ -15,7 +15,7 @@ from nbcore import likelihoods, storage
 from nbcore.backend import Backend, Stats
 from nbcore.checks import check_inputs
 from nbcore.diagnostics import Diagnostics, diagnose
-from nbcore.errors import OptionError, ShapeError
+from nbcore.errors import NbcoreError, OptionError, ShapeError
 from nbcore.forward import Forward, is_per_example
 from nbcore.likelihoods import Categorical, Likelihood
 from nbcore.network import Network, as_network
@@ -51,15 +51,19 @@ class RunInfo:
 
     @staticmethod
     def describe(
-        backend: Backend, settings: dict[str, int], method: str, seconds: dict[str, float], total: float
+        backend: Backend,
+        settings: dict[str, int],
+        method: str,
+        seconds: dict[str, float],
+        total: float,
     ) -> RunInfo:
         """Describe a run."""
         options = asdict(backend) if is_dataclass(backend) else {}  # pyright: ignore[reportArgumentType]
-        plain = {k: v if isinstance(v, int | float | str | None) else repr(v) for k, v in options.items()}
+        plain = {
+            k: v if isinstance(v, int | float | str | None) else repr(v) for k, v in options.items()
+        }
         versions = {"jax": jax.__version__, "numpy": np.__version__}
-        return RunInfo(
-            backend.name, plain, settings, method, {**seconds, "total": total}, versions
-        )
+        return RunInfo(backend.name, plain, settings, method, {**seconds, "total": total}, versions)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,22 @@ class Posterior:
         >>> import jax, jax.numpy as jnp, nbcore as nb
         >>> network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
         >>> x = jnp.linspace(-1.0, 1.0, 20)[:, None]
-        >>> target = nb.Target.build(network, {"out": {"kernel": jnp.ones((1, 1))}},
-        ...     nb.ProbabilisticSubset.everything(), x, 2.0 * x[:, 0],
-        ...     likelihood=nb.Gaussian(noise=0.1))
-        >>> posterior = nb.sample(target, key=jax.random.key(0), num_warmup=200, num_samples=200,
-        ...                       num_chains=2, progress=False)
+        >>> target = nb.Target.build(
+        ...     network,
+        ...     {"out": {"kernel": jnp.ones((1, 1))}},
+        ...     nb.ProbabilisticSubset.everything(),
+        ...     x,
+        ...     2.0 * x[:, 0],
+        ...     likelihood=nb.Gaussian(noise=0.1),
+        ... )
+        >>> posterior = nb.sample(
+        ...     target,
+        ...     key=jax.random.key(0),
+        ...     num_warmup=200,
+        ...     num_samples=200,
+        ...     num_chains=2,
+        ...     progress=False,
+        ... )
         >>> prediction = posterior.predict(jnp.array([[0.5]]))
         >>> bool(abs(prediction.mean[0] - 1.0) < 0.1)
         True
@@ -98,9 +113,7 @@ class Posterior:
     scaler: Scaler | None = None
 
     @staticmethod
-    def of_network(
-        draws: Any, stats: Stats, info: RunInfo, target: NetworkTarget
-    ) -> Posterior:
+    def of_network(draws: Any, stats: Stats, info: RunInfo, target: NetworkTarget) -> Posterior:
         """Return the posterior of a network's stochastic weights."""
         return Posterior(draws, stats, info, target.network, target.split, target.likelihood)
 
@@ -189,7 +202,7 @@ class Posterior:
     def _chosen(self, draws: Any, max_draws: int | None) -> Any:
         total = self.num_chains * self.num_draws
         wanted = total if max_draws is None else max_draws
-        if not 1 <= wanted:
+        if wanted < 1:
             raise OptionError(f"max_draws must be at least 1, got {max_draws}.")
         chosen = np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(int))
         return jax.tree.map(lambda a: jnp.asarray(a.reshape(total, *a.shape[2:])[chosen]), draws)
@@ -209,7 +222,7 @@ class Posterior:
             overwrite: whether a posterior that is there may be replaced.
 
         Raises:
-            RunFolderError: the folder already holds a posterior.
+            RunFolderError: the folder already holds a posterior, or anything else.
             OptionError: the parameters or the likelihood have a type that cannot be written.
         """
         split, likelihood = self._network()
@@ -248,7 +261,7 @@ class Posterior:
         likelihood = likelihood or stored
         if likelihood is None:
             raise OptionError("The likelihood was not one of nbcore's own. Type: likelihood=...")
-        split = ProbabilisticSubset.from_json(text["subset"]).split(network, params)
+        split = _split_stored(ProbabilisticSubset.from_json(text["subset"]), network, params)
         flat = storage.below(arrays, "draws/")
         draws: dict[str, Any] = {"weights": {}, "likelihood": {}, "prior": {}}
         for name, value in flat.items():
@@ -265,9 +278,19 @@ class Posterior:
         return Posterior(draws, stats, RunInfo(**text["info"]), network, split, likelihood, scaler)
 
 
-def predict_outputs(
-    network: Network, split: ParameterSplit, weights: Any, x: Any
-) -> np.ndarray:
+def _split_stored(subset: ProbabilisticSubset, network: Network, params: Any) -> ParameterSplit:
+    try:
+        return subset.split(network, params)
+    except NbcoreError:
+        raise
+    except Exception as error:  # a framework has errors of its own for weights that do not fit
+        raise ShapeError(
+            f"The stored weights do not fit this network ({error}). Load with the network that "
+            "was sampled."
+        ) from error
+
+
+def predict_outputs(network: Network, split: ParameterSplit, weights: Any, x: Any) -> np.ndarray:
     """Return outputs `(draws, examples, outputs)` for weights with a leading draw axis."""
     groups = length_groups(x, network.padding)
     alone = is_per_example(network, split.params, groups[0].take(x, network.padding))

@@ -122,6 +122,29 @@ class Prediction:
         low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return low, high
 
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        """Return P(Y_i <= y_i) under the mixture; uniform over examples where it is calibrated.
+
+        Args:
+            y: values of the shape of `mean`.
+
+        Raises:
+            OptionError: classes have no order.
+            ShapeError: y has not the shape of `mean`.
+
+        Examples:
+            >>> import numpy as np
+            >>> Prediction(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), "normal").cdf(np.zeros(1))
+            array([0.5])
+        """
+        if self.kind != "normal":
+            raise OptionError("Classes have no order. Use .mean for their probabilities.")
+        y = np.asarray(y)
+        if y.shape != self.mean.shape:
+            raise ShapeError(f"y has shape {y.shape}, and the prediction {self.mean.shape}.")
+        z = y.reshape(self.draw_means.shape[1:]) - self.draw_means
+        return self._shaped(_normal_cdf(z / np.sqrt(self.draw_variances)).mean(axis=0))
+
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """Return log p(y_i) under the mixture `(examples,)`, summed over outputs within a draw.
 
@@ -132,8 +155,12 @@ class Prediction:
         if self.kind == "categorical":
             if y.shape != self.mean.shape[:1]:
                 raise ShapeError(f"Labels have shape {self.mean.shape[:1]}, got {y.shape}.")
-            if not np.all((y >= 0) & (y < self.mean.shape[1])):
-                raise LabelError(f"Labels are 0 to {self.mean.shape[1] - 1}, got {y.min()} to {y.max()}.")
+            wrong = (y < 0) | (y >= self.mean.shape[1]) | (y != np.floor(y))
+            if wrong.any():
+                raise LabelError(
+                    f"Labels are integers 0 to {self.mean.shape[1] - 1}, got {y[wrong][0]} in row "
+                    f"{np.flatnonzero(wrong)[0]}."
+                )
             return np.log(self.mean[np.arange(len(y)), y.astype(int)])
         if y.shape != self.mean.shape:
             raise ShapeError(
@@ -161,7 +188,9 @@ class Prediction:
         """Return the prediction in the units of y that the scaler knows."""
         return replace(
             self,
-            draw_means=(scaler.shift + scaler.scale * self.draw_means).astype(self.draw_means.dtype),
+            draw_means=(scaler.shift + scaler.scale * self.draw_means).astype(
+                self.draw_means.dtype
+            ),
             draw_variances=(scaler.scale**2 * self.draw_variances).astype(self.draw_means.dtype),
         )
 
@@ -170,10 +199,14 @@ class Prediction:
         """Return the equal mixture of predictions at the same inputs, such as of an ensemble.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or they differ in kind, shape or number of draws.
         """
-        if not predictions:
-            raise DataError("A mixture needs at least one prediction.")
+        forms = {(p.kind, p.draw_means.shape) for p in predictions}
+        if len(forms) != 1:
+            raise DataError(
+                "A mixture is of predictions of one kind, at the same inputs, with as many draws "
+                f"each; got {sorted(forms) or 'none'}."
+            )
         means = np.concatenate([p.draw_means for p in predictions])
         variances = np.concatenate(
             [np.broadcast_to(p.draw_variances, p.draw_means.shape) for p in predictions]
@@ -198,5 +231,3 @@ def _normal_cdf(z: np.ndarray) -> np.ndarray:
     from scipy.special import ndtr  # noqa: PLC0415  scipy comes with jax, and takes long to import
 
     return ndtr(z)
-
-

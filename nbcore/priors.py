@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.errors import OptionError
+from nbcore.layers import leaves_by_path
+from nbcore.rules import matches, unknown_layer
 from nbcore.split import ParameterSplit, Weights
-from nbcore.subset import matches, unknown_layer
 
 Hyper = dict[str, jax.Array]
 """Unknowns of a prior, unconstrained: `position["prior"]`; empty where nothing is unknown."""
@@ -50,6 +51,11 @@ class PositivePrior(Protocol):
         """The median, a sensible start."""
         ...
 
+    @property
+    def log_spread(self) -> Any:
+        """How far log x spreads, about: samplers move on the scale log x = log median + spread u."""
+        ...
+
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Return log p(value), elementwise."""
         ...
@@ -72,7 +78,8 @@ class NormalPrior:
             the parameters.
 
     Raises:
-        OptionError: a scale is not positive, or a layer has none.
+        OptionError: a scale is not positive, a layer has none, or the centre does not fit.
+        UnknownLayerError: a pattern of `scale` matches no layer.
 
     Examples:
         >>> import jax.numpy as jnp, nbcore as nb
@@ -97,7 +104,7 @@ class NormalPrior:
         if isinstance(self.center, str):
             center = stochastic if self.center == "params" else _zero_center(split)
         else:
-            center = split.select(jax.tree.map(jnp.asarray, self.center))
+            center = _given_center(split, self.center)
         scales = {path: self._scale_of(split, path) for path in split.paths}
         dtypes = {path: w.dtype for path, w in stochastic.items()}
         return ResolvedNormal(center, {p: jnp.asarray(s, dtypes[p]) for p, s in scales.items()})
@@ -120,6 +127,21 @@ class NormalPrior:
         if not (scale > 0 and np.isfinite(scale)):
             raise OptionError(f"The prior scale of {layer.name!r} must be positive, got {scale}.")
         return float(scale)
+
+
+def _given_center(split: ParameterSplit, center: Any) -> Weights:
+    given, expected = (
+        {path: np.shape(leaf) for path, leaf in leaves_by_path(tree).items()}
+        for tree in (center, split.params)
+    )
+    if given != expected:
+        differ = sorted(p for p in given | expected if given.get(p) != expected.get(p))
+        raise OptionError(
+            "center is 'params', 'zero' or a pytree with the structure and shapes of the "
+            f"parameters; at {differ[0]!r} got shape {given.get(differ[0])}, expected "
+            f"{expected.get(differ[0])}. Start from split.params."
+        )
+    return split.select(jax.tree.map(jnp.asarray, center))
 
 
 def _zero_center(split: ParameterSplit) -> Weights:
@@ -182,6 +204,11 @@ class HalfNormal:
         """The median, 0.6745 scale."""
         return 0.6744897501960817 * self.scale
 
+    @property
+    def log_spread(self) -> float:
+        """1: the spread of log x, about."""
+        return 1.0
+
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Return log p(value), elementwise."""
         return jnp.log(2.0) + jax.scipy.stats.norm.logpdf(value, 0.0, self.scale)
@@ -208,6 +235,11 @@ class LogNormal:
 
     median: Any = 1.0
     spread: float = field(default=0.5)
+
+    @property
+    def log_spread(self) -> float:
+        """The standard deviation of log x."""
+        return self.spread
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Return log p(value), elementwise."""

@@ -106,7 +106,9 @@ class SWA:
         inside = steps >= start + decay
         if self.schedule == "linear":
             return rates, inside
-        cycle = max(2, int((self.cycle_length or 0) * steps_per_epoch) or (total - start - decay) // 10)
+        window = total - start - decay
+        shortest = 2 if window > 2 else 1  # where two steps are left, both are low points
+        cycle = max(shortest, int((self.cycle_length or 0) * steps_per_epoch) or window // 10)
         phase = (steps - start - decay) % cycle
         peak = low + 0.5 * (float(rates.max()) - low)
         swing = 1 - np.abs(2 * phase / cycle - 1)

@@ -72,8 +72,14 @@ def sample(
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
         >>> target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(2))
-        >>> posterior = nb.sample(target, key=jax.random.key(1), num_warmup=100, num_samples=50,
-        ...                       num_chains=2, progress=False)
+        >>> posterior = nb.sample(
+        ...     target,
+        ...     key=jax.random.key(1),
+        ...     num_warmup=100,
+        ...     num_samples=50,
+        ...     num_chains=2,
+        ...     progress=False,
+        ... )
         >>> posterior.draws.shape
         (2, 50, 2)
     """
@@ -85,9 +91,15 @@ def sample(
     chains = _Chains(kernel, target, as_key(key), plan, init, progress_from(progress))
     start = time.perf_counter()
     chains.check_start()
-    run = {"vectorized": chains.vectorized, "threads": chains.threads, "sequential": chains.sequential}
+    run = {
+        "vectorized": chains.vectorized,
+        "threads": chains.threads,
+        "sequential": chains.sequential,
+    }
     draws, stats = run[method]()
-    info = RunInfo.describe(chosen, plan.settings(), method, chains.seconds, time.perf_counter() - start)
+    info = RunInfo.describe(
+        chosen, plan.settings(), method, chains.seconds, time.perf_counter() - start
+    )
     if not isinstance(target, NetworkTarget):
         return Posterior(draws, stats, info)
     return Posterior.of_network(draws, stats, info, target)
@@ -111,17 +123,23 @@ class _Plan:
         least = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "thin": 1, "chunk_size": 1}
         for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or value < low
+            ):
                 raise OptionError(f"{name} must be an integer of at least {low}, got {value!r}.")
         if self.thin > self.num_samples:
-            raise OptionError(f"thin={self.thin} keeps none of num_samples={self.num_samples} steps.")
+            raise OptionError(
+                f"thin={self.thin} keeps none of num_samples={self.num_samples} steps."
+            )
 
     @property
     def num_draws(self) -> int:
         return self.num_samples // self.thin
 
     def chunk(self, total: int) -> int:
-        return min(max(total, 1), self.chunk_size or max(1, (self.num_warmup + self.num_draws) // 20))
+        return min(
+            max(total, 1), self.chunk_size or max(1, (self.num_warmup + self.num_draws) // 20)
+        )
 
     def settings(self) -> dict[str, int]:
         names = ("num_warmup", "num_samples", "num_chains", "thin")
@@ -132,7 +150,13 @@ class _Chains:
     """Runs all chains through init, warmup, tune and sampling."""
 
     def __init__(
-        self, kernel: Kernel, target: Target, key: jax.Array, plan: _Plan, init: Any, report: Progress
+        self,
+        kernel: Kernel,
+        target: Target,
+        key: jax.Array,
+        plan: _Plan,
+        init: Any,
+        report: Progress,
     ) -> None:
         self.kernel, self.target, self.plan, self.report = kernel, target, plan, report
         self.keys = [jax.random.fold_in(key, c) for c in range(plan.num_chains)]
@@ -160,7 +184,9 @@ class _Chains:
         for chain, position in enumerate(self.positions):
             value, gradient_ok = _evaluate(self.target, position)
             if not (np.isfinite(value) and gradient_ok):
-                raise SamplingError(_bad_start(self.target, position, chain, float(value), bool(gradient_ok)))
+                raise SamplingError(
+                    _bad_start(self.target, position, chain, float(value), bool(gradient_ok))
+                )
 
     def sequential(self) -> tuple[Any, Stats]:
         """Run one chain after the other."""
@@ -205,7 +231,19 @@ class _Chains:
         begin = time.perf_counter()
         state = _start(self.kernel, self.keys[0], self.target, shared, self.positions[0])
         for phase, step, _, chunk, thin in self._schedule():
-            _advance(step, self.kernel.position, chunk, thin, self.keys[0], self.target, shared, state, phase, 0, 0)
+            _advance(
+                step,
+                self.kernel.position,
+                chunk,
+                thin,
+                self.keys[0],
+                self.target,
+                shared,
+                state,
+                phase,
+                0,
+                0,
+            )
         self._count_compile(begin)
 
     def _count_compile(self, begin: float) -> None:
@@ -231,7 +269,17 @@ class _Chains:
             for done in range(0, total, chunk):
                 count = min(chunk, total - done)
                 state, draws, stats = advance(
-                    step, self.kernel.position, chunk, thin, key, self.target, shared, state, phase, done, count
+                    step,
+                    self.kernel.position,
+                    chunk,
+                    thin,
+                    key,
+                    self.target,
+                    shared,
+                    state,
+                    phase,
+                    done,
+                    count,
                 )
                 draws, stats = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], (draws, stats))
                 _check_finite(draws, name, chain, done)

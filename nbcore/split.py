@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +70,9 @@ class ParameterSplit:
         leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
         for path in masks:
             if not jnp.issubdtype(leaves[path].dtype, jnp.floating):
-                raise SubsetError(f"{path!r} is {leaves[path].dtype}; only floats can be stochastic.")
+                raise SubsetError(
+                    f"{path!r} is {leaves[path].dtype}; only floats can be stochastic."
+                )
         whole = tuple(sorted(path for path, mask in masks.items() if mask.all()))
         indices = {
             path: jnp.asarray(np.flatnonzero(masks[path]), jnp.int32)
@@ -183,7 +184,9 @@ class ParameterSplit:
         parts = [layer.name, leaf.component, "" if leaf in layer.weights else leaf.role]
         name = "/".join(part for part in parts if part)
         flat = np.arange(leaf.size) if path in self.whole else np.asarray(self.indices[path])
-        where = np.stack(np.unravel_index(flat, leaf.shape), axis=1) if leaf.shape else [[]] * len(flat)
+        where = (
+            np.stack(np.unravel_index(flat, leaf.shape), axis=1) if leaf.shape else [[]] * len(flat)
+        )
         return [f"{name}[{', '.join(str(int(i)) for i in row)}]" for row in where]
 
     def summary(self) -> str:

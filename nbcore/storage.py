@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +23,92 @@ ARRAYS, FACTS = "arrays.safetensors", "posterior.json"
 Arrays = dict[str, np.ndarray]
 
 
+def check_free(folder: Path, marker: str, *, overwrite: bool, remedy: str) -> None:
+    """Check that a folder can be written; only what nbcore wrote itself is ever replaced.
+
+    Args:
+        folder: where to write.
+        marker: the file by which a folder that was written earlier is known.
+        overwrite: whether such a folder may be replaced.
+        remedy: what to type in order to replace it.
+
+    Raises:
+        RunFolderError: the folder holds something, or cannot be made.
+    """
+    if folder.resolve() == Path.cwd():
+        raise RunFolderError(
+            f"{folder} is the current folder, which cannot be moved into place. Give a name, such "
+            f"as {folder / 'run'}."
+        )
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if not (folder / marker).is_file():
+            raise RunFolderError(
+                f"{folder} already holds something, and no {marker}, so it is not replaced. Give "
+                "another folder."
+            )
+        if not overwrite:
+            raise RunFolderError(
+                f"{folder} already holds something. Give another folder, or {remedy}."
+            )
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise RunFolderError(f"{folder} cannot be made: {parent} is no folder that can be written.")
+
+
+@contextmanager
+def whole_folder(
+    folder: Path, marker: str, *, overwrite: bool, remedy: str = "overwrite=True"
+) -> Generator[Path]:
+    """Give a folder to write beside the final place, and move it there if all went well.
+
+    Arguments are those of `check_free`.
+
+    Raises:
+        RunFolderError: the folder holds something, or cannot be made.
+    """
+    check_free(folder, marker, overwrite=overwrite, remedy=remedy)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    written, replaced = temporary / "new", temporary / "old"
+    written.mkdir()
+    try:
+        yield written
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(written, folder)
+    finally:
+        if replaced.exists() and not folder.exists():
+            os.replace(replaced, folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there, so that it is never half-written.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_folder(folder: Path, arrays: Arrays, facts: dict[str, Any], *, overwrite: bool) -> None:
-    """Write a folder beside its final place and move it there, so that nothing is half-written.
+    """Write arrays and facts into a folder, whole or not at all.
 
     Raises:
         RunFolderError: the folder exists and may not be replaced.
     """
-    if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
-        raise RunFolderError(
-            f"{folder} already holds something. Give another folder, or overwrite=True."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder, FACTS, overwrite=overwrite) as written:
         contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
-        save_file(contiguous, temporary / ARRAYS)
+        save_file(contiguous, written / ARRAYS)
         text = json.dumps({"format": FORMAT, **facts}, indent=1, sort_keys=True)
-        (temporary / FACTS).write_text(text, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-        folder.chmod(0o755)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (written / FACTS).write_text(text, encoding="utf-8")
 
 
 def read_folder(folder: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -89,7 +154,8 @@ def pack_tree(tree: Any) -> tuple[Any, Arrays]:
             return {"none": []}
         if not hasattr(node, "dtype") or not np.issubdtype(np.asarray(node).dtype, np.generic):
             raise OptionError(
-                f"Parameters are stored as dicts, lists and tuples of arrays; got {type(node).__name__}."
+                "Parameters are stored as dicts, lists and tuples of arrays; got "
+                f"{type(node).__name__}."
             )
         name = str(len(arrays))
         arrays[name] = np.asarray(node)

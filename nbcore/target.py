@@ -78,25 +78,30 @@ class Target:
             >>> import jax.numpy as jnp, nbcore as nb
             >>> network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
             >>> target = nb.Target.build(
-            ...     network, {"out": {"kernel": jnp.zeros((1, 1))}},
-            ...     nb.ProbabilisticSubset.everything(), jnp.ones((2, 1)), jnp.zeros(2),
-            ...     likelihood=nb.Gaussian(noise=1.0))
+            ...     network,
+            ...     {"out": {"kernel": jnp.zeros((1, 1))}},
+            ...     nb.ProbabilisticSubset.everything(),
+            ...     jnp.ones((2, 1)),
+            ...     jnp.zeros(2),
+            ...     likelihood=nb.Gaussian(noise=1.0),
+            ... )
             >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
             -2.7568
         """
+        count = num_examples(X)
         network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
         resolved = (prior if prior is not None else NormalPrior()).resolve(split)
         groups = length_groups(X, network.padding)
-        check_padding(network, split.params, X, groups)
+        moved = _moved(split)
+        check_padding(network, moved, X, groups)
         row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         outputs = jax.eval_shape(network.apply, split.params, row)
         num_outputs = int(outputs.shape[1]) if outputs.ndim > 1 else 1
         targets = np.asarray(likelihood.check(y, num_outputs))
-        count = num_examples(X)
-        alone = is_per_example(network, split.params, groups[0].take(X, network.padding))
+        alone = is_per_example(network, moved, X)
         groups = groups if alone else [Group(np.arange(count), None)]
         blocks: list[Block] = []
         for group in groups:
@@ -105,14 +110,14 @@ class Target:
                 network, split, x, byte_budget=byte_budget, num_examples=count, per_example=alone
             )
             features = forward.features(split, x)
-            blocks.append(Block(forward, features, jnp.asarray(targets[group.rows]), jnp.asarray(group.rows)))
+            blocks.append(
+                Block(forward, features, jnp.asarray(targets[group.rows]), jnp.asarray(group.rows))
+            )
         blocks = join_blocks(split, blocks)
         return NetworkTarget(split, resolved, likelihood, tuple(blocks), num_outputs, ById(network))
 
     @staticmethod
-    def from_log_density(
-        function: Callable[[Any], jax.Array], position: Any
-    ) -> FunctionTarget:
+    def from_log_density(function: Callable[[Any], jax.Array], position: Any) -> FunctionTarget:
         """Make a target of any log density, for tests and toy problems.
 
         Args:
@@ -332,6 +337,16 @@ class FunctionTarget(Target):
     def log_density(self, position: Any) -> jax.Array:
         """Return `function(position)`."""
         return self.function(position)
+
+
+def _moved(split: ParameterSplit) -> Params:
+    """Return parameters a little off: where weights are zero, every network looks well-behaved."""
+    leaves, structure = jax.tree.flatten(split.stochastic)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    moved = [
+        w + 0.1 * jax.random.normal(k, w.shape, w.dtype) for w, k in zip(leaves, keys, strict=True)
+    ]
+    return split.merge(jax.tree.unflatten(structure, moved))
 
 
 def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:

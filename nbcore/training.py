@@ -27,6 +27,7 @@ from nbcore.recipe import Recipe
 from nbcore.split import ParameterSplit
 from nbcore.subset import ProbabilisticSubset
 
+
 @dataclass(frozen=True)
 class Fit:
     """What training gives.
@@ -78,9 +79,7 @@ def train(
     rates, marks = recipe.plan(epochs * batches.per_epoch, batches.per_epoch)
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
     weights = split.select(params)
-    state = _State(
-        weights, optimizer.init(weights), Moments.empty(weights), Moments.empty(weights)
-    )
+    state = _State(weights, optimizer.init(weights), Moments.empty(weights), Moments.empty(weights))
     gradient_start = int(0.9 * len(rates))
     watch = _Watch(network, likelihood, split, validation, recipe.patience)
     losses: list[float] = []
@@ -245,14 +244,22 @@ class _Watch:
             for i in range(0, len(group.rows), self.batches.size):
                 rows = group.rows[i : i + self.batches.size]
                 x, y, mask = self.batches.take(Group(rows, group.length))
-                loss = _validation_loss(ById(self.network), self.likelihood, self.split, weights, x, y, mask)
+                loss = _validation_loss(
+                    ById(self.network), self.likelihood, self.split, weights, x, y, mask
+                )
                 total, count = total + float(loss) * len(rows), count + len(rows)
         return total / count
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _validation_loss(
-    by_id: ById, likelihood: Likelihood, split: ParameterSplit, weights: Any, x: Any, y: Any, mask: Any
+    by_id: ById,
+    likelihood: Likelihood,
+    split: ParameterSplit,
+    weights: Any,
+    x: Any,
+    y: Any,
+    mask: Any,
 ) -> jax.Array:
     return batch_loss(by_id.network, likelihood, split.merge(weights), x, y, mask, None)
 
@@ -277,7 +284,13 @@ def batch_gradients(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _add_gradient(
-    by_id: ById, likelihood: Likelihood, split: ParameterSplit, moments: Moments, x: Any, y: Any, mask: Any
+    by_id: ById,
+    likelihood: Likelihood,
+    split: ParameterSplit,
+    moments: Moments,
+    x: Any,
+    y: Any,
+    mask: Any,
 ) -> Moments:
     def loss(weights: Any) -> jax.Array:
         return batch_loss(by_id.network, likelihood, split.merge(weights), x, y, mask, None)
@@ -299,6 +312,4 @@ def _merged(split: ParameterSplit, moments: Moments) -> Moments:
     """Return the moments as pytrees like the parameters; state has variance 0."""
     zeros = jax.tree.map(jnp.zeros_like, split.params)
     spread = ParameterSplit(zeros, split.indices, split.whole, split.layers, split.subset)
-    return Moments(
-        moments.count, spread.merge(moments.mean), spread.merge(moments.sum_of_squares)
-    )
+    return Moments(moments.count, spread.merge(moments.mean), spread.merge(moments.sum_of_squares))

@@ -54,7 +54,7 @@ class NumPyroNUTS:
             raise OptionError(
                 f"target_acceptance_rate is within (0, 1), got {self.target_acceptance_rate}."
             )
-        if not (isinstance(self.max_tree_depth, int) and 1 <= self.max_tree_depth <= 20):
+        if not 1 <= self.max_tree_depth <= 20:
             raise OptionError(f"max_tree_depth is an integer 1 to 20, got {self.max_tree_depth}.")
         if self.mass_matrix not in ("diagonal", "dense"):
             raise OptionError(

@@ -99,9 +99,7 @@ class SGLD:
             step_size = shared.step_size * factor
             length = step_size * jnp.linalg.norm(gradient)
             gradient = gradient * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-30))
-            phi = langevin(
-                key, state.phi, lambda *_: gradient, batch, step_size, self.temperature
-            )
+            phi = langevin(key, state.phi, lambda *_: gradient, batch, step_size, self.temperature)
             position = shared.whitening.to_position(phi, like)
             stats = Stats(log_density=value, num_gradients=1, step_size=step_size)
             return _State(phi, position, state.batch_key, state.t + 1), stats

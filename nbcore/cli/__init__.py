@@ -1,0 +1,29 @@
+"""The command `nbcore`; importing this imports none of the libraries that it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from nbcore.errors import MissingExtraError, NbcoreError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or 2 after an error of the user.
+
+    Args:
+        arguments: what was typed after `nbcore`; by default what the process was called with.
+    """
+    try:
+        from nbcore.cli.console import show_error  # noqa: PLC0415  needs the extra "cli"
+    except ModuleNotFoundError as error:
+        missing = MissingExtraError("The command line", "cli", error.name)
+        sys.stderr.write(f"Error: {missing}\n")
+        return 2
+    from nbcore.cli.app import run  # noqa: PLC0415  needs the extra "cli"
+
+    try:
+        return run(arguments)
+    except NbcoreError as error:
+        show_error(error)
+        return 2

@@ -1,0 +1,255 @@
+"""The commands. What they need is imported when they run, so that `--help` is quick."""
+
+# ruff: noqa: PLC0415
+from __future__ import annotations
+
+import shlex
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+import nbcore
+from nbcore import plugins as plugin_registry
+from nbcore.cli import console
+from nbcore.errors import NetworkError, OptionError, RunFolderError
+
+if TYPE_CHECKING:
+    from nbcore.cli.job import Outcome
+
+app = typer.Typer(
+    name="nbcore",
+    help="Make part of a neural network Bayesian: train, choose weights, sample them, predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", show_default=False)]
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run a command and return its exit status."""
+    try:
+        with console.remarks():
+            app(args=None if arguments is None else list(arguments), prog_name="nbcore")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nbcore {nbcore.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Declare the options of `nbcore` itself."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("nbcore-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tiny network on 100 molecules, to see it work.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Run the main job on real molecules: 1,025 to train on, 257 to predict."""
+    from nbcore.cli import demo as demonstration
+    from nbcore.report import summary_picture
+    from nbcore.storage import whole_folder
+
+    with tempfile.TemporaryDirectory(prefix="nbcore-") as scratch:
+        project = Path(scratch)
+        config = demonstration.write_project(project, seed=seed, quick=quick)
+        outcome = _fit(config, out, overwrite)
+        from nbcore.cli.run_folder import MARKER, write_run
+
+        with whole_folder(out, MARKER, overwrite=overwrite, remedy="--overwrite") as folder:
+            data = write_run(outcome, folder)
+            demonstration.copy_data(project, folder)
+            (folder / "summary.png").write_bytes(summary_picture(data))
+    _show(outcome, out, "report.html", "summary.png")
+    molecules, place = out / "data" / "test.csv", shlex.quote(str(out))
+    _next(f"nbcore predict {place} --input {shlex.quote(str(molecules))}",
+          f"nbcore run {shlex.quote(str(out / 'config.toml'))} --out my-run")  # fmt: skip
+
+
+@app.command("run")
+def run_config(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("nbcore-run"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Train, choose weights, sample, evaluate, as a configuration says."""
+    from nbcore.storage import whole_folder
+
+    outcome = _fit(config, out, overwrite)
+    from nbcore.cli.run_folder import MARKER, write_run
+
+    with whole_folder(out, MARKER, overwrite=overwrite, remedy="--overwrite") as folder:
+        write_run(outcome, folder)
+    _show(outcome, out, "report.html", "metrics.json", "predictions.csv")
+    _next(f"nbcore predict {shlex.quote(str(out))} --input new.csv")
+
+
+@app.command()
+def predict(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", show_default=False)],
+    table: Annotated[Path, typer.Option("--input", help="CSV file with the inputs.")],
+    output: Annotated[
+        Path | None, typer.Option(help="CSV file to write; standard output without it.")
+    ] = None,
+    delimiter: Annotated[str, typer.Option(help="Character between the cells of the input.")] = ",",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Predict new rows with a run: mean, intervals, and where the uncertainty comes from."""
+    from nbcore.cli.run_folder import predictions_csv, read_run
+    from nbcore.datasets import read_csv
+    from nbcore.storage import write_text
+
+    if output is not None and output.exists() and not overwrite:
+        raise RunFolderError(f"{output} exists. Give another file, or --overwrite.")
+    model = read_run(run_dir)
+    rows = read_csv(table, delimiter=delimiter)
+    unseen = model.inputs.unseen(rows)
+    if unseen:
+        lines = ", ".join(map(str, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
+        console.remark(
+            f"{len(unseen)} of {len(rows)} rows are unlike anything in training (lines {lines}): "
+            "tokens never seen, or numbers far outside. Their intervals cannot be trusted."
+        )
+    y = rows.numeric([model.target])[:, 0] if model.target in rows.columns else None
+    text = predictions_csv(rows, model.inputs, model.predict(rows), y)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        console.err().print(f"{len(rows):,} predictions: {escape(str(output))}")
+
+
+@app.command()
+def layers(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.toml]", show_default=False)
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="A network of `nbcore plugins`, instead of a configuration.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="Option of the network: name=value.")
+    ] = None,
+    features: Annotated[
+        int | None, typer.Option(help="Columns of the table, for networks that read one.")
+    ] = None,
+) -> None:
+    """Show the layers of a network: the names by which weights are selected."""
+    from nbcore.inspection import layer_table, layers_of
+
+    if (config is None) == (network is None):
+        raise OptionError(
+            "Give a configuration or a network: nbcore layers CONFIG.toml, or nbcore layers "
+            "--network mlp --features 8"
+        )
+    if config is not None:
+        from nbcore.cli.config import read_config
+        from nbcore.cli.job import prepare
+
+        job = prepare(read_config(config))
+        model, example = job.network[0], job.train.X
+    else:
+        import numpy as np
+
+        options = dict(_option(text) for text in option or ())
+        model = plugin_registry.build("network", network or "", options)
+        example = None if features is None else np.zeros((1, features), np.float32)
+    try:
+        found = layers_of(model, example)
+    except NetworkError as error:
+        if example is not None:
+            raise
+        raise NetworkError(
+            f"The network {network!r} takes its sizes from the table that it reads. Type: nbcore "
+            f"layers --network {network} --features 8"
+        ) from error
+    typer.echo(layer_table(found))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(f"--option is name=value, such as d_model=32; got {text!r}.")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+@app.command()
+def plugins() -> None:
+    """List samplers, selectors and networks, who brings them, and plugins that are broken."""
+    registry = plugin_registry.registry()
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for heading in ("kind", "name", "declares", "plugin", "distribution", "extra"):
+        table.add_column(heading, overflow="fold")
+    for kind in ("backend", "selector", "network"):
+        for name, offers in sorted(registry.providers(kind).items()):
+            for plugin, spec in offers:
+                declared = ", ".join(sorted(spec.capabilities))
+                twice = " [red](offered twice)[/]" if len(offers) > 1 else ""
+                who = (escape(plugin.name), escape(plugin.distribution), escape(spec.extra))
+                table.add_row(kind, escape(name) + twice, escape(declared), *who)
+    console.out().print(table)
+    broken = [plugin for plugin in registry.plugins if plugin.error]
+    for plugin in broken:
+        who = escape(f"{plugin.name} of {plugin.distribution}: {plugin.error}")
+        console.out().print(f"[red]broken[/] {who}", soft_wrap=True)
+
+
+def _fit(config_file: Path, out: Path, overwrite: bool) -> Outcome:
+    """Check everything that can be checked, then train and sample."""
+    from nbcore.cli.config import read_config
+    from nbcore.storage import check_free
+
+    config = read_config(config_file)
+    from nbcore.cli.job import execute, prepare
+    from nbcore.cli.run_folder import MARKER
+
+    check_free(out, MARKER, overwrite=overwrite, remedy="--overwrite")
+    job = prepare(config)
+    console.err().print(
+        f"{len(job.train.y):,} rows to train on, {len(job.test.y):,} to test on", style="dim"
+    )
+    with console.progress() as progress:
+        return execute(job, progress)
+
+
+def _show(outcome: Outcome, out: Path, *names: str) -> None:
+    results = [{"name": way.name, **way.to_data()} for way in outcome.evaluations]
+    title = f"{len(outcome.job.test.y):,} test rows, {outcome.job.config.data.target}"
+    shown = console.out()
+    shown.print()
+    shown.print(console.results_table(results, title))
+    shown.print(f"\nRun: [bold]{escape(str(out))}[/]", soft_wrap=True)
+    for name in names:
+        shown.print(f"  {escape(str(out / name))}", soft_wrap=True)
+
+
+def _next(*commands: str) -> None:
+    shown = console.out()
+    shown.print("\nNext:")
+    for command in commands:
+        shown.print(f"  {escape(command)}", soft_wrap=True)

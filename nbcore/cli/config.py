@@ -1,0 +1,285 @@
+"""What `nbcore run` is told: the sections of its configuration file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nbcore.cli.typed import Source
+from nbcore.errors import ConfigError, OptionError
+from nbcore.estimators import BATCH_SIZE, EPOCHS, FOLDS, RECIPE, Calibration
+from nbcore.sampling import ChainMethod
+
+TEST_FRACTION = 0.2
+OPTIONAL = ("training", "select", "sample", "calibration")
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Where the rows are and what they mean.
+
+    Args:
+        path: CSV file, relative to the configuration file.
+        target: column of y.
+        smiles: column of SMILES strings.
+        features: numeric columns; either these or `smiles`.
+        test_path: CSV file with the test rows.
+        test_fraction: fraction of the rows of `path` to test on; a fifth where no `test_path` is.
+        seed: seed of that split; the seed of the run by default.
+        delimiter: character between cells.
+    """
+
+    path: Path
+    target: str
+    smiles: str | None = None
+    features: tuple[str, ...] | None = None
+    test_path: Path | None = None
+    test_fraction: float | None = None
+    seed: int | None = None
+    delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        """Check what contradicts."""
+        if (self.smiles is None) == (self.features is None):
+            raise OptionError(
+                'Say where the inputs are, in one way: smiles = "column", or features = '
+                '["column", ...].'
+            )
+        if self.test_path is not None and self.test_fraction is not None:
+            raise OptionError("Give test_path or test_fraction, not both.")
+        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
+            raise OptionError(f"test_fraction is between 0 and 1, got {self.test_fraction}.")
+        if self.target in (self.smiles, *(self.features or ())):
+            raise OptionError(f"The target {self.target!r} is among the inputs as well.")
+
+
+@dataclass(frozen=True)
+class NetworkSection:
+    """Which architecture.
+
+    Args:
+        name: a network that a plugin offers, see `nbcore plugins`.
+        options: its options, written beside the name.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """How the network is trained.
+
+    Args:
+        epochs: passes over the data.
+        learning_rate: peak learning rate.
+        batch_size: rows of a minibatch.
+        map_sigma: standard deviation of the prior in training.
+        swa: options of the averaging of the last weights, see `nb.SWA`.
+    """
+
+    epochs: int = EPOCHS
+    learning_rate: float = RECIPE["learning_rate"]
+    batch_size: int = BATCH_SIZE
+    map_sigma: float = 1.0
+    swa: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        _positive(learning_rate=self.learning_rate, map_sigma=self.map_sigma)
+
+
+@dataclass(frozen=True)
+class SelectSection:
+    """Which weights are sampled: one way of choosing, or none for the first and output layers.
+
+    Args:
+        method: a selector, see `nbcore plugins`; `layer_names`, `num_pairs_per_layer` and
+            `options` belong to it.
+        layer_names: layers to choose in; all by default.
+        num_pairs_per_layer: how many pairs of each layer.
+        options: options of the selector.
+        layers: names or patterns of layers, each as a whole.
+        last: the last so many hidden layers, and the outputs.
+        first_and_last: the first layer and the outputs.
+        everything: every weight.
+    """
+
+    method: str | None = None
+    layer_names: tuple[str, ...] | None = None
+    num_pairs_per_layer: int | None = None
+    options: dict[str, Any] | None = None
+    layers: tuple[str, ...] | None = None
+    last: int | None = None
+    first_and_last: bool = False
+    everything: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that one way was used."""
+        ways = ("method", "layers", "last", "first_and_last", "everything")
+        given = [way for way in ways if getattr(self, way) not in (None, False)]
+        if len(given) > 1:
+            raise OptionError(f"Got {len(given)} ways of choosing: {', '.join(given)}. Keep one.")
+        belonging = ("layer_names", "num_pairs_per_layer", "options")
+        alone = [name for name in belonging if getattr(self, name) is not None]
+        if alone and self.method is None:
+            raise OptionError(f'{alone[0]} needs a method beside it, such as method = "variance".')
+        if self.num_pairs_per_layer is not None:
+            _at_least(1, num_pairs_per_layer=self.num_pairs_per_layer)
+        if self.last is not None:
+            _at_least(0, last=self.last)
+
+
+@dataclass(frozen=True)
+class SampleSection:
+    """How the weights are sampled.
+
+    Args:
+        backend: a sampler, see `nbcore plugins`.
+        num_warmup: warmup steps of each chain.
+        num_samples: steps of each chain after warmup.
+        num_chains: number of chains.
+        thin: keep every `thin`-th step.
+        chain_method: how chains are run, see `nb.sample`.
+        priors_sigma: standard deviation of the prior around the trained weights.
+        options: options of the sampler.
+    """
+
+    backend: str = "numpyro-nuts"
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    num_chains: int = 4
+    thin: int = 1
+    chain_method: ChainMethod = "auto"
+    priors_sigma: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(0, num_warmup=self.num_warmup)
+        _at_least(1, num_samples=self.num_samples, num_chains=self.num_chains, thin=self.thin)
+        _positive(priors_sigma=self.priors_sigma)
+        if self.thin > self.num_samples:
+            raise OptionError(f"thin = {self.thin} keeps none of {self.num_samples} samples.")
+
+
+@dataclass(frozen=True)
+class CalibrationSection:
+    """Where the noise comes from, see `nb.PartialBNN.fit`.
+
+    Args:
+        mode: `"crossfit"`, `"holdout"` or `"none"`.
+        ensemble: keep the networks of the folds and predict with their mixture.
+        folds: number of folds.
+    """
+
+    mode: Calibration = "crossfit"
+    ensemble: bool = False
+    folds: int = FOLDS
+
+    def __post_init__(self) -> None:
+        """Check what contradicts."""
+        _at_least(2, folds=self.folds)
+        if self.ensemble and self.mode != "crossfit":
+            raise OptionError(f'ensemble = true needs mode = "crossfit", got {self.mode!r}.')
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration.
+
+    Args:
+        source: the file it was read from.
+        data: section `[data]`.
+        network: section `[network]`.
+        training: section `[training]`.
+        select: section `[select]`.
+        sample: section `[sample]`.
+        calibration: section `[calibration]`.
+        seed: seed of everything random.
+    """
+
+    source: Source
+    data: DataSection
+    network: NetworkSection
+    training: TrainingSection
+    select: SelectSection
+    sample: SampleSection
+    calibration: CalibrationSection
+    seed: int = 0
+
+
+def read_config(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, is no TOML (the line is named), or says something unknown
+            or impossible (file, line, section and key are named).
+    """
+    source = Source(path, _text(path))
+    try:
+        tables = tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: this is no valid TOML: {error}.") from error
+    source.check_keys("", tables, ["seed", "data", "network", *OPTIONAL])
+    for name, example in (("data", 'path = "molecules.csv"'), ("network", 'name = "mlp"')):
+        if name not in tables:
+            raise ConfigError(f"{path}: the section [{name}] is missing. Type: [{name}] {example}")
+    source.check_types("", tables, {"seed": int})
+    return Config(
+        source,
+        _beside(path, source.read("data", DataSection, tables["data"])),
+        _network(source, tables["network"]),
+        source.read("training", TrainingSection, tables.get("training", {})),
+        source.read("select", SelectSection, tables.get("select", {})),
+        source.read("sample", SampleSection, tables.get("sample", {})),
+        source.read("calibration", CalibrationSection, tables.get("calibration", {})),
+        tables.get("seed", 0),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: the file cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the text is not UTF-8 ({error.reason}).") from error
+
+
+def _beside(path: Path, data: DataSection) -> DataSection:
+    """Return the section with paths relative to the configuration file."""
+    test_path = None if data.test_path is None else path.parent / data.test_path
+    fraction = TEST_FRACTION if test_path is None else None
+    return replace(
+        data,
+        path=path.parent / data.path,
+        test_path=test_path,
+        test_fraction=data.test_fraction or fraction,
+    )
+
+
+def _network(source: Source, table: Any) -> NetworkSection:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source.place('', 'network')}: network must be a table, [network].")
+    options = {key: value for key, value in table.items() if key != "name"}
+    return replace(
+        source.read("network", NetworkSection, {k: table[k] for k in table if k == "name"}),
+        options=options,
+    )
+
+
+def _at_least(low: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < low:
+            raise OptionError(f"{name} is at least {low}, got {value}.")
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise OptionError(f"{name} is positive, got {value}.")

@@ -1,0 +1,132 @@
+"""What the terminal shows: errors, remarks, bars, tables; plain where it is no terminal."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from nbcore.errors import NbcoreError
+from nbcore.progress import Lines, Progress, Report
+
+
+def out() -> Console:
+    """Return the console for results: standard output, as it is now."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """Return the console for everything else: standard error, as it is now."""
+    return Console(stderr=True, highlight=False)
+
+
+def show_error(error: NbcoreError) -> None:
+    """Say what went wrong and what to type next, without a traceback."""
+    err().print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Say something that is no result."""
+    err().print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+@contextmanager
+def remarks() -> Generator[None]:
+    """Show warnings and log messages of nbcore as remarks, without file names and source lines."""
+    handler, logger = _Remarks(logging.INFO), logging.getLogger("nbcore")
+    level, as_before = logger.level, warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, UserWarning):
+            remark(str(message))
+        else:
+            as_before(message, category, *place, **more)
+
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def progress() -> Generator[Progress]:
+    """Give the function to report progress to: bars in a terminal, else a line now and then."""
+    console = err()
+    if not console.is_terminal:
+        yield Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )  # fmt: skip
+    with RichProgress(*columns, console=console) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    """One bar for training and one for each chain, which starts anew with each phase."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self.bars = bars
+        self.tasks: dict[str, TaskID] = {}
+        self.last: dict[str, Report] = {}
+        self.lock = threading.Lock()  # chains report from threads of their own
+
+    def __call__(self, report: Report) -> None:
+        if not report.total:  # nothing to count: a remark, such as the estimate of the cost
+            self.bars.console.print(report.note)
+            return
+        who = "" if report.chain is None else f"chain {report.chain + 1} "
+        name = who or report.phase
+        with self.lock:
+            if name not in self.tasks:
+                self.tasks[name] = self.bars.add_task("", note="")
+            before = self.last.get(name)
+            if before and (before.phase != report.phase or before.done > report.done):
+                self.bars.reset(self.tasks[name])
+            self.last[name] = report
+            self.bars.update(
+                self.tasks[name], description=f"{who}{report.phase}", total=report.total,
+                completed=report.done, note=report.note,
+            )  # fmt: skip
+
+
+def results_table(results: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Return a table of results: a row for each way of predicting, the last one is ours."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    levels = list(results[0]["coverage"])
+    for heading in ("RMSE", "NLPD", *(f"in {level.replace('%', ' %')}" for level in levels)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        shares = [f"{100 * share:.1f} %" for share in result["coverage"].values()]
+        numbers = [f"{result['rmse']:.3f}", f"{result['nlpd']:.3f}", *shares]
+        table.add_row(result["name"], *numbers, style="bold" if result is results[-1] else "")
+    return table

@@ -1,0 +1,56 @@
+"""The demonstration: the main job on the molecules that ship with nbcore."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from nbcore.datasets import solubility
+
+FULL = {
+    "d_model": 32, "num_layers": 2, "dim_feedforward": 64, "epochs": 60, "pairs": 100,
+    "steps": 500, "chains": 4, "folds": 5,
+}  # fmt: skip
+QUICK = {
+    "d_model": 8, "num_layers": 1, "dim_feedforward": 8, "epochs": 12, "pairs": 10,
+    "steps": 60, "chains": 2, "folds": 2,
+}  # fmt: skip
+QUICK_ROWS = 100
+
+
+def write_project(folder: Path, *, seed: int, quick: bool) -> Path:
+    """Write the molecules and a configuration into a folder, and return the configuration.
+
+    Args:
+        folder: where to write.
+        seed: seed of everything random.
+        quick: a tiny network on a hundred molecules: shows that everything works, no more.
+    """
+    molecules = solubility()
+    rows = QUICK_ROWS if quick else None
+    (folder / "data").mkdir(parents=True)
+    _write_csv(folder / "data" / "train.csv", molecules.train_smiles[:rows], molecules.train_y)
+    _write_csv(folder / "data" / "test.csv", molecules.test_smiles[:rows], molecules.test_y)
+    text = files("nbcore.cli").joinpath("demo.toml").read_text(encoding="utf-8")
+    numbers = QUICK if quick else FULL
+    path = folder / "config.toml"
+    path.write_text(Template(text).substitute(numbers, seed=seed), encoding="utf-8")
+    return path
+
+
+def copy_data(project: Path, folder: Path) -> None:
+    """Put the molecules beside the configuration of a run, so that it can be run again."""
+    shutil.copytree(project / "data", folder / "data")
+
+
+def _write_csv(path: Path, smiles: Sequence[str], y: np.ndarray) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["smiles", "log_solubility"])
+        writer.writerows((s, f"{value:.6g}") for s, value in zip(smiles, y, strict=False))

@@ -1,0 +1,269 @@
+"""The job of `nbcore run`: a configuration in, a fitted and evaluated model out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from types import SimpleNamespace
+from typing import Any, cast, get_type_hints
+
+import jax
+import numpy as np
+
+from nbcore import plugins
+from nbcore.backend import get_backend
+from nbcore.cli.config import Config, DataSection, NetworkSection, SelectSection
+from nbcore.cli.inputs import FeatureInputs, Inputs, SmilesInputs
+from nbcore.datasets import Table, read_csv
+from nbcore.errors import OptionError
+from nbcore.estimators import PartialBNN
+from nbcore.inspection import layers_of
+from nbcore.network import as_network
+from nbcore.prediction import Prediction
+from nbcore.progress import Progress
+from nbcore.report import Evaluation, evaluate
+from nbcore.selection import Trained, get_selector, select_bayesian_components
+from nbcore.subset import ProbabilisticSubset
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of data, read and encoded.
+
+    Args:
+        table: the table they come from.
+        X: inputs.
+        y: targets `(rows,)`.
+    """
+
+    table: Table
+    X: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that was checked before the first second of training.
+
+    Args:
+        config: what was asked for.
+        inputs: how rows become inputs.
+        network: the model, and the options that it was made with.
+        train: rows to train on.
+        test: rows to evaluate on.
+    """
+
+    config: Config
+    inputs: Inputs
+    network: tuple[Any, NetworkSection]
+    train: Rows
+    test: Rows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Args:
+        job: the job.
+        model: the fitted model.
+        prediction: its predictions for the test rows.
+        evaluations: each way of predicting on the test rows, the model's own last.
+        seconds: wall time of training, and of sampling.
+    """
+
+    job: Job
+    model: PartialBNN
+    prediction: Prediction
+    evaluations: Sequence[Evaluation]
+    seconds: dict[str, float]
+
+
+def prepare(config: Config) -> Job:
+    """Read the data, make the network, and check whatever can be checked before training.
+
+    Raises:
+        ConfigError: a section asks for something impossible.
+        DataError: the data cannot be read.
+    """
+    training, test = split_tables(config)
+    inputs = _inputs(config.data, training, test)
+    rows = [
+        Rows(table, inputs.encode(table), _targets(config, table)) for table in (training, test)
+    ]
+    job = Job(config, inputs, make_network(config, inputs), rows[0], rows[1])
+    _rehearse(job)
+    return job
+
+
+def split_tables(config: Config) -> tuple[Table, Table]:
+    """Return the training and the test rows."""
+    data = config.data
+    table = read_csv(data.path, delimiter=data.delimiter)
+    if data.test_path is not None:
+        return table, read_csv(data.test_path, delimiter=data.delimiter)
+    seed = config.seed if data.seed is None else data.seed
+    order = np.random.default_rng(seed).permutation(len(table))
+    count = round(len(table) * (data.test_fraction or 0))
+    with config.source.blame("data"):
+        return _subtable(table, np.sort(order[count:])), _subtable(table, np.sort(order[:count]))
+
+
+def _subtable(table: Table, rows: np.ndarray) -> Table:
+    """Return some rows of a table."""
+    if not len(rows):
+        raise OptionError(
+            f"test_fraction leaves no row of {len(table)} to train on, or none to test on."
+        )
+    columns = {name: [cells[i] for i in rows] for name, cells in table.columns.items()}
+    return Table(table.path, columns, [table.line_numbers[i] for i in rows])
+
+
+def _inputs(data: DataSection, training: Table, test: Table) -> Inputs:
+    if data.smiles is not None:
+        return SmilesInputs.fit(data.smiles, training, [test])
+    return FeatureInputs.fit(data.features or (), training)
+
+
+def _targets(config: Config, table: Table) -> np.ndarray:
+    return table.numeric([config.data.target])[:, 0]
+
+
+def make_network(config: Config, inputs: Inputs) -> tuple[Any, NetworkSection]:
+    """Return the network of a configuration, and its section with what the inputs filled in.
+
+    Raises:
+        ConfigError: it is unknown, or has an unknown or ill-typed option.
+    """
+    source, section = config.source, config.network
+    with source.blame("network"):
+        cls = plugins.load("network", section.name)
+        known = [f.name for f in fields(cls)] if is_dataclass(cls) else []
+        filled = {k: v for k, v in inputs.network_options.items() if k in known}
+        options = {**filled, **section.options}
+        source.check_types("network", section.options, _hints(cls))
+        return plugins.build("network", section.name, options), NetworkSection(
+            section.name, options
+        )
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Return the type hints of a class of a plugin; none where they name what is not there."""
+    try:
+        return get_type_hints(cls)
+    except (NameError, TypeError):
+        return {}
+
+
+def _rehearse(job: Job) -> None:
+    """Meet in a second what would otherwise fail after minutes: names, options, pairs."""
+    config, source = job.config, job.config.source
+    model, _ = job.network
+    with source.blame("sample"):
+        backend = plugins.load("backend", config.sample.backend)
+        source.check_types("sample.options", config.sample.options, _hints(backend))
+        get_backend(config.sample.backend, **config.sample.options)
+    with source.blame("network"):
+        layers = layers_of(model, job.train.X)
+    with source.blame("select"):
+        subset = _subset(config.select)
+        if subset is not None:
+            subset.masks(layers)
+        if config.select.method is not None:
+            arguments = selection_arguments(job)
+            get_selector(config.select.method, **(config.select.options or {}))
+            network = as_network(model, example=job.train.X[:1])
+            params = network.init(jax.random.key(0), jax.numpy.asarray(job.train.X[:1]))
+            untrained = SimpleNamespace(
+                network=network, params=params, trajectory=None, gradients=None
+            )
+            names, count = arguments.get("layer_names"), arguments.get("num_pairs_per_layer", 32)
+            select_bayesian_components(cast(Trained, untrained), names, "random", count)
+
+
+def _subset(select: SelectSection) -> ProbabilisticSubset | None:
+    if select.layers is not None:
+        return ProbabilisticSubset.layers(*select.layers)
+    if select.last is not None:
+        return ProbabilisticSubset.last(select.last)
+    if select.first_and_last:
+        return ProbabilisticSubset.first_and_last()
+    return ProbabilisticSubset.everything() if select.everything else None
+
+
+def selection_arguments(job: Job) -> dict[str, Any]:
+    """Return the arguments of `nb.select_bayesian_components` that the section `[select]` means."""
+    select = job.config.select
+    arguments: dict[str, Any] = {"method": select.method, "key": job.config.seed}
+    if select.layer_names is not None:
+        arguments["layer_names"] = list(select.layer_names)
+    if select.num_pairs_per_layer is not None:
+        arguments["num_pairs_per_layer"] = select.num_pairs_per_layer
+    if "data" in plugins.load("selector", select.method or "").needs:
+        arguments |= {"X": job.train.X, "y": job.train.y}
+    return {**arguments, **(select.options or {})}
+
+
+def execute(job: Job, progress: Progress) -> Outcome:
+    """Train, choose, sample and evaluate.
+
+    Raises:
+        NbcoreError: training or sampling failed.
+    """
+    config = job.config
+    training, sampling, calibration = config.training, config.sample, config.calibration
+    model = PartialBNN(job.network[0], subset=_subset(config.select))
+    # The cost of sampling is estimated by the driver, and comes as a report with nothing to count.
+    begin = time.perf_counter()
+    model.fit(
+        job.train.X,
+        job.train.y,
+        sampling.num_warmup,
+        sampling.num_samples,
+        sampling.num_chains,
+        sampling.chain_method,
+        backend=sampling.backend,
+        backend_options=sampling.options,
+        thin=sampling.thin,
+        calibration=calibration.mode,
+        ensemble=calibration.ensemble,
+        folds=calibration.folds,
+        sgd_epochs=training.epochs,
+        sgd_lr=training.learning_rate,
+        sgd_batch_size=training.batch_size,
+        swa_config=training.swa,
+        map_sigma=training.map_sigma,
+        priors_sigma=sampling.priors_sigma,
+        select_neurons_config=selection_arguments(job) if config.select.method else None,
+        key=config.seed,
+        progress=progress,
+    )
+    total = time.perf_counter() - begin
+    sampled = sum(posterior.info.seconds["total"] for posterior in model.posteriors)
+    prediction = model.predict_distribution(job.test.X)
+    return Outcome(
+        job,
+        model,
+        prediction,
+        _evaluations(job, model, prediction),
+        {"training": total - sampled, "sampling": sampled},
+    )
+
+
+def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Evaluation]:
+    """Evaluate the network without sampling as well: what did sampling bring?"""
+    found: list[Evaluation] = []
+    mode, det, y = job.config.calibration.mode, model.det, job.test.y
+    if det is not None:
+        mean = np.reshape(det.predict(job.test.X), (1, -1, 1))
+        if mode != "holdout":  # there, the training rows and the others are not told apart
+            noise = det.residual_noise(job.train.X, job.train.y)
+            naive = Prediction(mean, noise[None, None, :] ** 2, "normal")
+            found.append(evaluate("deterministic + training noise", naive, y))
+        if model.noise is not None:
+            source = {"crossfit": "out-of-fold", "holdout": "held-out"}.get(mode, "unseen")
+            honest = Prediction(mean, model.noise[None, None, :] ** 2, "normal")
+            found.append(evaluate(f"deterministic + {source} noise", honest, y))
+    ours = "partially Bayesian ensemble" if len(model.posteriors) > 1 else "partially Bayesian"
+    return [*found, evaluate(ours, prediction, y)]

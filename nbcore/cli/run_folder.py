@@ -1,0 +1,235 @@
+"""The folder of a run: what is written into it, and what `nbcore predict` reads back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nbcore
+from nbcore import plugins
+from nbcore.cli.inputs import Inputs, SmilesInputs, inputs_from_data
+from nbcore.cli.job import Outcome
+from nbcore.datasets import SmilesTokenizer, Table
+from nbcore.errors import NbcoreError, RunFolderError
+from nbcore.estimators import predict_together
+from nbcore.posterior import Posterior
+from nbcore.prediction import Prediction
+from nbcore.report import (
+    Predictions,
+    ReportData,
+    build_report,
+    layer_shares,
+    partly_sampled,
+    worst_traces,
+)
+
+FORMAT = "nbcore-run-1"
+MARKER = "run.json"
+ROWS_AT_ONCE = 1024
+LEVELS = (0.025, 0.975)
+COLUMNS = ("line", "y", "mean", "sd", "q2.5", "q97.5", "epistemic_sd", "aleatoric_sd")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was read back.
+
+    Args:
+        inputs: how rows become inputs.
+        target: the column of y.
+        posteriors: one, or one for each member of an ensemble.
+        ensemble_noise: noise of an ensemble; `None` where the posteriors' own is used.
+    """
+
+    inputs: Inputs
+    target: str
+    posteriors: tuple[Posterior, ...]
+    ensemble_noise: np.ndarray | None
+
+    def predict(self, table: Table) -> Iterator[tuple[np.ndarray, Prediction]]:
+        """Yield rows of a table and their predictions, part by part."""
+        X = self.inputs.encode(table)
+        for start in range(0, len(table), ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(table)))
+            yield rows, predict_together(self.posteriors, X[rows], self.ensemble_noise)
+
+
+def write_run(outcome: Outcome, folder: Path) -> ReportData:
+    """Write everything about a run into an empty folder, and return what its report shows."""
+    job, model = outcome.job, outcome.model
+    inputs, (_, network) = job.inputs, job.network
+    for place, posterior in zip(_places(len(model.posteriors)), model.posteriors, strict=True):
+        posterior.save(folder / place)
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "version": nbcore.__version__,
+        "network": {"name": network.name, "options": dict(network.options)},
+        "inputs": inputs.to_data(),
+        "target": job.config.data.target,
+        "posteriors": len(model.posteriors),
+        "ensemble_noise": None if model.ensemble_noise is None else model.ensemble_noise.tolist(),
+    }
+    _write_json(folder / MARKER, facts)
+    if isinstance(inputs, SmilesInputs):
+        (folder / "tokenizer.json").write_text(inputs.tokenizer.to_json(), encoding="utf-8")
+    (folder / "config.toml").write_text(job.config.source.text, encoding="utf-8")
+    _write_json(folder / "metrics.json", metrics(outcome))
+    parts = [(np.arange(len(job.test.y)), outcome.prediction)]
+    text = predictions_csv(job.test.table, inputs, parts, job.test.y)
+    (folder / "predictions.csv").write_text(text, encoding="utf-8", newline="")
+    data = report_data(outcome)
+    (folder / "report.html").write_text(build_report(data), encoding="utf-8")
+    return data
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run back.
+
+    Raises:
+        RunFolderError: the folder holds no run, or a damaged one.
+    """
+    try:
+        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        if facts.get("format") != FORMAT:
+            raise RunFolderError(
+                f"{folder} has the format {facts.get('format')!r}; this version reads {FORMAT!r}."
+            )
+        path = folder / "tokenizer.json"
+        tokenizer = None
+        if path.exists():
+            tokenizer = SmilesTokenizer.from_json(path.read_text(encoding="utf-8"))
+        inputs = inputs_from_data(facts["inputs"], tokenizer)
+        network = plugins.build("network", facts["network"]["name"], facts["network"]["options"])
+        places = _places(facts["posteriors"])
+        posteriors = tuple(Posterior.load(folder / place, network) for place in places)
+        noise = facts["ensemble_noise"]
+        target = facts["target"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, NbcoreError):
+            raise
+        raise RunFolderError(
+            f"{folder} holds no readable run ({type(error).__name__}: {error}). Runs are made by "
+            "nbcore run."
+        ) from error
+    return Run(inputs, target, posteriors, None if noise is None else np.array(noise))
+
+
+def _places(count: int) -> list[str]:
+    return ["posterior"] if count == 1 else [f"posterior/{k}" for k in range(count)]
+
+
+def metrics(outcome: Outcome) -> dict[str, Any]:
+    """Return what is measured of a run, as JSON data."""
+    posteriors = outcome.model.posteriors
+    first = posteriors[0]
+    return {
+        "format": "nbcore-metrics-1",
+        "test_rows": len(outcome.job.test.y),
+        "results": {way.name: way.to_data() for way in outcome.evaluations},
+        "seconds": outcome.seconds,
+        "weights": {
+            "stochastic": first.split.size if first.split else 0,
+            "total": first.split.total_size if first.split else 0,
+        },
+        "diagnostics": [_diagnostics(posterior) for posterior in posteriors],
+    }
+
+
+def _diagnostics(posterior: Posterior) -> dict[str, Any]:
+    found = posterior.diagnostics()
+    return {
+        "worst": [{"name": n, "r_hat": r, "ess_bulk": e} for n, r, e in found.worst(5)],
+        "ess_bulk_min": min(float(np.min(v)) for v in found.ess_bulk.values()),
+        "ess_tail_min": min(float(np.min(v)) for v in found.ess_tail.values()),
+        "divergences": found.num_divergences,
+        "acceptance_rate": found.acceptance_rate,
+        "verdict": found.verdict(),
+    }
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(_finite(data), indent=1), encoding="utf-8")
+
+
+def _finite(data: Any) -> Any:
+    """Return JSON data with null where a number is not finite: NaN is no JSON."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]  # pyright: ignore[reportUnknownVariableType]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def predictions_csv(
+    table: Table,
+    inputs: Inputs,
+    parts: Iterator[tuple[np.ndarray, Prediction]] | Sequence[tuple[np.ndarray, Prediction]],
+    y: np.ndarray | None = None,
+) -> str:
+    """Return predictions as CSV: a line for each row, with what it was predicted from.
+
+    Args:
+        table: the rows.
+        inputs: which columns were read.
+        parts: rows and their predictions.
+        y: measured values, where they are known.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [n if n not in COLUMNS else f"{n} (input)" for n in inputs.columns]
+    known = [] if y is None else ["y"]
+    writer.writerow(["line", *names, *known, *COLUMNS[2:]])
+    for rows, prediction in parts:
+        low, high = prediction.quantile(LEVELS)
+        spreads = (
+            prediction.variance,
+            prediction.epistemic_variance,
+            prediction.aleatoric_variance,
+        )
+        sd, epistemic, aleatoric = (np.sqrt(v) for v in spreads)
+        numbers = [prediction.mean, sd, low, high, epistemic, aleatoric]
+        for i, row in enumerate(rows):
+            cells = [table.columns[name][row] for name in inputs.columns]
+            measured = [] if y is None else [f"{y[row]:.6g}"]
+            shown = [f"{column[i]:.6g}" for column in numbers]
+            writer.writerow([table.line_numbers[row], *cells, *measured, *shown])
+    return text.getvalue()
+
+
+def report_data(outcome: Outcome) -> ReportData:
+    """Return what the report of a run shows."""
+    job, model, prediction = outcome.job, outcome.model, outcome.prediction
+    low, high = prediction.quantile(LEVELS)
+    first = model.posteriors[0]
+    settings, seconds = first.info.settings, outcome.seconds
+    facts = {
+        "training rows": f"{len(job.train.y):,}",
+        "network": job.config.network.name,
+        "calibration": job.config.calibration.mode,
+        "sampler": f"{first.info.backend}, {settings['num_chains']} chains of "
+        f"{settings['num_warmup']:,} + {settings['num_samples']:,} steps",
+        "time": f"training {seconds['training']:.0f} s, sampling {seconds['sampling']:.0f} s",
+    }
+    verdicts = [posterior.diagnostics().verdict() for posterior in model.posteriors]
+    members = [f"Member {k}: {verdict}" for k, verdict in enumerate(verdicts)]
+    return ReportData(
+        title=f"Predicting {job.config.data.target}",
+        target=job.config.data.target,
+        predictions=Predictions(
+            job.test.y, prediction.mean, np.sqrt(prediction.variance), low, high
+        ),
+        ways=outcome.evaluations,
+        traces=worst_traces(model.posteriors),
+        layers=layer_shares(first.split) if first.split else [],
+        kernels=partly_sampled(first),
+        facts=facts,
+        verdict=verdicts[0] if len(verdicts) == 1 else "\n".join(members),
+    )

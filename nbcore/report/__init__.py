@@ -1,0 +1,40 @@
+"""The page that a run leaves behind: figures and tables, in one HTML file that needs no other.
+
+Everything here works on plain data (`ReportData`), so that it needs no sampling to be tried.
+"""
+
+from __future__ import annotations
+
+from nbcore.errors import MissingExtraError
+from nbcore.report.data import (
+    LayerShare,
+    PartlySampled,
+    Predictions,
+    ReportData,
+    Trace,
+    layer_shares,
+    partly_sampled,
+    worst_traces,
+)
+from nbcore.report.evaluation import LEVELS, Evaluation, evaluate
+
+try:
+    from nbcore.report.page import build_report, summary_picture
+except ModuleNotFoundError as error:
+    raise MissingExtraError("A report", "report", error.name) from error
+
+__all__ = [
+    "LEVELS",
+    "Evaluation",
+    "LayerShare",
+    "PartlySampled",
+    "Predictions",
+    "ReportData",
+    "Trace",
+    "build_report",
+    "evaluate",
+    "layer_shares",
+    "partly_sampled",
+    "summary_picture",
+    "worst_traces",
+]

@@ -1,0 +1,96 @@
+"""How good predictions are on rows that were measured: one line of the table of results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nbcore.metrics import crps, crps_gaussian, mae, rmse
+from nbcore.prediction import Prediction
+
+LEVELS = (0.5, 0.68, 0.95)
+"""The levels that are reported as numbers: tails are heavy, so that one would hide something."""
+
+CRPS_DRAWS = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions of one way of predicting, compared with what was measured.
+
+    Args:
+        name: what predicted.
+        rmse: root mean squared error, in the units of y.
+        mae: mean absolute error, in the units of y.
+        nlpd: negative log predictive density.
+        crps: continuous ranked probability score, in the units of y.
+        ranks: for each row the probability `(n,)` that the prediction gave to values below the
+            measured one.
+    """
+
+    name: str
+    rmse: float
+    mae: float
+    nlpd: float
+    crps: float
+    ranks: NDArray[np.float64]
+
+    def coverage(self, levels: ArrayLike) -> NDArray[np.float64]:
+        """Return the fraction of rows inside the central interval of each level."""
+        distance = np.abs(2 * self.ranks - 1)
+        return np.mean(distance <= np.asarray(levels)[..., None], axis=-1)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the numbers as JSON data; coverage by level in per cent."""
+        shares = self.coverage(LEVELS).tolist()
+        return {
+            "rmse": self.rmse,
+            "mae": self.mae,
+            "nlpd": self.nlpd,
+            "crps": self.crps,
+            "coverage": {f"{level:.0%}": c for level, c in zip(LEVELS, shares, strict=True)},
+        }
+
+
+def evaluate(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
+    """Compare predictions with what was measured.
+
+    Args:
+        name: what predicted.
+        prediction: the predictions, a mixture of normals.
+        y: measured values `(n,)`.
+
+    Raises:
+        ShapeError: y has not the shape of the predictions.
+
+    Examples:
+        >>> exact = Prediction(np.zeros((1, 3, 1)), np.ones((1, 1, 1)), "normal")
+        >>> result = evaluate("standard normal", exact, [-0.5, 0.0, 3.0])
+        >>> result.coverage([0.5, 0.95]).round(3).tolist()
+        [0.667, 0.667]
+    """
+    y = np.asarray(y, np.float64)
+    return Evaluation(
+        name,
+        rmse=rmse(y, prediction.mean),
+        mae=mae(y, prediction.mean),
+        nlpd=prediction.nlpd(y),
+        crps=_crps(prediction, y),
+        ranks=np.asarray(prediction.cdf(y), np.float64),
+    )
+
+
+def _crps(prediction: Prediction, y: NDArray[np.float64]) -> float:
+    """Return the score: in closed form for one normal, else from draws of the mixture."""
+    means = prediction.draw_means.astype(np.float64)
+    if len(means) == 1:
+        return crps_gaussian(y, prediction.mean, prediction.variance)
+    means = np.tile(means, (-(-CRPS_DRAWS // len(means)), 1, 1))
+    repeats = len(means) // len(prediction.draw_means)
+    variances = np.broadcast_to(prediction.draw_variances, prediction.draw_means.shape)
+    noise = np.random.default_rng(0).standard_normal(means.shape)
+    samples = means + np.sqrt(np.tile(variances, (repeats, 1, 1))) * noise
+    return crps(y, samples.reshape(len(samples), *y.shape))

@@ -1,0 +1,195 @@
+"""A prediction is the mixture of its draws: moments, quantiles and densities against scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, optimize, stats
+
+from nbcore.errors import DataError, LabelError, OptionError, ShapeError
+from nbcore.prediction import Prediction, Scaler
+
+RNG = np.random.default_rng(0)
+MEANS = RNG.normal(size=(7, 4, 2)) * 2
+VARIANCES = RNG.uniform(0.1, 3, size=(7, 4, 2))
+NORMAL = Prediction(MEANS, VARIANCES, "normal")
+SINGLE = Prediction(MEANS[:, :, :1], VARIANCES[:, :, :1], "normal")
+PROBABILITIES = RNG.dirichlet(np.ones(3), size=(7, 4))
+CLASSES = Prediction(PROBABILITIES, PROBABILITIES * (1 - PROBABILITIES), "categorical")
+
+
+def cdf(x: float, example: int) -> float:
+    """P(Y <= x) of the mixture of `SINGLE`."""
+    m, v = MEANS[:, example, 0], VARIANCES[:, example, 0]
+    return float(stats.norm.cdf(x, m, np.sqrt(v)).mean())
+
+
+def density(x: float, example: int) -> float:
+    m, v = MEANS[:, example, 0], VARIANCES[:, example, 0]
+    return float(stats.norm.pdf(x, m, np.sqrt(v)).mean())
+
+
+@pytest.mark.parametrize("example", range(4))
+def test_moments_are_those_of_the_mixture_density(example):
+    def moment(f):
+        return integrate.quad(lambda x: f(x) * density(x, example), -30, 30, limit=200)[0]
+
+    mean = moment(lambda x: x)
+    assert SINGLE.mean[example] == pytest.approx(mean, abs=1e-7)
+    assert SINGLE.variance[example] == pytest.approx(moment(lambda x: (x - mean) ** 2), rel=1e-7)
+
+
+def test_the_law_of_total_variance():
+    assert np.allclose(NORMAL.variance, VARIANCES.mean(axis=0) + MEANS.var(axis=0))
+    assert np.allclose(NORMAL.aleatoric_variance, VARIANCES.mean(axis=0))
+    assert np.allclose(NORMAL.epistemic_variance, MEANS.var(axis=0))
+    # for classes, the total variance of the indicator of a class is p (1 - p)
+    assert np.allclose(CLASSES.variance, CLASSES.mean * (1 - CLASSES.mean))
+
+
+def test_one_variance_for_all_draws_is_broadcast():
+    narrow = Prediction(MEANS, np.full((1, 1, 2), 0.5), "normal")
+    wide = Prediction(MEANS, np.full(MEANS.shape, 0.5), "normal")
+    for name in ("mean", "variance", "aleatoric_variance", "epistemic_variance"):
+        assert np.array_equal(getattr(narrow, name), getattr(wide, name)), name
+    assert np.array_equal(narrow.quantile(0.3), wide.quantile(0.3))
+    assert np.array_equal(narrow.log_density(MEANS[0]), wide.log_density(MEANS[0]))
+
+
+@pytest.mark.parametrize("level", [0.001, 0.025, 0.5, 0.9])
+def test_quantiles_solve_the_distribution_function(level):
+    found = SINGLE.quantile(level)
+    for example in range(4):
+        root = optimize.brentq(lambda x, e=example: cdf(x, e) - level, -40, 40, xtol=1e-10)
+        assert found[example] == pytest.approx(root, abs=1e-6)
+
+
+@given(st.floats(-100, 100), st.floats(0.01, 50), st.floats(0.01, 0.99))
+def test_a_single_draw_has_the_quantiles_of_a_normal(mean, deviation, level):
+    one = Prediction(np.full((1, 1, 1), mean), np.full((1, 1, 1), deviation**2), "normal")
+    expected = stats.norm.ppf(level, mean, deviation)
+    assert one.quantile(level)[0] == pytest.approx(expected, abs=1e-6 * deviation)
+    assert one.cdf(np.array([expected]))[0] == pytest.approx(level)
+
+
+def test_several_quantiles_have_a_leading_axis_and_are_ordered():
+    found = NORMAL.quantile([0.1, 0.5, 0.9])
+    assert found.shape == (3, 4, 2)
+    assert (np.diff(found, axis=0) > 0).all()
+    assert np.array_equal(found[1], NORMAL.quantile(0.5))
+    low, high = NORMAL.interval(0.8)
+    assert np.allclose(low, found[0])
+    assert np.allclose(high, found[2])
+
+
+def test_the_distribution_function_is_that_of_the_mixture():
+    y = RNG.normal(size=4)
+    assert np.allclose(SINGLE.cdf(y), [cdf(v, e) for e, v in enumerate(y)])
+    assert np.allclose(SINGLE.cdf(SINGLE.quantile(0.3)), 0.3)
+
+
+def test_coverage_counts_what_lies_inside():
+    low, high = SINGLE.interval(0.68)
+    y = np.array([low[0] + 1e-3, high[1] - 1e-3, low[2] - 1e-3, high[3] + 1e-3])
+    assert SINGLE.coverage(y, 0.68) == 0.5
+    assert SINGLE.coverage(y, 0.99) == 1.0
+
+
+def test_coverage_of_draws_from_the_mixture_is_its_level():
+    draw = RNG.integers(0, 7, size=20000)
+    y = RNG.normal(MEANS[draw, 0, 0], np.sqrt(VARIANCES[draw, 0, 0]))
+    low, high = (bound[0] for bound in SINGLE.interval(0.9))
+    inside = np.mean((y >= low) & (y <= high))
+    assert abs(inside - 0.9) < 5 * np.sqrt(0.09 / 20000)
+
+
+def test_log_density_is_that_of_the_mixture():
+    y = RNG.normal(size=(4, 2))
+    each = stats.norm.logpdf(y, MEANS, np.sqrt(VARIANCES)).sum(axis=2)
+    expected = np.log(np.exp(each).mean(axis=0))
+    assert np.allclose(NORMAL.log_density(y), expected)
+    assert NORMAL.nlpd(y) == pytest.approx(-expected.mean())
+    far = NORMAL.log_density(y + 1e3)  # where every density underflows
+    assert np.isfinite(far).all()
+
+
+def test_log_density_of_labels():
+    labels = np.array([0, 2, 1, 1])
+    expected = np.log(PROBABILITIES.mean(axis=0)[np.arange(4), labels])
+    assert np.allclose(CLASSES.log_density(labels), expected)
+    assert CLASSES.labels.tolist() == PROBABILITIES.mean(axis=0).argmax(axis=1).tolist()
+
+
+def test_a_mixture_has_the_draws_of_all():
+    other = Prediction(MEANS + 1, np.full((1, 1, 1), 0.5), "normal")
+    both = Prediction.mixture([NORMAL, other])
+    assert np.allclose(both.mean, (NORMAL.mean + other.mean) / 2)
+    y = RNG.normal(size=(4, 2))
+    halves = [np.exp(p.log_density(y)) / 2 for p in (NORMAL, other)]
+    assert np.allclose(np.exp(both.log_density(y)), sum(halves))
+    between = ((NORMAL.mean - other.mean) / 2) ** 2
+    assert np.allclose(both.variance, (NORMAL.variance + other.variance) / 2 + between)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [NORMAL, SINGLE],
+        [NORMAL, Prediction(MEANS[:3], VARIANCES[:3], "normal")],
+        [CLASSES, Prediction(PROBABILITIES, PROBABILITIES, "normal")],
+    ],
+    ids=["none", "shapes", "draws", "kinds"],
+)
+def test_a_mixture_of_unlike_predictions_is_refused(others):
+    with pytest.raises(DataError, match="mixture"):
+        Prediction.mixture(others)
+
+
+@given(st.floats(-5, 5), st.floats(0.1, 10))
+def test_units_are_an_affine_map(shift, scale):
+    scaler = Scaler(np.array([shift]), np.array([scale]))
+    moved = SINGLE.in_units_of(scaler)
+    assert np.allclose(moved.mean, shift + scale * SINGLE.mean)
+    assert np.allclose(moved.variance, scale**2 * SINGLE.variance)
+    y = np.array([0.3, -1.0, 2.0, 0.0])
+    assert np.allclose(
+        moved.log_density(shift + scale * y), SINGLE.log_density(y) - np.log(scale), atol=1e-9
+    )
+
+
+def test_the_scaler_standardises_and_survives_json():
+    y = RNG.normal(3, 5, size=(50, 2))
+    y[:, 1] = 7.0
+    scaler = Scaler.fit(y)
+    z = scaler.standardise(y)
+    assert np.allclose(z.mean(axis=0), 0)
+    assert np.allclose(z.std(axis=0), [1, 0])
+    again = Scaler.from_data(scaler.to_data())
+    assert np.array_equal(again.standardise(y), z)
+    assert scaler.standardise(y).shape == (50, 2)
+    assert Scaler.fit(y[:, 0]).standardise(y[:, 0]).shape == (50,)
+    assert np.array_equal(Scaler.identity(2).standardise(y), y)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "says"),
+    [
+        (lambda: NORMAL.quantile(1.0), OptionError, "between 0 and 1, got 1.0"),
+        (lambda: NORMAL.quantile([0.5, -0.1]), OptionError, "between 0 and 1"),
+        (lambda: CLASSES.quantile(0.5), OptionError, "Classes have no quantiles"),
+        (lambda: CLASSES.cdf(np.zeros(4)), OptionError, "Classes have no order"),
+        (lambda: NORMAL.labels, OptionError, "Only predictions of classes"),
+        (lambda: SINGLE.log_density(np.zeros((4, 1))), ShapeError, r"\(4, 1\).*\(4,\)"),
+        (lambda: SINGLE.coverage(np.zeros(3)), ShapeError, r"\(3,\).*\(4,\)"),
+        (lambda: SINGLE.cdf(np.zeros(3)), ShapeError, r"\(3,\).*\(4,\)"),
+        (lambda: CLASSES.log_density(np.array([0, 1, 2, 3])), LabelError, "0 to 2"),
+        (lambda: CLASSES.log_density(np.array([0, 1, 2, 0.5])), LabelError, "integers"),
+        (lambda: CLASSES.log_density(np.zeros((4, 3))), ShapeError, r"\(4,\), got \(4, 3\)"),
+    ],
+)
+def test_impossible_questions(ask, error, says):
+    with pytest.raises(error, match=says):
+        ask()

@@ -1,0 +1,336 @@
+"""Training: what it converges to, what it remembers, and when it stops."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nbcore as nb
+from nbcore import errors, training
+from nbcore.moments import Moments
+from nbcore.network import Network
+from nbcore.recipe import SWA, Recipe
+from nbcore.training import Data, Fit, batch_loss, train
+from nbcore_flax import FlaxMLP
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(48, 3)).astype(np.float32)
+Y = X @ np.array([1.0, -2.0, 0.5]) + 0.3 * RNG.normal(size=48)
+UNIT = nb.Gaussian(noise=1.0)
+
+
+def linear_network(x: Any = X) -> Network:
+    return nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]), example=x[:1])
+
+
+LINEAR = linear_network()
+
+
+def columns(x: np.ndarray, y: np.ndarray) -> Data:
+    return Data(x, np.asarray(y, np.float32).reshape(len(x), -1))
+
+
+def fit(recipe: Recipe, network: Network = LINEAR, **options: Any) -> Fit:
+    params = {"out": {"kernel": jnp.zeros((3, 1))}}
+    settings = {"epochs": 5, "batch_size": 16, "key": jax.random.key(0)} | options
+    data = settings.pop("data", columns(X, Y))
+    return train(network, UNIT, recipe, settings.pop("params", params), data, **settings)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 10.0])
+def test_the_full_batch_optimum_is_that_of_ridge_regression(sigma: float) -> None:
+    """MAP with unit noise: w = (X^T X + I / sigma^2)^-1 X^T y, whatever N."""
+    recipe = Recipe(learning_rate=0.05, schedule="cosine", sigma=sigma, swa=None)
+    found = fit(recipe, epochs=400, batch_size=48)
+    ridge = np.linalg.solve(X.T @ X + np.eye(3) / sigma**2, X.T @ Y)
+    np.testing.assert_allclose(found.params["out"]["kernel"][:, 0], ridge, atol=2e-3)
+    residual = Y - X @ ridge
+    expected = 0.5 * np.mean(residual**2) + 0.5 * np.log(2 * np.pi)
+    assert found.losses[-1] == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_the_prior_it_is_least_squares() -> None:
+    recipe = Recipe(learning_rate=0.05, schedule="cosine", map=False, sigma=0.1, swa=None)
+    found = fit(recipe, epochs=400, batch_size=48)
+    least = np.linalg.lstsq(X, Y, rcond=None)[0]
+    np.testing.assert_allclose(found.params["out"]["kernel"][:, 0], least, atol=2e-3)
+
+
+class Record:
+    """Stands in for the training step, and keeps what went in and out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[tuple[Any, ...], Any]] = []
+        step = training._step  # pyright: ignore[reportPrivateUsage]
+
+        def recorded(*args: Any) -> Any:
+            state, loss = step(*args)
+            self.calls.append((args, state))
+            return state, loss
+
+        monkeypatch.setattr(training, "_step", recorded)
+
+    def weights(self) -> np.ndarray:
+        """Weights after each step `(steps, 3)`."""
+        return np.stack([state.weights["out/kernel"][:, 0] for _, state in self.calls])
+
+    def gradients(self, network: Network) -> np.ndarray:
+        """Gradient of the minibatch's likelihood in each step `(steps, 3)`, computed anew."""
+
+        def gradient(before: Any, x: Any, y: Any, mask: Any) -> np.ndarray:
+            weights, rows = np.asarray(before.weights["out/kernel"], np.float64), mask == 1
+            residual = x[rows] @ weights - y[rows]
+            return (x[rows].T @ residual / rows.sum())[:, 0]
+
+        return np.stack([gradient(*args[5:9]) for args, _ in self.calls])
+
+    def batches(self) -> list[tuple[Any, np.ndarray, np.ndarray]]:
+        return [args[6:9] for args, _ in self.calls]
+
+
+def check_moments(moments: Moments, values: np.ndarray) -> None:
+    assert int(moments.count) == len(values)
+    mean = moments.mean["out"]["kernel"][:, 0]
+    np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-4, atol=1e-6)
+    variance = moments.variance["out"]["kernel"][:, 0]
+    np.testing.assert_allclose(variance, values.var(axis=0), rtol=1e-3, atol=1e-8)
+    rms = moments.root_mean_square["out"]["kernel"][:, 0]
+    np.testing.assert_allclose(rms, np.sqrt((values**2).mean(axis=0)), rtol=1e-4)
+
+
+def test_streamed_moments_are_those_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(monkeypatch)
+    # 48 rows in batches of 20: 3 steps an epoch, the last of 8 rows
+    found = fit(Recipe(learning_rate=0.02, swa=SWA(start_pct=0.5)), epochs=10, batch_size=20)
+    assert len(record.calls) == 30
+    assert found.trajectory is not None
+    check_moments(found.trajectory, record.weights()[15:])
+    np.testing.assert_array_equal(
+        found.params["out"]["kernel"], found.trajectory.mean["out"]["kernel"]
+    )
+    check_moments(found.gradients, record.gradients(LINEAR)[27:])  # the last tenth
+
+
+def test_every_row_is_seen_once_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(monkeypatch)
+    numbered = np.arange(48, dtype=np.float32)
+    fit(Recipe(swa=None), data=columns(X, numbered), epochs=2, batch_size=20)
+    orders: list[np.ndarray] = []
+    for epoch in (record.batches()[:3], record.batches()[3:]):
+        orders.append(np.concatenate([y[mask == 1][:, 0] for _, y, mask in epoch]))
+        np.testing.assert_array_equal(np.sort(orders[-1]), numbered)
+        for x, y, _ in epoch:
+            np.testing.assert_array_equal(x, X[y[:, 0].astype(int)])
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_batch_gradients_are_those_of_each_batch() -> None:
+    params = {"out": {"kernel": jnp.array([[0.3], [-0.2], [1.0]])}}
+    key = jax.random.key(4)
+    data = columns(X, Y)
+    moments = training.batch_gradients(LINEAR, UNIT, params, data, batch_size=20, key=key)
+    whole = jax.grad(
+        lambda p: batch_loss(LINEAR, UNIT, p, X, jnp.asarray(data.y), jnp.ones(48), None)
+    )(params)
+    assert int(moments.count) == 3
+    again = training.batch_gradients(LINEAR, UNIT, params, data, batch_size=48, key=key)
+    np.testing.assert_allclose(
+        again.mean["out"]["kernel"], whole["out"]["kernel"], rtol=1e-4, atol=1e-6
+    )
+    assert float(jnp.max(again.variance["out"]["kernel"])) == 0.0
+    assert np.all(moments.variance["out"]["kernel"] > 0)
+
+
+@given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=2), min_size=1))
+def test_moments_of_any_stream(stream: list[list[float]]) -> None:
+    moments = Moments.empty(jnp.zeros(2))
+    for value in stream:
+        moments = moments.update(jnp.array(value, jnp.float32))
+    values = np.array(stream)
+    np.testing.assert_allclose(moments.mean, values.mean(axis=0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(moments.variance, values.var(axis=0), rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cyclic"])
+@pytest.mark.parametrize("epochs", [20, 100, 500])
+@pytest.mark.parametrize("steps_per_epoch", [4, 33])
+def test_swa_windows_hold_snapshots(schedule: Any, epochs: int, steps_per_epoch: int) -> None:
+    total = epochs * steps_per_epoch
+    recipe = Recipe(learning_rate=0.1, swa=SWA(schedule))
+    rates, marks = recipe.plan(total, steps_per_epoch)
+    start = int(0.95 * total)
+    assert len(rates) == len(marks) == total
+    assert not marks[:start].any()
+    assert marks.sum() >= 2
+    np.testing.assert_array_equal(rates[:start], 0.1)
+    if schedule == "constant":
+        assert marks[start:].all()
+        np.testing.assert_array_equal(rates, 0.1)
+    else:
+        np.testing.assert_allclose(rates[marks], 0.01)
+        assert np.all(np.diff(rates[start : np.argmax(marks) + 1]) <= 0)
+    if schedule == "linear":
+        assert marks[np.argmax(marks) :].all()
+
+
+def test_cycles_swing_halfway_up_and_are_as_long_as_asked() -> None:
+    swa = SWA("cyclic", start_pct=0.5, decay_fraction=0.1, swa_lr=0.02, cycle_length=0.5)
+    rates, marks = Recipe(learning_rate=0.1, swa=swa).plan(400, 20)
+    window = rates[240:]  # after half of the steps, and a tenth of them to fall
+    np.testing.assert_array_equal(np.flatnonzero(marks), np.arange(240, 400, 10))
+    np.testing.assert_allclose(window[::10], 0.02)
+    np.testing.assert_allclose(window[5::10], 0.06)
+    np.testing.assert_allclose(window.max(), 0.06)
+
+
+def test_the_cosine_schedule_starts_low_peaks_and_ends_at_zero() -> None:
+    rates, marks = Recipe(learning_rate=0.1, schedule="cosine", swa=None).plan(200, 10)
+    assert not marks.any()
+    assert np.argmax(rates) == 9
+    assert rates.max() == pytest.approx(0.1)
+    assert np.all(np.diff(rates[:10]) > 0)
+    assert np.all(np.diff(rates[9:]) < 0)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-8)
+
+
+def test_weight_decay_shrinks_what_no_data_asks_for() -> None:
+    nothing = columns(np.zeros_like(X), np.zeros(48))
+    ones = {"out": {"kernel": jnp.ones((3, 1))}}
+    recipe = Recipe(learning_rate=0.1, weight_decay=0.5, map=False, swa=None)
+    found = fit(recipe, data=nothing, params=ones, epochs=10, batch_size=48)
+    np.testing.assert_allclose(found.params["out"]["kernel"], (1 - 0.05) ** 10, rtol=1e-4)
+
+
+def test_gradients_are_clipped() -> None:
+    """Adam alone forgets the scale of a gradient, but not after a far larger one."""
+    recipes = [Recipe(swa=None, map=False, clip=clip) for clip in (1e-3, 1e9)]
+    far = columns(X, np.where(np.arange(48) == 0, 1e6, Y))
+    clipped, free = (fit(r, data=far, epochs=3, batch_size=8).params["out"]["kernel"] for r in recipes)
+    assert not np.allclose(clipped, free)
+
+
+def noisy(key: Any, size: int) -> jax.Array:
+    return jax.random.normal(key, (size, 1))
+
+
+class Dropout:
+    """A network whose training outputs are its key's random numbers."""
+
+    def __call__(self, params: Any, x: Any, train: bool = False, key: Any = None) -> Any:
+        outputs = x @ params["out"]["kernel"]
+        return outputs + noisy(key, len(x)) if train else outputs
+
+
+def test_every_step_drops_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(monkeypatch)
+    network = nb.Network.from_functions(lambda key, x: None, Dropout().__call__)
+    zeros = columns(np.zeros((20, 3), np.float32), np.zeros(20))
+    found = fit(Recipe(swa=None), network=network, data=zeros, epochs=3, batch_size=10)
+    keys = np.stack([jax.random.key_data(args[12]) for args, _ in record.calls])
+    assert len(np.unique(keys, axis=0)) == 6
+    each = [float(0.5 * jnp.mean(noisy(args[12], 10) ** 2)) for args, _ in record.calls]
+    expected = np.array(each).reshape(3, 2).mean(axis=1) + 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def dropout_runs() -> Callable[[int, float], nb.DeterministicNN]:
+    """Weights and losses of an MLP, by key and dropout rate."""
+
+    @functools.cache
+    def network(rate: float) -> Network:
+        return nb.as_network(FlaxMLP(hidden_dims=(6,), dropout_rate=rate), example=X[:1])
+
+    @functools.cache
+    def run(key: int, rate: float) -> nb.DeterministicNN:
+        det = nb.DeterministicNN(network(rate), learning_rate=0.01)
+        return det.train(X, Y, 3, 16, key=key, progress=False)
+
+    return run
+
+
+def test_same_key_same_weights_and_a_second_training_starts_anew(dropout_runs: Any) -> None:
+    det = dropout_runs(0, 0.5)
+    first = det.params
+    det.train(X, Y, 3, 16, key=0, progress=False)
+    jax.tree.map(np.testing.assert_array_equal, first, det.params)
+    other = dropout_runs(1, 0.5).params
+    assert not np.any(first["params"]["Dense0"]["kernel"] == other["params"]["Dense0"]["kernel"])
+
+
+def test_dropout_is_on_in_training_and_off_in_prediction(dropout_runs: Any) -> None:
+    det = dropout_runs(0, 0.5)
+    assert det.fit_result.losses != dropout_runs(0, 0.0).fit_result.losses
+    np.testing.assert_array_equal(det.predict(X), det.predict(X))
+    plain = FlaxMLP(hidden_dims=(6,)).apply(det.params, X)
+    np.testing.assert_allclose(det.predict(X), np.asarray(plain)[:, 0], rtol=1e-5)
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    rng = np.random.default_rng(2)
+    train_x, valid_x = rng.normal(size=(2, 20, 3)).astype(np.float32)
+    train_y, valid_y = rng.normal(size=(2, 20))  # nothing to learn: it can only overfit
+    det = nb.DeterministicNN(
+        FlaxMLP(hidden_dims=(32,)), learning_rate=0.02, map=False, swa_config=None, patience=5
+    )
+    det.train(train_x, train_y, 200, 20, (valid_x, valid_y), key=0, progress=False)
+    losses = det.fit_result.validation_losses
+    best = int(np.argmin(losses))
+    assert len(losses) == len(det.fit_result.losses) == best + 1 + 5
+    assert det.trajectory is None
+    error = valid_y - det.predict(valid_x)
+    at_best = 0.5 * np.mean(error**2) + 0.5 * np.log(2 * np.pi)
+    assert at_best == pytest.approx(min(losses), rel=1e-5)
+    assert losses[-1] > min(losses)
+    assert det.validation_noise is not None
+    np.testing.assert_allclose(det.validation_noise, np.sqrt(np.mean(error**2)), rtol=1e-5)
+
+
+def test_averaged_weights_are_kept_where_they_do_better() -> None:
+    recipe = Recipe(learning_rate=0.3, swa=SWA(start_pct=0.5), patience=1000)
+    data = columns(X, Y)
+    found = fit(recipe, epochs=40, batch_size=8, validation=data)
+    loss = batch_loss(LINEAR, UNIT, found.params, X, jnp.asarray(data.y), jnp.ones(48), None)
+    assert float(loss) <= min(found.validation_losses) + 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_loss_that_is_not_finite_raises() -> None:
+    det = nb.DeterministicNN(FlaxMLP(hidden_dims=(4,)), learning_rate=1e30)
+    with pytest.raises(errors.TrainingError, match=r"loss is (nan|inf) in epoch .*learning_rate"):
+        det.train(X, Y, epochs=5, progress=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Recipe(learning_rate=0.0),
+        lambda: Recipe(sigma=-1.0),
+        lambda: Recipe(weight_decay=-0.1),
+        lambda: Recipe(schedule="cosin"),  # pyright: ignore[reportArgumentType]
+        lambda: SWA("linaer"),  # pyright: ignore[reportArgumentType]
+        lambda: SWA(start_pct=1.0),
+        lambda: SWA(decay_fraction=-0.1),
+        lambda: SWA(swa_lr=0.0),
+        lambda: SWA(cycle_length=-1.0),
+        lambda: SWA.of({"start": 0.9}),
+    ],
+)
+def test_impossible_recipes_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(errors.OptionError):
+        make()
+
+
+def test_averaging_is_given_as_a_dict_too() -> None:
+    assert SWA.of({"schedule": "linear", "start_pct": 0.5}) == SWA("linear", 0.5)
+    assert SWA.of(None) is None
+    with pytest.raises(errors.OptionError, match=r"Did you mean 'start_pct'"):
+        SWA.of({"start_pc": 0.5})
