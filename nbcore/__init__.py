@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from nbcore.priors import LogNormal as LogNormal
     from nbcore.priors import NormalPrior as NormalPrior
     from nbcore.priors import Prior as Prior
+    from nbcore.recipe import SWA as SWA
     from nbcore.sampling import sample as sample
     from nbcore.selection import Selector as Selector
     from nbcore.selection import list_selectors as list_selectors
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from nbcore.split import ParameterSplit as ParameterSplit
     from nbcore.subset import ProbabilisticSubset as ProbabilisticSubset
     from nbcore.target import Target as Target
-    from nbcore.recipe import SWA as SWA
 
 __version__ = "0.1.0"
 

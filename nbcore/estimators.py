@@ -2,70 +2,42 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
 
 from nbcore.backend import Backend, get_backend
 from nbcore.calibration import (
-    CalibrationWarning,
     CrossFit,
-    cross_fit,
-    fold_of_rows,
     standardised,
     take,
     tight_noise_prior,
-    warn_if_seen,
 )
-from nbcore.checks import check_data, num_examples
+from nbcore.checks import check_data
 from nbcore.choice import Choice
-from nbcore.deterministic import DeterministicNN, Loss, network_outputs
+from nbcore.deterministic import DeterministicNN, Loss
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood
 from nbcore.network import Network, Params, as_network
 from nbcore.posterior import Posterior
-from nbcore.prediction import Prediction, Scaler
+from nbcore.prediction import Prediction
 from nbcore.priors import HalfNormal, NormalPrior, Prior
 from nbcore.progress import Progress
 from nbcore.recipe import SWA
 from nbcore.sampling import ChainMethod, sample
 from nbcore.selection import select_bayesian_components
+from nbcore.stages import Calibration, Stage, Training, Validation, cross_stages, given_stage
 from nbcore.subset import ProbabilisticSubset
 from nbcore.target import Target
 
-Calibration = Literal["crossfit", "holdout", "none"]
 FOLDS = 5
-HOLDOUT = 5
 RECIPE: dict[str, Any] = {"learning_rate": 6e-3, "weight_decay": 0.01, "schedule": "cosine"}
 EPOCHS = 60
 BATCH_SIZE = 32
 NOISE_FLOOR = 0.25
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One frozen network and the rows that its stochastic weights are sampled on.
-
-    Args:
-        network: the network.
-        params: its weights.
-        scaler: units of y; `None` where the network was trained in y's own.
-        rows: rows to sample on.
-        noise: noise of each output from unseen rows, in y's own units; `None` if unknown.
-        det: what trained the network; `None` for bare weights.
-    """
-
-    network: Network
-    params: Params
-    scaler: Scaler | None
-    rows: np.ndarray
-    noise: np.ndarray | None
-    det: DeterministicNN | None
 
 
 class PartialBNN:
@@ -233,13 +205,8 @@ class PartialBNN:
         }
         epochs = EPOCHS if sgd_epochs is None else sgd_epochs
         batch_size = BATCH_SIZE if sgd_batch_size is None else sgd_batch_size
-        training = _Training(self._loss(), recipe, epochs, batch_size, folds, train_key, progress)
-        if isinstance(self.given, CrossFit):
-            stages = self._cross_stages(self.given, X, y, ensemble)
-        elif self.given is not None:
-            stages = [self._given_stage(network, X, y, validation_data)]
-        else:
-            stages = self._train(training, X, y, calibration, ensemble, validation_data)
+        training = Training(self._loss(), recipe, epochs, batch_size, folds, train_key, progress)
+        stages = self._stages(training, network, X, y, calibration, ensemble, validation_data)
         posteriors: list[Posterior] = []
         for k, stage in enumerate(stages):
             target = self._target(stage, X, y, select_neurons_config, priors_sigma, prior)
@@ -319,87 +286,37 @@ class PartialBNN:
         classes = self.num_classes is not None or isinstance(self.likelihood, Categorical)
         return "classification" if trained or classes else "homoskedastic"
 
-    def _given_stage(
-        self, network: Network, X: Any, y: Any, validation_data: tuple[Any, Any] | None
-    ) -> Stage:
-        det = self.given if isinstance(self.given, DeterministicNN) else None
-        self.det, self.cross = det, None
-        params = self.given if det is None else det.params
-        network = network if det is None else det.network
-        scaler = None if det is None else det.scaler
-        noise = None
-        if self._loss() == "homoskedastic":
-            if validation_data is not None:
-                check_data(network, *validation_data, name="validation X", target="validation y")
-                noise = _residual_noise(network, params, scaler, *validation_data)
-            elif det is not None:
-                noise = det.validation_noise
-            self._report_noise(_residual_noise(network, params, scaler, X, y), noise)
-        return Stage(network, params, scaler, np.arange(num_examples(X)), noise, det)
-
-    def _report_noise(self, seen: np.ndarray, unseen: np.ndarray | None) -> None:
-        if unseen is not None:
-            warn_if_seen(seen, unseen, "The noise is taken from the unseen rows instead.")
-        elif self.likelihood is None and self.noise_prior is None:
-            warnings.warn(
-                "The noise could not be checked: these weights may have been trained on the rows "
-                "that are sampled, and then intervals come out too narrow. Give "
-                "validation_data=(X, y) that they have not seen.",
-                CalibrationWarning,
-                stacklevel=4,
-            )
-
-    def _train(
+    def _stages(
         self,
-        training: _Training,
+        training: Training,
+        network: Network,
         X: Any,
         y: Any,
         calibration: Calibration,
         ensemble: bool,
-        validation_data: tuple[Any, Any] | None,
+        validation_data: Validation,
     ) -> list[Stage]:
-        count = num_examples(X)
-        everything = np.arange(count)
-        self.cross = None
-        if calibration == "crossfit":
-            return self._cross_stages(training.cross(self.model, X, y), X, y, ensemble)
-        if calibration == "holdout":
-            fold = fold_of_rows(training.key, count, HOLDOUT)
-            seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
-            self.det = training.one(self.model, take(X, seen), take(y, seen), None)
-            noise = None
-            if self._loss() == "homoskedastic":
-                noise = self.det.residual_noise(take(X, unseen), take(y, unseen))
-            return [_stage(self.det, unseen, noise)]
-        self.det = training.one(self.model, X, y, validation_data)
-        if self.det.validation_noise is not None:
-            remedy = "With calibration='none' the noise comes out too small."
-            warn_if_seen(self.det.residual_noise(X, y), self.det.validation_noise, remedy)
-        return [_stage(self.det, everything, None)]
-
-    def _cross_stages(self, cross: CrossFit, X: Any, y: Any, ensemble: bool) -> list[Stage]:
-        if len(cross.fold) != num_examples(X):
-            raise OptionError(
-                f"The cross-fit is of {len(cross.fold)} rows, and X has {num_examples(X)}. Fit "
-                "the rows that nb.cross_fit got."
-            )
-        self.cross, self.det = cross, cross.full
-        noise = cross.noise if cross.noise.size else None
-        if ensemble:
-            folds = [np.flatnonzero(cross.fold == k) for k in range(len(cross.members))]
-            pairs = zip(cross.members, folds, strict=True)
-            return [_stage(member, rows, noise) for member, rows in pairs]
-        if noise is None:
-            warnings.warn(
-                "Classes have no noise to calibrate: all rows are sampled, which the frozen "
-                "weights have seen. Use calibration='holdout', or ensemble=True.",
-                CalibrationWarning,
-                stacklevel=3,
-            )
+        """Train what was not given; remember it as `det` and `cross`."""
+        given = self.given
+        self.cross = given if isinstance(given, CrossFit) else None
+        if given is None and calibration == "crossfit":
+            self.cross = training.cross(self.model, X, y)
+        if self.cross is not None:
+            self.det = self.cross.full
+            return cross_stages(self.cross, X, y, ensemble=ensemble)
+        if given is None:
+            stages = training.stages(self.model, X, y, calibration, validation_data=validation_data)
         else:
-            remedy = "The noise is taken from out-of-fold residuals instead."
-            warn_if_seen(cross.full.residual_noise(X, y), noise, remedy)
-        return [_stage(cross.full, np.arange(len(cross.fold)), noise)]
+            has_noise = self.likelihood is not None or self.noise_prior is not None
+            is_regression = self._loss() == "homoskedastic"
+            stages = [
+                given_stage(
+                    given, network, X, y, validation_data,
+                    is_regression=is_regression, has_noise=has_noise,
+                )
+            ]  # fmt: skip
+        self.det = stages[0].det
+        return stages
 
     def _target(
         self,
@@ -446,7 +363,7 @@ class PartialBNN:
         """
         if stages[0].noise is None:
             return None
-        predictions = [posterior.predict(X) for posterior in self.posteriors]
+        predictions = [posterior.predict(X, max_draws=200) for posterior in self.posteriors]
         spread = Prediction.mixture(predictions).draw_means.var(axis=0).mean(axis=0)
         squared = stages[0].noise ** 2
         return np.sqrt(np.maximum(squared - spread, NOISE_FLOOR * squared))
@@ -460,49 +377,3 @@ def predict_together(
     if noise is None:
         return mixture
     return Prediction(mixture.draw_means, noise[None, None, :] ** 2, mixture.kind)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """How the deterministic networks are trained."""
-
-    loss: Loss
-    recipe: dict[str, Any]
-    epochs: int
-    batch_size: int
-    folds: int
-    key: jax.Array
-    progress: bool | Progress
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {**self.recipe, "loss": self.loss, "standardize": self.loss == "homoskedastic"}
-
-    def cross(self, model: Any, X: Any, y: Any) -> CrossFit:
-        return cross_fit(
-            model, X, y, self.folds, epochs=self.epochs, batch_size=self.batch_size,
-            key=self.key, progress=self.progress, **self._options,
-        )  # fmt: skip
-
-    def one(
-        self, model: Any, X: Any, y: Any, validation_data: tuple[Any, Any] | None
-    ) -> DeterministicNN:
-        det = DeterministicNN(model, **self._options)
-        return det.train(
-            X, y, self.epochs, self.batch_size, validation_data,
-            key=self.key, progress=self.progress,
-        )  # fmt: skip
-
-
-def _stage(det: DeterministicNN, rows: np.ndarray, noise: np.ndarray | None) -> Stage:
-    return Stage(det.network, det.params, det.scaler, rows, noise, det)
-
-
-def _residual_noise(
-    network: Network, params: Params, scaler: Scaler | None, X: Any, y: Any
-) -> np.ndarray:
-    outputs = network_outputs(network, params, X)
-    scaler = scaler or Scaler.identity(outputs.shape[1])
-    means = scaler.shift + scaler.scale * outputs
-    residual = np.asarray(y, np.float64).reshape(len(y), -1) - means
-    return np.sqrt(np.mean(residual**2, axis=0))

@@ -45,7 +45,9 @@ class Lines:
     """One line for each phase: rewritten in a terminal, every ten seconds in a log."""
 
     every_s: float = 10.0
-    _done: dict[tuple[str, int | None], int] = field(default_factory=dict[tuple[str, int | None], int])
+    _done: dict[tuple[str, int | None], int] = field(
+        default_factory=dict[tuple[str, int | None], int]
+    )
     _last: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

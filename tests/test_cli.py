@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 
 from nbcore import plugins, storage
-from nbcore.cli import console, demo, main, run_folder
+from nbcore.cli import console, demo, job, main, run_folder
 from nbcore.cli.config import read_config
 from nbcore.cli.inputs import FeatureInputs, SmilesInputs
-from nbcore.cli.job import prepare
 from nbcore.datasets import read_csv
 from nbcore.errors import ConfigError, DataError, RunFolderError
 from nbcore.progress import Report
@@ -48,6 +47,7 @@ num_chains = 2
 [calibration]
 folds = 2
 """
+ENSEMBLE = CONFIG + "ensemble = true\n"
 
 
 def write_rows(path: Path, count: int = 40) -> None:
@@ -67,10 +67,10 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on numbers, made once."""
+    """A run on numbers, made once: an ensemble, which has everything that a single run has."""
     folder = tmp_path_factory.mktemp("project")
     write_rows(folder / "rows.csv")
-    (folder / "config.toml").write_text(CONFIG, encoding="utf-8")
+    (folder / "config.toml").write_text(ENSEMBLE, encoding="utf-8")
     assert main(["run", str(folder / "config.toml"), "--out", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -114,7 +114,7 @@ def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     rows = table((run / "predictions.csv").read_text())
     measured = json.loads((run / "metrics.json").read_text())
     column = {name: np.array([float(r[name]) for r in rows]) for name in rows[0]}
-    ours = measured["results"]["partially Bayesian"]
+    ours = measured["results"]["partially Bayesian ensemble"]
     assert len(rows) == measured["test_rows"] == 8
     y, mean = column["y"], column["mean"]
     assert ours["rmse"] == pytest.approx(np.sqrt(np.mean((y - mean) ** 2)), rel=1e-4)
@@ -127,10 +127,11 @@ def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     assert list(measured["results"]) == [
         "deterministic + training noise",
         "deterministic + out-of-fold noise",
-        "partially Bayesian",
+        "partially Bayesian ensemble",
     ]
     assert measured["weights"] == {"stochastic": 17, "total": 17}
-    assert (run / "config.toml").read_text() == CONFIG
+    assert (run / "config.toml").read_text() == ENSEMBLE
+    assert sorted(p.name for p in (run / "posterior").iterdir()) == ["0", "1"]
     assert {p.name for p in run.iterdir()} == {
         "posterior", "metrics.json", "predictions.csv", "report.html", "config.toml", "run.json",
     }  # fmt: skip
@@ -225,7 +226,7 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
         ('name = "mlp"', 'name = "mpl"', ["line 8, [network]", "Did you mean 'mlp'?"]),
         ("hidden_dims = [4]", "hidden_dim = [4]", ["[network]", "Did you mean 'hidden_dims'?"]),
         ("hidden_dims = [4]", "target_dim = 'one'", ["line 10, [network]", "a whole number"]),
-        ("num_chains = 2", 'backend = "nuts"', ["[sample]", "Did you mean 'numpyro-nuts'?"]),
+        ("num_chains = 2", 'backend = "numpyro_nut"', ["[sample]", "mean 'numpyro-nuts'?"]),
         ("num_chains = 2", 'chain_method = "fast"', ["line 18", "'vectorized'"]),
         ("num_chains = 2", "options = {max_tree_dept = 5}", ["[sample]", "max_tree_depth"]),
         ("folds = 2", "folds = 1", ["[calibration]", "at least 2"]),
@@ -277,10 +278,12 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys) -> None:
 
 
 def test_nothing_half_written_remains(project: Path, monkeypatch, capsys) -> None:
-    def fail(data: object) -> str:
+    def fail(outcome: object, folder: Path) -> None:
+        (folder / "metrics.json").write_text("{}")
         raise DataError("the last file fails")
 
-    monkeypatch.setattr(run_folder, "build_report", fail)
+    monkeypatch.setattr(job, "execute", lambda job, progress: None)
+    monkeypatch.setattr(run_folder, "write_run", fail)
     path = str(project / "config.toml")
     assert main(["run", path, "--out", str(project / "deep" / "run")]) == 2
     assert "the last file fails" in capsys.readouterr().err
@@ -310,7 +313,7 @@ def test_folders_are_written_whole_and_only_own_ones_replaced(tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ours", "strange"]
 
 
-def test_molecules_from_csv_to_an_ensemble_and_back(tmp_path: Path, capsys) -> None:
+def test_molecules_from_csv_to_predictions_and_back(tmp_path: Path, capsys) -> None:
     atoms = ["C", "N", "O", "Cl", "Br"]
     smiles = [f"C{a}C{b}C" for a in atoms for b in atoms[:3]]
     rows = [f"{s},{len(s) / 3 + s.count('N')}" for s in smiles]
@@ -320,12 +323,14 @@ def test_molecules_from_csv_to_an_ensemble_and_back(tmp_path: Path, capsys) -> N
         .replace('features = ["a", "b"]', 'smiles = "smiles"')
         .replace('"mlp"', '"transformer"')
         .replace("hidden_dims = [4]", "d_model = 4\nnhead = 1\nnum_layers = 1\ndim_feedforward = 4")
-        .replace("folds = 2", 'folds = 2\nensemble = true\n[select]\nlayers = ["FinalDense2"]'),
+        .replace("folds = 2", 'mode = "holdout"\n[select]\nlayers = ["FinalDense2"]'),
         encoding="utf-8",
     )
     out = tmp_path / "run"
     assert main(["run", str(tmp_path / "c.toml"), "--out", str(out)]) == 0
-    assert sorted(p.name for p in (out / "posterior").iterdir()) == ["0", "1"]
+    assert (out / "posterior" / "posterior.json").is_file()
+    results = json.loads((out / "metrics.json").read_text())["results"]
+    assert list(results) == ["deterministic + held-out noise", "partially Bayesian"]
     rows = table((out / "predictions.csv").read_text())
     assert all(row["smiles"] in smiles for row in rows)
     new = tmp_path / "new.csv"
@@ -423,11 +428,14 @@ def test_log_messages_and_warnings_are_remarks(capsys) -> None:
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_demo_is_a_configuration_that_can_be_run(tmp_path: Path, quick: bool) -> None:
     config = read_config(demo.write_project(tmp_path, seed=7, quick=quick))
-    job = prepare(config)
+    train, test = job.split_tables(config)
     assert config.seed == 7
-    assert (len(job.train.y), len(job.test.y)) == ((100, 100) if quick else (1025, 257))
-    assert job.train.X.shape[1] == job.test.X.shape[1] == job.network[0].max_seq_length
-    assert job.network[0].pad_token_id == 0
+    assert (len(train), len(test)) == ((100, 100) if quick else (1025, 257))
+    inputs = SmilesInputs.fit("smiles", train, [test])
+    network, section = job.make_network(config, inputs)
+    assert inputs.encode(train).shape[1] == inputs.encode(test).shape[1] == network.max_seq_length
+    assert (network.pad_token_id, network.vocab_size) == (0, inputs.tokenizer.vocab_size)
+    assert section.options["pooling"] == "sum"
 
 
 @pytest.mark.slow
@@ -439,4 +447,4 @@ def test_the_demo_ends_with_a_table_a_report_and_a_picture(tmp_path: Path, capsy
     assert "partially Bayesian" in said
     assert (out / "summary.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "report.html").read_text().rstrip().endswith("</html>")
-    prepare(read_config(out / "config.toml"))  # its paths hold where it lies now
+    job.prepare(read_config(out / "config.toml"))  # its paths hold where it lies now

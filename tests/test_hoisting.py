@@ -16,9 +16,7 @@ from nbcore_flax import FlaxMLP, FlaxTransformer
 
 S = nb.ProbabilisticSubset
 KEY = jax.random.key(0)
-TOKENS = np.array(
-    [[3, 1, 4, 1, 0, 0], [5, 2, 0, 0, 0, 0], [1, 6, 1, 1, 2, 1], [4, 4, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]]
-)  # fmt: skip
+TOKENS = np.array([[3, 1, 4, 1, 5], [5, 2, 0, 0, 0], [1, 6, 1, 1, 2], [4, 4, 0, 0, 0]])
 ROWS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 IMAGES = np.random.default_rng(1).normal(size=(4, 5, 5, 2)).astype(np.float32)
 SERIES = np.random.default_rng(2).normal(size=(4, 6, 2)).astype(np.float32)
@@ -30,13 +28,6 @@ class ConvNet(nn.Module):
         x = nn.BatchNorm(use_running_average=True)(nn.Conv(3, (3, 3), name="stem")(x))
         x = nn.max_pool(nn.relu(x), (2, 2))
         return nn.Dense(2, name="head")(nn.Conv(3, (2, 2), name="second")(x).mean(axis=(1, 2)))
-
-
-class Recurrent(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        h = nn.RNN(nn.GRUCell(3), name="below")(nn.Dense(3, name="first")(x))
-        return nn.Dense(1, name="head")(nn.RNN(nn.LSTMCell(3), name="above")(h)[:, -1])
 
 
 @jax.custom_jvp
@@ -59,38 +50,49 @@ def activated(params, x):
     return layer(params["a"], jax.checkpoint(jax.jit(jnp.cos))(x))
 
 
-def activated_init(key, x):
-    shapes = {"z": (3, 4), "m": (4, 4), "a": (4, 2)}
-    return {
-        n: {"kernel": jax.random.normal(key, s), "bias": jnp.ones(s[1])} for n, s in shapes.items()
-    }
+def recurrent(params, x):
+    def run(p, x):
+        def step(h, x):
+            h = jnp.tanh(layer(p, jnp.concatenate([h, x], axis=1)))
+            return h, h
+
+        start = jnp.zeros((x.shape[0], 3), x.dtype)
+        return jnp.swapaxes(jax.lax.scan(step, start, jnp.swapaxes(x, 0, 1))[1], 0, 1)
+
+    return layer(params["head"], run(params["above"], run(params["below"], x))[:, -1])
+
+
+def make(**shapes):
+    """Initialiser of dense layers of some shapes."""
+    ones = jnp.ones
+    return lambda key, x: {n: {"kernel": ones(s), "bias": ones(s[1])} for n, s in shapes.items()}
 
 
 NETWORKS = {
     "mlp": (FlaxMLP(hidden_dims=(4, 4)), ROWS),
     "transformer": (
         FlaxTransformer(
-            vocab_size=7, d_model=4, nhead=2, num_layers=2, dim_feedforward=4, pad_token_id=0,
-            max_seq_length=6,
+            vocab_size=7, d_model=4, nhead=2, num_layers=1, dim_feedforward=4, pad_token_id=0,
+            max_seq_length=5,
         ),
         TOKENS,
     ),
     "convolution": (ConvNet(), IMAGES),
-    "recurrent": (Recurrent(), SERIES),
-    "custom derivative": ((activated_init, activated), ROWS),
+    "recurrent": ((make(below=(5, 3), above=(6, 3), head=(3, 1)), recurrent), SERIES),
+    "custom derivative": ((make(z=(3, 4), m=(4, 4), a=(4, 2)), activated), ROWS),
 }  # fmt: skip
 CASES = [
     ("mlp", S.last(0)),
     ("mlp", S.first_and_last()),
     ("transformer", S.layers("FinalDense2")),
-    ("transformer", S.layers("TokenEmbed", "Block1_LayerNorm1")),
+    ("transformer", S.layers("TokenEmbed", "Block0_LayerNorm1")),
     (
         "transformer",
-        S.pairs({"Block1_Attention": {"query": [(0, 1, 1)], "out": [(1, 0, 3)]}, "FinalDense1": [(0, 0)]}),
+        S.pairs({"Block0_Attention": {"query": [(0, 1, 1)], "out": [(1, 0, 3)]}, "FinalDense1": [(0, 0)]}),
     ),
     ("convolution", S.layers("second")),
     ("convolution", S.pairs({"stem": [(0, 1), (1, 2)], "head": [(2, 0)]})),
-    ("recurrent", S.layers("above/**")),
+    ("recurrent", S.layers("above")),
     ("recurrent", S.everything()),
     ("custom derivative", S.layers("m")),
     ("custom derivative", S.everything() - S.layers("m")),
@@ -124,7 +126,9 @@ def compare(network, target, x, y, tolerance):
     values = jax.jit(each)(position, target.split)
     jacobian = jax.jit(jax.jacobian(each))(position, target.split)
     prior, prior_gradient = jax.value_and_grad(target.log_prior)(position)
-    found, gradient = jax.jit(jax.value_and_grad(type(target).log_density, argnums=1))(target, position)
+    found, gradient = jax.jit(jax.value_and_grad(type(target).log_density, argnums=1))(
+        target, position
+    )
 
     magnitude = jnp.sum(jnp.abs(values)) + jnp.abs(prior)
     assert abs(found - (prior + jnp.sum(values))) <= tolerance * magnitude
@@ -143,7 +147,7 @@ def test_value_and_gradient_are_those_of_the_plain_density(name, subset):
         assert_only_what_depends_on_the_position(block.forward.program.staged)
 
 
-@pytest.mark.parametrize("case", [2, 4, 8], ids=lambda i: IDS[i])
+@pytest.mark.parametrize("case", [4, 8, 9], ids=lambda i: IDS[i])
 def test_in_double_precision_to_ten_digits(case):
     with jax.enable_x64(True):
         network, target, x, y = target_of(*CASES[case])
@@ -182,13 +186,13 @@ def test_the_last_layer_costs_one_product():
 
 
 def test_layers_below_are_not_computed_again():
-    _, above, _, _ = target_of("recurrent", S.layers("above/**"))
-    _, both, _, _ = target_of("recurrent", S.layers("below/**"))
+    _, above, _, _ = target_of("recurrent", S.layers("above"))
+    _, both, _, _ = target_of("recurrent", S.layers("below"))
     assert staged_names(above).count("scan") == 1
     assert staged_names(both).count("scan") == 2
 
 
-@pytest.mark.parametrize(("name", "subset"), [CASES[4], CASES[6], CASES[9]], ids=["a", "b", "c"])
+@pytest.mark.parametrize(("name", "subset"), [CASES[4], CASES[9]], ids=["a", "b"])
 def test_the_byte_budget_moves_the_cut_and_changes_no_output(name, subset):
     network, target, x, _ = target_of(name, subset)
     split, weights = target.split, away(target)["weights"]

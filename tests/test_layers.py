@@ -108,7 +108,9 @@ def test_weights_inside_loops(loop):
 
 def test_a_network_that_ends_in_a_loop_ends_in_its_last_layer():
     def apply(p, x):
-        return jax.lax.scan(lambda h, _: (call(p["a"], jnp.tanh(call(p["z"], h))), None), x, length=3)[0]
+        return jax.lax.scan(
+            lambda h, _: (call(p["a"], jnp.tanh(call(p["z"], h))), None), x, length=3
+        )[0]
 
     assert order_of(apply, {n: dense() for n in "az"}) == (["z", "a"], ["a"])
 

@@ -71,7 +71,9 @@ print("numpyro-nuts" in plugins.specs("backend"))
 def test_a_strangers_backend_is_listed_and_loaded(world):
     world.add("acme-sampler", BACKEND.format(name="acme", module="acme_code", extra=""))
     world.add("acme-code", "class Sampler:\n    def __init__(self, step=1.0): self.step = step")
-    out = world("print('acme' in plugins.specs('backend'), plugins.build('backend','acme',{'step':2}).step)")
+    out = world(
+        "print('acme' in plugins.specs('backend'), plugins.build('backend','acme',{'step':2}).step)"
+    )
     assert out.split() == ["True", "2"]
 
 
@@ -81,7 +83,10 @@ def test_a_strangers_backend_is_listed_and_loaded(world):
         ("raise RuntimeError('boom')", "RuntimeError: boom"),
         ("import a_module_that_is_not_there", "ModuleNotFoundError"),
         ("syntax error", "SyntaxError"),
-        (BACKEND.format(name="x", module="m", extra="").replace("[Spec", "[1 / 0, Spec"), "ZeroDiv"),
+        (
+            BACKEND.format(name="x", module="m", extra="").replace("[Spec", "[1 / 0, Spec"),
+            "ZeroDiv",
+        ),
         (BACKEND.format(name="x", module="m", extra="").replace("[Spec", "['x', Spec"), "Spec is"),
         (BACKEND.format(name="x", module="m", extra="").replace("backends", "samplers"), "nknown"),
     ],
@@ -135,7 +140,11 @@ def test_plugins_can_be_switched_off(world):
     ("code_module", "extra", "says"),
     [
         ("import not_installed", "acme", "MissingExtraError.*nbcore[acme].*"),
-        ("import not_installed", "", "PluginError.*needs a module that is missing: 'not_installed'"),
+        (
+            "import not_installed",
+            "",
+            "PluginError.*needs a module that is missing: 'not_installed'",
+        ),
         ("import acme_co", "acme", "MissingExtraError"),  # its name begins like the module's own
         ("raise ValueError('bad day')", "", "PluginError.*ValueError: bad day"),
         ("Sample = 1", "", "PluginError.*AttributeError.*Sampler"),

@@ -48,6 +48,7 @@ def data() -> ReportData:
     y = mean + 0.5 * rng.normal(size=120)
     prediction = normal(mean, 0.25)
     low, high = prediction.interval(0.95)
+    pairs = np.array([[0, 1], [4, 0]])
     return ReportData(
         title="Solubility <of> molecules & more",
         target="log S",
@@ -55,7 +56,7 @@ def data() -> ReportData:
         ways=[evaluate("naive way", normal(mean, 0.01), y), evaluate("our way", prediction, y)],
         traces=[Trace("Dense1[0, 1]", 1.02, 250.0, rng.normal(size=(3, 50)))],
         layers=[LayerShare("Dense0", 0, 40), LayerShare("Dense1", 2, 10)],
-        kernels=[PartlySampled("Dense1", ("in", "out"), (5, 2), np.array([[0, 1], [4, 0]]), np.ones(2))],
+        kernels=[PartlySampled("Dense1", ("in", "out"), (5, 2), pairs, np.ones(2))],
         facts={"sampler": "nuts"},
         verdict="R-hat 1.02: run longer.",
     )  # fmt: skip

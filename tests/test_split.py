@@ -83,9 +83,11 @@ class Case:
         self.network = nb.as_network(model, example=x)
         rng = np.random.default_rng(0)
         self.params = jax.tree.map(
-            lambda a: jnp.asarray(rng.uniform(0.2, 0.9, a.shape), a.dtype)
-            if jnp.issubdtype(a.dtype, jnp.floating)
-            else a,
+            lambda a: (
+                jnp.asarray(rng.uniform(0.2, 0.9, a.shape), a.dtype)
+                if jnp.issubdtype(a.dtype, jnp.floating)
+                else a
+            ),
             self.network.init(KEY, x),
         )
         self.layers = self.network.layers(self.params)
@@ -101,6 +103,7 @@ def case(name: str) -> Case:
 
 def pairs_of(layer):
     """Strategy for pairs of one layer; by component where it has some."""
+
     def of(leaf):
         index = st.tuples(*(st.integers(0, n - 1) for n in leaf.pair_shape))
         return st.lists(index, min_size=1, max_size=3, unique=True)

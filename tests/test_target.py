@@ -182,7 +182,8 @@ def test_chains_start_at_the_trained_weights_with_a_little_jitter():
 
 
 def test_any_density_is_a_target():
-    target = nb.Target.from_log_density(lambda p: -jnp.sum(p["a"] ** 2) - p["b"], {"a": [1, 2], "b": 3})
+    start = {"a": np.array([1, 2]), "b": 3}
+    target = nb.Target.from_log_density(lambda p: -jnp.sum(p["a"] ** 2) - p["b"], start)
     start = target.initial_position()
     assert target.log_density(start) == -8.0
     assert jax.jit(jax.grad(lambda p: target.log_density(p)))(start)["b"] == -1.0
@@ -216,7 +217,12 @@ def spoilt(array, *rows, value=np.nan):
     [
         (spoilt(ROWS, 1, 4), Y[:6], DataError, r"X is not finite in 2 of 6 rows: 1, 4"),
         (spoilt(ROWS, 2, value=np.inf), Y[:6], DataError, r"X is not finite in 1 of 6 rows: 2"),
-        (ROWS, spoilt(Y[:6], 0, 1, 2, 3, 4, 5), DataError, r"y .* 6 of 6 rows: 0, 1, 2, 3, 4, \.\.\."),
+        (
+            ROWS,
+            spoilt(Y[:6], 0, 1, 2, 3, 4, 5),
+            DataError,
+            r"y .* 6 of 6 rows: 0, 1, 2, 3, 4, \.\.\.",
+        ),
         (ROWS, Y[:5], ShapeError, r"X has 6 rows and y has 5 rows"),
         (ROWS, 1.0, ShapeError, r"y has no axis"),
         (ROWS, np.ones((6, 2)), ShapeError, r"y has shape \(6, 2\).*1 output"),

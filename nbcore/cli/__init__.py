@@ -15,13 +15,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after `nbcore`; by default what the process was called with.
     """
     try:
-        from nbcore.cli.console import show_error  # noqa: PLC0415  needs the extra "cli"
+        from nbcore.cli.app import run  # noqa: PLC0415  needs the extra "cli"
+        from nbcore.cli.console import show_error  # noqa: PLC0415  the same
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("rich", "typer"):
+            raise
         missing = MissingExtraError("The command line", "cli", error.name)
         sys.stderr.write(f"Error: {missing}\n")
         return 2
-    from nbcore.cli.app import run  # noqa: PLC0415  needs the extra "cli"
-
     try:
         return run(arguments)
     except NbcoreError as error:

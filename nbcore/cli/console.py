@@ -101,7 +101,7 @@ class _Bars:
 
     def __call__(self, report: Report) -> None:
         if not report.total:  # nothing to count: a remark, such as the estimate of the cost
-            self.bars.console.print(report.note)
+            self.bars.console.print(report.note, markup=False, highlight=False)
             return
         who = "" if report.chain is None else f"chain {report.chain + 1} "
         name = who or report.phase

@@ -12,7 +12,6 @@ from nbcore.datasets import SmilesTokenizer, Table
 from nbcore.datasets.tokenizer import tokenize
 from nbcore.errors import DataError, RunFolderError, TokenError
 
-
 FAR = 6
 """Deviations from the training mean beyond which a number is unlike anything in training."""
 
