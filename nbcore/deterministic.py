@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.checks import check_data, check_inputs, num_examples
+from nbcore.checks import check_data, check_inputs
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood, as_columns
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, as_network, evaluate
-from nbcore.padding import Group, length_groups
+from nbcore.padding import batches, in_order
 from nbcore.prediction import Scaler
 from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA, RateSchedule, Recipe
@@ -234,15 +234,8 @@ def _count_outputs(network: Network, params: Params, x: Any) -> int:
 
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
-    count = num_examples(X)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for group in length_groups(X, network.padding):
-        for i in range(0, len(group.rows), ROWS):
-            rows = group.rows[i : i + ROWS]
-            inputs = jax.tree.map(jnp.asarray, Group(rows, group.length).take(X, network.padding))
-            outputs = np.asarray(as_columns(evaluate(network, params, inputs)))
-            parts.append((rows, outputs))
-    joined = np.empty((count, parts[0][1].shape[1]), parts[0][1].dtype)
-    for rows, outputs in parts:
-        joined[rows] = outputs
-    return joined
+    parts = [
+        (rows, np.asarray(as_columns(evaluate(network, params, jax.tree.map(jnp.asarray, inputs)))))
+        for rows, inputs in batches(X, network.padding, ROWS)
+    ]
+    return in_order(parts, axis=0)

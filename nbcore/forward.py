@@ -151,11 +151,12 @@ class Forward:
         count = len(jax.tree.leaves(x)[0])
         if not self.program.per_example or count <= FEATURE_BATCH:
             return _features(self.program, split, x)
+        rows = np.resize(np.arange(count), -(-count // FEATURE_BATCH) * FEATURE_BATCH)
         parts = [
-            _features(self.program, split, jax.tree.map(lambda a, i=i: a[i : i + FEATURE_BATCH], x))  # pyright: ignore[reportUnknownLambdaType]
-            for i in range(0, count, FEATURE_BATCH)
+            _features(self.program, split, jax.tree.map(lambda a, r=some: a[r], x))  # pyright: ignore[reportUnknownLambdaType]
+            for some in rows.reshape(-1, FEATURE_BATCH)
         ]
-        return jax.tree.map(lambda *p: jnp.concatenate(p), *parts)
+        return jax.tree.map(lambda *p: jnp.concatenate(p)[:count], *parts)
 
     def outputs(self, weights: Weights, features: Features) -> jax.Array:
         """Return outputs `(examples, outputs)`; jittable and differentiable."""

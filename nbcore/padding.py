@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from nbcore.errors import NetworkError
 from nbcore.network import Network, Padding, Params, evaluate
 
 MAX_GROUPS = 4
+ROWS_A_GROUP = 256
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,32 @@ def lengths(x: np.ndarray, padding: Padding) -> np.ndarray:
     return np.maximum((np.arange(1, filled.shape[1] + 1) * filled).max(axis=1), 1)
 
 
-def length_groups(x: Any, padding: Padding | None, *, max_groups: int = MAX_GROUPS) -> list[Group]:
+def on_grid(each: np.ndarray, longest: int) -> np.ndarray:
+    """Round lengths up to 8, 16, 24, 32, 48, 64, 96, 128, ..., or to the longest.
+
+    Similar data then share their lengths, and so their compiled programs.
+
+    Examples:
+        >>> import numpy as np
+        >>> on_grid(np.array([3, 17, 33, 70]), 88).tolist()
+        [8, 24, 48, 88]
+    """
+    grid = np.array([8, 24, *(n for k in range(4, 31) for n in (2**k, 2**k * 3 // 2))])
+    grid.sort()
+    return np.minimum(grid[np.searchsorted(grid, each)], longest)
+
+
+def length_groups(x: Any, padding: Padding | None, *, max_groups: int | None = None) -> list[Group]:
     """Split examples into few groups of similar length, chosen to minimise the work.
 
     The cuts minimise sum_g N_g L_g, the number of positions that are computed, exactly, by
-    dynamic programming over the distinct lengths.
+    dynamic programming over the distinct lengths (rounded up, see `on_grid`).
 
     Args:
         x: inputs; one array where they are padded.
         padding: how they are padded; `None` gives one group.
-        max_groups: how many groups at most: each costs a compilation.
+        max_groups: how many groups at most: each costs a compilation. By default one for every
+            256 rows, and at most 4.
 
     Returns:
         Groups in ascending order of length; every row is in exactly one.
@@ -65,7 +83,8 @@ def length_groups(x: Any, padding: Padding | None, *, max_groups: int = MAX_GROU
     count = len(jax.tree.leaves(x)[0])
     if padding is None or count == 0:
         return [Group(np.arange(count), None)]
-    each = lengths(np.asarray(x), padding)
+    each = on_grid(lengths(np.asarray(x), padding), np.shape(x)[padding.axis])
+    max_groups = min(MAX_GROUPS, 1 + count // ROWS_A_GROUP) if max_groups is None else max_groups
     values, counts = np.unique(each, return_counts=True)
     bounds = _best_cuts(values, counts, min(max_groups, len(values)))
     lower = np.concatenate([[0], bounds[:-1]])
@@ -95,6 +114,35 @@ def _best_cuts(values: np.ndarray, counts: np.ndarray, groups: int) -> np.ndarra
         if end < 0:
             return np.array(bounds[::-1])
     return np.array([int(values[end]), *bounds[::-1]])
+
+
+def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """Cut inputs into batches of similar length; few shapes, so that little is compiled.
+
+    Args:
+        x: inputs.
+        padding: how they are padded.
+        size: rows of a batch. Where there are more rows than that, the last batch of a group is
+            filled up with rows that are there already.
+
+    Yields:
+        Row numbers, and the inputs of at least those rows, in this order.
+    """
+    count = len(jax.tree.leaves(x)[0])
+    groups = length_groups(x, padding, max_groups=1 if count <= size else None)
+    for group in groups:
+        for start in range(0, len(group.rows), size):
+            rows = group.rows[start : start + size]
+            full = rows if count <= size else np.resize(rows, size)
+            yield rows, Group(full, group.length).take(x, padding)
+
+
+def in_order(parts: list[tuple[np.ndarray, np.ndarray]], axis: int) -> np.ndarray:
+    """Join results of batches, each with its row numbers, in the order of the rows."""
+    joined = np.concatenate(
+        [np.take(values, np.arange(len(rows)), axis=axis) for rows, values in parts], axis=axis
+    )
+    return np.take(joined, np.argsort(np.concatenate([rows for rows, _ in parts])), axis=axis)
 
 
 def check_padding(network: Network, params: Params, x: Any, groups: list[Group]) -> None:

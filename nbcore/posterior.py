@@ -13,13 +13,13 @@ import numpy as np
 
 from nbcore import likelihoods, storage
 from nbcore.backend import Backend, Stats
-from nbcore.checks import check_inputs
+from nbcore.checks import check_inputs, num_examples
 from nbcore.diagnostics import Diagnostics, diagnose
 from nbcore.errors import NbcoreError, OptionError, ShapeError
 from nbcore.forward import Forward, is_per_example
 from nbcore.likelihoods import Categorical, Likelihood
 from nbcore.network import Network, as_network
-from nbcore.padding import Group, length_groups
+from nbcore.padding import batches, in_order
 from nbcore.prediction import Prediction, Scaler
 from nbcore.split import ParameterSplit
 from nbcore.subset import ProbabilisticSubset
@@ -292,24 +292,15 @@ def _split_stored(subset: ProbabilisticSubset, network: Network, params: Any) ->
 
 def predict_outputs(network: Network, split: ParameterSplit, weights: Any, x: Any) -> np.ndarray:
     """Return outputs `(draws, examples, outputs)` for weights with a leading draw axis."""
-    groups = length_groups(x, network.padding)
-    alone = is_per_example(network, split.params, groups[0].take(x, network.padding))
-    if not alone:
-        groups = [Group(np.arange(len(jax.tree.leaves(x)[0])), None)]
+    few = jax.tree.map(lambda a: np.asarray(a)[:3], x)  # pyright: ignore[reportUnknownLambdaType]
+    alone = is_per_example(network, split.params, few)
+    size = ROWS if alone else num_examples(x)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for group in groups:
-        for start in range(0, len(group.rows), ROWS) if alone else [0]:
-            rows = group.rows[start : start + ROWS] if alone else group.rows
-            full = np.resize(rows, ROWS) if alone and len(group.rows) > ROWS else rows
-            inputs = Group(full, group.length).take(x, network.padding)
-            forward = Forward.build(network, split, inputs, per_example=alone)
-            features = forward.features(split, inputs)
-            outputs = np.asarray(_draw_outputs(forward, weights, features))
-            parts.append((rows, outputs[:, : len(rows)]))
-    joined = np.concatenate([outputs for _, outputs in parts], axis=1)
-    result = np.empty_like(joined)
-    result[:, np.concatenate([rows for rows, _ in parts])] = joined
-    return result
+    for rows, inputs in batches(x, network.padding if alone else None, size):
+        forward = Forward.build(network, split, inputs, per_example=alone)
+        features = forward.features(split, inputs)
+        parts.append((rows, np.asarray(_draw_outputs(forward, weights, features))))
+    return in_order(parts, axis=1)
 
 
 @jax.jit

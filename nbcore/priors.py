@@ -53,7 +53,7 @@ class PositivePrior(Protocol):
 
     @property
     def log_spread(self) -> Any:
-        """How far log x spreads, about: samplers move on the scale log x = log median + spread u."""
+        """How far log x spreads, about: samplers move on (log x - log median) / spread."""
         ...
 
     def log_prob(self, value: jax.Array) -> jax.Array:

@@ -339,6 +339,7 @@ class FunctionTarget(Target):
         return self.function(position)
 
 
+@jax.jit
 def _moved(split: ParameterSplit) -> Params:
     """Return parameters a little off: where weights are zero, every network looks well-behaved."""
     leaves, structure = jax.tree.flatten(split.stochastic)

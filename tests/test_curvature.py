@@ -69,7 +69,9 @@ def test_flat_directions_keep_a_finite_scale() -> None:
     target = nb.Target.from_log_density(lambda x: -0.5 * x[0] ** 2, jnp.ones(2))
     found = curvature.whiten(jax.random.key(0), target, target.start)
     assert np.isfinite(found.factor).all()
-    np.testing.assert_allclose(jnp.sort(jnp.linalg.norm(found.factor, axis=0)), [1.0, 1e3], rtol=1e-3)
+    np.testing.assert_allclose(
+        jnp.sort(jnp.linalg.norm(found.factor, axis=0)), [1.0, 1e3], rtol=1e-3
+    )
 
 
 def test_the_mode_of_a_curved_valley_is_found() -> None:

@@ -112,7 +112,11 @@ def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda net: nb.DeterministicNN(net, loss="homoscedastic"), errors.OptionError, "Did you mean"),
+        (
+            lambda net: nb.DeterministicNN(net, loss="homoscedastic"),
+            errors.OptionError,
+            "Did you mean",
+        ),
         (
             lambda net: nb.DeterministicNN(net, loss="classification", standardize=True),
             errors.OptionError,
@@ -121,7 +125,11 @@ def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:
         (lambda net: nb.DeterministicNN(net).params, errors.TrainingError, "not trained"),
         (lambda net: nb.DeterministicNN(net).predict(X), errors.TrainingError, "not trained"),
         (lambda net: nb.DeterministicNN(net).train(X, Y, epochs=0), errors.OptionError, "epochs"),
-        (lambda net: nb.DeterministicNN(net).train(X, Y, batch_size=0), errors.OptionError, "batch"),
+        (
+            lambda net: nb.DeterministicNN(net).train(X, Y, batch_size=0),
+            errors.OptionError,
+            "batch",
+        ),
         (lambda net: nb.DeterministicNN(net).train(X, Y[:5]), errors.ShapeError, "40 rows.*5 rows"),
         (
             lambda net: nb.DeterministicNN(net).train(X, Y, validation_data=(X, Y * np.nan)),

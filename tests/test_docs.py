@@ -9,7 +9,9 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r"^(?P<indent> *)```(?P<words>[^\n]*)\n(?P<code>.*?)^(?P=indent)```\s*?$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<words>[^\n]*)\n(?P<code>.*?)^(?P=indent)```\s*?$", re.M | re.S
+)
 
 
 class Snippet(NamedTuple):

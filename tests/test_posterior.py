@@ -256,7 +256,9 @@ def test_rows_keep_their_order_through_groups_of_length() -> None:
 
 
 def test_a_network_that_mixes_examples_predicts_all_of_them_together() -> None:
-    network = nb.as_network((lambda key, x: None, lambda p, x: (x - x.mean(0)) @ p["out"]["kernel"]))
+    network = nb.as_network(
+        (lambda key, x: None, lambda p, x: (x - x.mean(0)) @ p["out"]["kernel"])
+    )
     target = nb.Target.build(
         network,
         {"out": {"kernel": jnp.ones((3, 2))}},
@@ -293,7 +295,9 @@ def test_a_scaler_moves_means_and_scales_variances() -> None:
     target = target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH)
     scaler = Scaler(np.array([10.0, 0.0]), np.array([3.0, 0.5]))
     plain, scaled = posterior_of(target).predict(X_NEW), posterior_of(target, scaler).predict(X_NEW)
-    np.testing.assert_allclose(scaled.mean, scaler.shift + scaler.scale * plain.mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        scaled.mean, scaler.shift + scaler.scale * plain.mean, rtol=1e-4, atol=1e-4
+    )
     for name in ("epistemic_variance", "aleatoric_variance", "variance"):
         expected = scaler.scale**2 * getattr(plain, name)
         np.testing.assert_allclose(getattr(scaled, name), expected, rtol=1e-3)

@@ -117,9 +117,7 @@ def test_another_key_and_another_chain_give_other_draws(here: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("chunk_size", [25, 1000])
-def test_nuts_draws_do_not_depend_on_the_chunk_size(
-    here: dict[str, Any], chunk_size: int
-) -> None:
+def test_nuts_draws_do_not_depend_on_the_chunk_size(here: dict[str, Any], chunk_size: int) -> None:
     draws = run_nuts(here, chunk_size=chunk_size, chain_method="sequential")
     np.testing.assert_array_equal(draws, here["posterior"].draws)
 
@@ -135,7 +133,9 @@ def test_vectorized_nuts_agrees_in_distribution(here: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("method", ["vectorized", "threads", "sequential"])
 @pytest.mark.parametrize("chunk_size", [1, 5, 24, 99])
-def test_draws_depend_on_neither_chunks_nor_the_way_chains_run(method: str, chunk_size: int) -> None:
+def test_draws_depend_on_neither_chunks_nor_the_way_chains_run(
+    method: str, chunk_size: int
+) -> None:
     expected = walk(chain_method="sequential")
     got = walk(chain_method=method, chunk_size=chunk_size)
     np.testing.assert_array_equal(got.draws, expected.draws)
@@ -157,9 +157,7 @@ def test_thinning_keeps_every_so_many_steps_of_the_same_chain() -> None:
     all_steps, thinned = walk(), walk(thin=5)
     assert thinned.draws.shape == (3, 24 // 5, 3)
     np.testing.assert_array_equal(thinned.draws, all_steps.draws[:, 4::5])
-    np.testing.assert_array_equal(
-        thinned.stats.log_density, all_steps.stats.log_density[:, 4::5]
-    )
+    np.testing.assert_array_equal(thinned.stats.log_density, all_steps.stats.log_density[:, 4::5])
     # The gradients of the steps between are counted too.
     np.testing.assert_array_equal(thinned.stats.num_gradients, 5)
 
@@ -308,7 +306,9 @@ class Lost:
 
 @pytest.mark.parametrize(("at", "where"), [(3, "step 3 of warmup"), (9, "step 9 of sampling")])
 @pytest.mark.parametrize("method", ["vectorized", "threads"])
-def test_a_chain_that_leaves_the_finite_numbers_is_stopped(at: int, where: str, method: str) -> None:
+def test_a_chain_that_leaves_the_finite_numbers_is_stopped(
+    at: int, where: str, method: str
+) -> None:
     with pytest.raises(errors.SamplingError, match=where):
         walk(backend=Lost(at), chain_method=method, chunk_size=4)
 

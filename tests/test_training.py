@@ -213,7 +213,9 @@ def test_gradients_are_clipped() -> None:
     """Adam alone forgets the scale of a gradient, but not after a far larger one."""
     recipes = [Recipe(swa=None, map=False, clip=clip) for clip in (1e-3, 1e9)]
     far = columns(X, np.where(np.arange(48) == 0, 1e6, Y))
-    clipped, free = (fit(r, data=far, epochs=3, batch_size=8).params["out"]["kernel"] for r in recipes)
+    clipped, free = (
+        fit(r, data=far, epochs=3, batch_size=8).params["out"]["kernel"] for r in recipes
+    )
     assert not np.allclose(clipped, free)
 
 

@@ -140,10 +140,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--d-model", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--num-warmup", type=int, default=500)
-    parser.add_argument("--num-samples", type=int, default=500)
+    parser.add_argument("--num-warmup", type=int, default=300)
+    parser.add_argument("--num-samples", type=int, default=300)
     parser.add_argument("--num-chains", type=int, default=4)
-    parser.add_argument("--priors-sigma", type=float, default=1.0)
+    parser.add_argument("--priors-sigma", type=float, default=0.3)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     results = [run(arguments, seed) for seed in arguments.seeds]
