@@ -70,7 +70,11 @@ class Kernel(NamedTuple):
 
 
 class Backend(Hashable, Protocol):
-    """A sampler: a frozen dataclass whose fields are its options."""
+    """A sampler: a frozen dataclass whose fields are its options.
+
+    It may also have `expected_gradients`, about how many gradients a step takes (1 where it has
+    none), which the estimate of the cost reads.
+    """
 
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[str]]

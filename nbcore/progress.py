@@ -18,7 +18,7 @@ class Report(NamedTuple):
         chain: which chain; `None` where all move together.
         num_chains: number of chains.
         done: steps or epochs done.
-        total: steps or epochs in all.
+        total: steps or epochs in all; 0 for a remark, which is in `note`.
         note: what else there is to say, such as a loss.
     """
 
@@ -53,6 +53,9 @@ class Lines:
 
     def __call__(self, report: Report) -> None:
         """Write the report, if it is time."""
+        if report.total == 0:
+            sys.stderr.write(f"{report.note}\n")
+            return
         with self._lock:
             self._done[report.phase, report.chain] = report.done
             chains = [n for (phase, _), n in self._done.items() if phase == report.phase]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.backend import Backend, Kernel, Stats, get_backend
+from nbcore.cost import estimate_cost
 from nbcore.errors import OptionError, SamplingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.posterior import Posterior, RunInfo
@@ -90,7 +91,11 @@ def sample(
     kernel = _kernel(chosen, num_warmup)
     chains = _Chains(kernel, target, as_key(key), plan, init, progress_from(progress))
     start = time.perf_counter()
-    chains.check_start()
+    gradient_seconds = chains.check_start()
+    side_by_side = 1 if method == "sequential" else min(num_chains, os.cpu_count() or 1)
+    steps = num_chains * (num_warmup + num_samples)
+    cost = estimate_cost(target, chosen, gradient_seconds, steps=steps, side_by_side=side_by_side)
+    chains.report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}"))
     run = {
         "vectorized": chains.vectorized,
         "threads": chains.threads,
@@ -179,14 +184,16 @@ class _Chains:
         init = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), init, start)
         return [jax.tree.map(lambda a, c=c: a[c], init) for c in range(self.plan.num_chains)]
 
-    def check_start(self) -> None:
-        """Raise where the density or its gradient is not finite at a start."""
+    def check_start(self) -> float:
+        """Raise where the density or its gradient is not finite; time one gradient."""
         for chain, position in enumerate(self.positions):
             value, gradient_ok = _evaluate(self.target, position)
             if not (np.isfinite(value) and gradient_ok):
-                raise SamplingError(
-                    _bad_start(self.target, position, chain, float(value), bool(gradient_ok))
-                )
+                message = _bad_start(self.target, position, chain, float(value), bool(gradient_ok))
+                raise SamplingError(message)
+        begin = time.perf_counter()
+        jax.block_until_ready(_evaluate(self.target, self.positions[0]))
+        return time.perf_counter() - begin
 
     def sequential(self) -> tuple[Any, Stats]:
         """Run one chain after the other."""
@@ -209,6 +216,20 @@ class _Chains:
         positions = jax.tree.map(lambda *p: jnp.stack(p), *self.positions)
         begin = time.perf_counter()
         state = _start_all(self.kernel, keys, self.target, shared, positions)
+        for phase, step, _, chunk, thin in self._schedule():
+            _advance_all(
+                step,
+                self.kernel.position,
+                chunk,
+                thin,
+                keys,
+                self.target,
+                shared,
+                state,
+                phase,
+                0,
+                0,
+            )
         self._count_compile(begin)
         swap = functools.partial(jax.tree.map, lambda a: np.swapaxes(a, 0, 1))
         state = self._phases(_advance_all, _tune_all, keys, state, shared, chain=None)

@@ -39,6 +39,7 @@ class NumPyroNUTS:
     """
 
     name: ClassVar[str] = "numpyro-nuts"
+    expected_gradients: ClassVar[float] = 63.0
     capabilities: ClassVar[frozenset[str]] = frozenset({"exact", "adaptive"})
 
     target_acceptance_rate: float = 0.8
