@@ -202,7 +202,7 @@ def test_sgld_has_the_documented_bias_at_its_default_step_size(mlp: Oracle) -> N
 
 @pytest.mark.parametrize("step_size", [0.5, 0.1])
 def test_sgld_has_exactly_the_bias_of_its_step_size(mlp: Oracle, step_size: float) -> None:
-    """With all rows on a normal target, whitened to the identity: phi' = (1 - e) phi + sqrt(2 e) xi.
+    """With all rows, on a whitened normal target, phi' = (1 - e) phi + sqrt(2 e) xi.
 
     Its stationary variance, 2 e / (1 - (1 - e)^2) = 1 / (1 - e / 2), falls to 1 with e.
     """

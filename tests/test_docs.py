@@ -52,5 +52,6 @@ def test_every_block_of_a_page_runs(
 
 def test_blocks_are_found_where_they_are() -> None:
     text = "# A\n```python\nx = 1\n```\ntext\n```sh\nls\n```\n"
-    text += "- item\n  ```python\n  if x:\n      y = 2\n  ```\n```python no-run\nboom\n```\n```\nz\n```\n"
+    text += "- item\n  ```python\n  if x:\n      y = 2\n  ```\n"
+    text += "```python no-run\nboom\n```\n```\nz\n```\n"
     assert snippets(text) == [Snippet(3, "x = 1\n"), Snippet(11, "if x:\n    y = 2\n")]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nbcore.errors import NetworkError
 from nbcore.network import Network, Padding
-from nbcore.padding import check_padding, length_groups, lengths, on_grid
+from nbcore.padding import batches, check_padding, in_order, length_groups, lengths, on_grid
 
 PADDING = Padding(axis=1, value=0)
 
@@ -73,6 +73,18 @@ def test_without_padding_there_is_one_group_and_nothing_is_trimmed():
     taken = group.take({"a": np.arange(3), "b": np.arange(3)}, None)
     assert group.length is None
     assert taken["a"].tolist() == taken["b"].tolist() == [0, 1, 2]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 12))
+def test_batches_hold_every_row_once_in_few_shapes(each, size):
+    x = padded(each, 60)
+    parts = list(batches(x, PADDING, size))
+    for rows, inputs in parts:
+        assert len(inputs) == (size if len(each) > size else len(each))
+        assert np.array_equal(inputs[: len(rows)], x[rows, : inputs.shape[1]])
+        assert not x[rows, inputs.shape[1] :].any()
+    sums = [(rows, inputs.sum(axis=1)[None]) for rows, inputs in parts]
+    assert np.array_equal(in_order(sums, axis=1)[0], x.sum(axis=1))
 
 
 def test_a_network_that_reads_its_padding_is_refused():

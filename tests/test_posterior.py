@@ -356,7 +356,7 @@ def test_mixture_density_and_quantiles_are_those_of_the_mixture(mixture: Any) ->
 
 
 def test_a_mixture_of_predictions_is_the_mixture_of_their_draws(mixture: Any) -> None:
-    prediction, means, variances = mixture
+    prediction, means, _ = mixture
     other = Prediction(means + 1, np.ones((1, 1, 1)), "normal")
     joined = Prediction.mixture([prediction, other])
     np.testing.assert_array_equal(joined.draw_means, np.concatenate([means, means + 1]))

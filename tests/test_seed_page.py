@@ -97,7 +97,7 @@ def test_three_whole_layers_are_sampled_on_thinned_data(
         calibration="holdout",
         sgd_epochs=2,
         sgd_batch_size=16,
-        backend_options={"max_tree_depth": 2, "initial_mass_matrix": "unit"},
+        backend_options={"max_tree_depth": 2},
         **SHORT,
     )
     split = pbnn_model.posterior.split

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import nbcore as nb
+from nbcore import padding
 from nbcore.errors import DataError, LabelError, NetworkError, ShapeError, TargetError, TokenError
 from nbcore.network import Padding
 from nbcore_flax import FlaxTransformer
@@ -18,8 +21,8 @@ from nbcore_flax import FlaxTransformer
 S = nb.ProbabilisticSubset
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-LENGTHS = np.repeat([2, 3, 5, 7], 4)[RNG.permutation(16)]
-X = np.where(np.arange(8) < LENGTHS[:, None], RNG.integers(1, 6, size=(16, 8)), 0)
+LENGTHS = np.repeat([7, 14, 20, 30], 4)[RNG.permutation(16)]
+X = np.where(np.arange(40) < LENGTHS[:, None], RNG.integers(1, 6, size=(16, 40)), 0)
 Y = RNG.normal(size=16)
 PARAMS = {
     "embed": {"embedding": jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)},
@@ -33,8 +36,9 @@ def apply(p, x):
 
 
 NETWORK = nb.Network.from_functions(lambda key, x: PARAMS, apply, padding=Padding(1, 0))
-GROUPED = nb.Target.build(NETWORK, PARAMS, S.layers("embed"), X, Y)
-JOINED = nb.Target.build(NETWORK, PARAMS, S.layers("out"), X, Y)
+with mock.patch.object(padding, "ROWS_A_GROUP", 4):  # groups in data as small as these
+    GROUPED = nb.Target.build(NETWORK, PARAMS, S.layers("embed"), X, Y)
+    JOINED = nb.Target.build(NETWORK, PARAMS, S.layers("out"), X, Y)
 POSITION = GROUPED.initial_position(jax.random.key(1), jitter=0.3)
 density = jax.jit(lambda target, position: target.log_density(position))
 minibatch = jax.jit(lambda target, position, batch: target.minibatch_log_density(position, batch))
@@ -76,6 +80,18 @@ def test_the_density_is_prior_plus_likelihood():
     assert GROUPED.log_prior(POSITION) == pytest.approx(prior, rel=1e-5)
     expected = prior + by_hand(POSITION).sum()
     assert density(GROUPED, POSITION) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradient_goes_through_every_block():
+    def plain(position):
+        outputs = apply(GROUPED.split.merge(position["weights"]), X)
+        each = GROUPED.likelihood.log_prob(outputs, jnp.asarray(Y)[:, None], position["likelihood"])
+        return GROUPED.log_prior(position) + jnp.sum(each)
+
+    expected = jax.jit(jax.grad(plain))(POSITION)
+    found = jax.jit(jax.grad(GROUPED.log_density))(POSITION)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
 
 
 def test_data_are_no_constants_of_a_compiled_function():
@@ -197,7 +213,7 @@ def test_any_density_is_a_target():
 # --- bad input -----------------------------------------------------------------------------
 
 TRANSFORMER = FlaxTransformer(
-    vocab_size=6, d_model=4, nhead=2, num_layers=1, dim_feedforward=4, max_seq_length=8,
+    vocab_size=6, d_model=4, nhead=2, num_layers=1, dim_feedforward=4, max_seq_length=40,
     pad_token_id=0,
 )  # fmt: skip
 TRAINED = TRANSFORMER.init(KEY, jnp.asarray(X[:1]))
@@ -244,7 +260,7 @@ def test_bad_data(x, y, error, says):
         (X.astype(float), TokenError, "(?i)integer"),
         (np.where(X == 5, 6, X), TokenError, "6"),
         (np.where(X == 5, -1, X), TokenError, "-1"),
-        (np.concatenate([X, X], axis=1), TokenError, "8"),
+        (np.concatenate([X, X], axis=1), TokenError, "80.*40|40.*80"),
     ],
     ids=["floats", "beyond the vocabulary", "negative", "too long"],
 )
