@@ -141,6 +141,7 @@ def test_the_noise_prior_outweighs_the_residuals() -> None:
     assert prior.spread == pytest.approx(1 / np.sqrt(2 * 200) / 10)
 
 
+@pytest.mark.slow
 def test_crossfit_noise_is_out_of_fold_and_naive_noise_is_too_small() -> None:
     """With NUTS, on a network that overfits: the whole point of the default."""
     nuts: dict[str, Any] = {"backend": "numpyro-nuts", "num_warmup": 200, "num_samples": 200}
@@ -163,7 +164,15 @@ def test_crossfit_noise_is_out_of_fold_and_naive_noise_is_too_small() -> None:
 
 def test_crossfit_warns_where_the_network_overfits() -> None:
     with pytest.warns(CalibrationWarning, match=r"0\.\d\d of that on unseen rows.*out-of-fold"):
-        fit(head(WIDE), X_WIDE, Y, folds=2, **OVERFIT)
+        model = fit(head(WIDE), X_WIDE, Y, folds=2, **OVERFIT)
+    # The prior of the noise sits on the out-of-fold error, not on the residuals.
+    assert model.det is not None
+    assert model.det.scaler is not None
+    assert model.noise is not None
+    prior = prior_of(model.posterior)
+    np.testing.assert_allclose(prior.median, model.noise / model.det.scaler.scale)
+    assert prior.spread < 0.01
+    assert model.det.residual_noise(X_WIDE, Y)[0] < 0.8 * model.noise[0]
 
 
 def test_crossfit_says_nothing_where_it_does_not() -> None:
@@ -337,6 +346,5 @@ def test_classes_are_told_that_no_noise_is_calibrated() -> None:
         fit(head(CLASSES, num_classes=2), X, LABELS, folds=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        fit(head(CLASSES, num_classes=2), X, LABELS, calibration="holdout")
         ensemble = fit(head(CLASSES, num_classes=2), X, LABELS, ensemble=True, folds=2)
     np.testing.assert_allclose(ensemble.predict(X)[0].sum(axis=1), 1, rtol=1e-5)

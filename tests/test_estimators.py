@@ -85,13 +85,13 @@ def test_at_its_frozen_weights_it_predicts_what_the_network_predicts(standardize
 
 
 def test_a_transformer_at_its_frozen_weights_agrees_too() -> None:
-    net = FlaxTransformer(
-        vocab_size=9, d_model=4, nhead=1, num_layers=0, dim_feedforward=4, pad_token_id=0
-    )
-    network = trained(net, (TOKENS, Y))
-    model = nb.PartialBNN(net, network, probabilistic_layer_names=["TokenEmbed", "FinalDense1"])
-    mean, _ = fit(model, TOKENS, Y).predict(TOKENS)
-    np.testing.assert_allclose(mean, network.predict(TOKENS), rtol=1e-5, atol=1e-6)
+    tokens = np.maximum(TOKENS, 1)
+    net = FlaxTransformer(vocab_size=9, d_model=4, nhead=1, num_layers=1, dim_feedforward=4)
+    network = trained(nb.as_network(net), (tokens, Y))
+    names = ["TokenEmbed", "FinalDense1"]
+    model = nb.PartialBNN(network.network, network, probabilistic_layer_names=names)
+    mean, _ = fit(model, tokens, Y).predict(tokens)
+    np.testing.assert_allclose(mean, network.predict(tokens), rtol=1e-5, atol=1e-6)
 
 
 def test_classes_at_the_frozen_weights_have_the_probabilities_of_the_network() -> None:

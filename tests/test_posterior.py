@@ -244,7 +244,7 @@ def test_rows_keep_their_order_through_groups_of_length() -> None:
     lengths = rng.choice([4, 12], size=len(tokens))
     tokens[np.arange(12) >= lengths[:, None]] = 0
     net = FlaxTransformer(
-        vocab_size=9, d_model=8, nhead=2, num_layers=1, dim_feedforward=4, pad_token_id=0
+        vocab_size=9, d_model=8, nhead=2, num_layers=0, dim_feedforward=4, pad_token_id=0
     )
     subset = nb.ProbabilisticSubset.layers("TokenEmbed", "FinalDense2")
     posterior = posterior_of(target_of(net, tokens[:20], lengths[:20], nb.Gaussian(), subset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -162,6 +163,7 @@ def test_thinning_keeps_every_so_many_steps_of_the_same_chain() -> None:
     np.testing.assert_array_equal(thinned.stats.num_gradients, 5)
 
 
+@pytest.mark.slow
 def test_thinned_nuts_is_the_same_chain(here: dict[str, Any]) -> None:
     thinned = run_nuts(here, thin=4, chain_method="sequential")
     np.testing.assert_allclose(thinned, here["posterior"].draws[:, 3::4], rtol=1e-4, atol=1e-4)
@@ -257,7 +259,10 @@ def test_progress_moves_in_warmup_and_in_sampling() -> None:
         ]  # fmt: skip
     together: list[Report] = []
     walk(progress=together.append, chunk_size=24, chain_method="vectorized")
-    assert [(r.phase, r.chain, r.done) for r in together] == [
+    cost, *steps = together
+    assert (cost.done, cost.total) == (0, 0)
+    assert re.match("walk: .*gradient", cost.note)
+    assert [(r.phase, r.chain, r.done) for r in steps] == [
         ("warmup", None, 7),
         ("sampling", None, 24),
     ]

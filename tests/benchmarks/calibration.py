@@ -18,9 +18,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from nbcore_flax import FlaxTransformer
 
 import nbcore as nb
+from nbcore_flax import FlaxTransformer
 
 LEVELS = (0.5, 0.68, 0.95)
 MEASURED = "measured log solubility in mols per litre"
@@ -112,7 +112,9 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
         begin = time.perf_counter()
         model = nb.PartialBNN(network, weights).fit(X, y, **settings, **options)
         rows[name] = figures(model.predict_distribution(test_X), test_y)
-        worst = max(float(np.max(r)) for p in model.posteriors for r in p.diagnostics().r_hat.values())
+        worst = max(
+            float(np.max(r)) for p in model.posteriors for r in p.diagnostics().r_hat.values()
+        )
         rows[name] |= {"worst R-hat": worst, "seconds": time.perf_counter() - begin}
         print(f"seed {seed}: {name} {json.dumps(rows[name])}", flush=True)
     return rows
