@@ -54,7 +54,7 @@ class DeterministicNN:
         >>> import numpy as np, nbcore as nb
         >>> from nbcore_flax import FlaxMLP
         >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
-        >>> det = nb.DeterministicNN(FlaxMLP(hidden_dims=(16,)), learning_rate=0.02)
+        >>> det = nb.DeterministicNN(FlaxMLP(hidden_dims=(16,)), learning_rate=0.02, sigma=10.0)
         >>> _ = det.train(x, x[:, 0] ** 2, epochs=100, batch_size=16, progress=False)
         >>> float(np.mean((det.predict(x) - x[:, 0] ** 2) ** 2)) < 0.02
         True
