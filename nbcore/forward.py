@@ -12,7 +12,7 @@ import numpy as np
 
 from nbcore import hoisting
 from nbcore.likelihoods import as_columns
-from nbcore.network import ById, Network, evaluate
+from nbcore.network import Network, Static, evaluate
 from nbcore.split import ParameterSplit, Weights
 
 FEATURE_BATCH = 256
@@ -133,16 +133,16 @@ class Forward:
         if per_example is None:
             per_example = is_per_example(network, split.params, x)
         if not per_example:
-            whole = _whole_batch(ById(network))
+            whole = _whole_batch(Static(network))
             return Forward(whole.prepare(split), whole)
         count = num_examples or len(jax.tree.leaves(x)[0])
         parts = (split.stochastic, split, jax.tree.map(lambda a: a[0], x))
         leaves, structure = jax.tree.flatten(parts)
         avals = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        program = _hoisted(ById(network), structure, avals, None)
+        program = _hoisted(Static(network), structure, avals, None)
         share = byte_budget // count
         if program.staged.example_bytes > share:
-            program = _hoisted(ById(network), structure, avals, share)
+            program = _hoisted(Static(network), structure, avals, share)
         return Forward(_prepare(program, split), program)
 
     def features(self, split: ParameterSplit, x: Any) -> Features:
@@ -178,7 +178,9 @@ class Forward:
 
 
 @functools.lru_cache(maxsize=256)
-def _hoisted(network: ById, structure: Any, avals: tuple[Any, ...], budget: int | None) -> Hoisted:
+def _hoisted(
+    network: Static, structure: Any, avals: tuple[Any, ...], budget: int | None
+) -> Hoisted:
     def one(weights: Weights, split: ParameterSplit, example: Any) -> jax.Array:
         batch = jax.tree.map(lambda a: a[None], example)  # pyright: ignore[reportUnknownLambdaType]
         return as_columns(network.network.apply(split.merge(weights), batch))[0]
@@ -190,7 +192,7 @@ def _hoisted(network: ById, structure: Any, avals: tuple[Any, ...], budget: int 
 
 
 @functools.lru_cache(maxsize=64)
-def _whole_batch(network: ById) -> WholeBatch:
+def _whole_batch(network: Static) -> WholeBatch:
     return WholeBatch(network.network)
 
 

@@ -119,28 +119,39 @@ class FunctionNetwork(Network):
 
 
 @dataclass(frozen=True, eq=False)
-class ById:
-    """A network compared by identity, so that any network can be a static argument."""
+class Static:
+    """A network as a static argument: equal networks share what was compiled for one of them.
+
+    A network that cannot be hashed equals only itself.
+    """
 
     network: Network
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same object."""
-        return isinstance(other, ById) and other.network is self.network
+        """Whether the networks are equal."""
+        return isinstance(other, Static) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        """Return a hash of the identity."""
-        return id(self.network)
+        """Return a hash of the network."""
+        return hash(self._identity)
+
+    @functools.cached_property
+    def _identity(self) -> Any:
+        try:
+            hash(self.network)
+        except TypeError:
+            return id(self.network)
+        return self.network
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate(by_id: ById, params: Params, x: Inputs) -> Outputs:
-    return by_id.network.apply(params, x)
+def _evaluate(static: Static, params: Params, x: Inputs) -> Outputs:
+    return static.network.apply(params, x)
 
 
 def evaluate(network: Network, params: Params, x: Inputs) -> Outputs:
     """Return `network.apply(params, x)`, compiled once for each network and shape."""
-    return _evaluate(ById(network), params, x)
+    return _evaluate(Static(network), params, x)
 
 
 def as_network(model: Any, *, example: Inputs | None = None) -> Network:

@@ -16,6 +16,7 @@ from nbcore.keys import as_key
 from nbcore.layers import ATTENTION_PARTS, Layer, Leaf
 from nbcore.moments import Moments
 from nbcore.network import Inputs, Key, Network, Params
+from nbcore.rules import matches, unknown_layer
 from nbcore.selector import (
     NEEDS,
     ChoosingSelector,
@@ -25,7 +26,7 @@ from nbcore.selector import (
     get_selector,
     list_selectors,
 )
-from nbcore.subset import ProbabilisticSubset, matches, unknown_layer
+from nbcore.subset import ProbabilisticSubset
 
 __all__ = ["Selector", "Trained", "get_selector", "list_selectors", "select_bayesian_components"]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.errors import ShapeError, SubsetError
-from nbcore.layers import Layer, Leaf, leaf_paths
+from nbcore.layers import Layer, Leaf, leaf_paths, leaves_by_path
 from nbcore.network import Network, Params
 from nbcore.subset import ProbabilisticSubset
 
@@ -67,7 +67,7 @@ class ParameterSplit:
                 f"{', '.join(layer.name for layer in layers if layer.size)}, or type "
                 "ProbabilisticSubset.everything()"
             )
-        leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
+        leaves = leaves_by_path(params)
         for path in masks:
             if not jnp.issubdtype(leaves[path].dtype, jnp.floating):
                 raise SubsetError(
@@ -93,7 +93,7 @@ class ParameterSplit:
 
     def select(self, params: Params) -> Weights:
         """Return the stochastic entries of any pytree with the structure of the parameters."""
-        leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
+        leaves = leaves_by_path(params)
         return {
             path: leaves[path]
             if path in self.whole
@@ -104,7 +104,7 @@ class ParameterSplit:
     @property
     def frozen(self) -> dict[str, jax.Array]:
         """The leaves that hold frozen entries, by path; partly stochastic ones in full."""
-        leaves = zip(leaf_paths(self.params), jax.tree.leaves(self.params), strict=True)
+        leaves = leaves_by_path(self.params).items()
         return {path: leaf for path, leaf in leaves if path not in self.whole}
 
     def merge(self, stochastic: Weights) -> Params:

@@ -19,8 +19,6 @@ from nbcore.rules import (
     Masks,
     PairsRule,
 )
-from nbcore.rules import matches as matches
-from nbcore.rules import unknown_layer as unknown_layer
 
 if TYPE_CHECKING:
     from nbcore.network import Network, Params

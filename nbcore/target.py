@@ -20,7 +20,7 @@ from nbcore.checks import check_data, num_examples
 from nbcore.errors import TargetError
 from nbcore.forward import Features, Forward, is_per_example
 from nbcore.likelihoods import Gaussian, Likelihood
-from nbcore.network import ById, Network, Params, as_network
+from nbcore.network import Network, Params, Static, as_network
 from nbcore.padding import Group, check_padding, length_groups
 from nbcore.permutation import permuted
 from nbcore.priors import NormalPrior, Prior, ResolvedPrior
@@ -114,7 +114,9 @@ class Target:
                 Block(forward, features, jnp.asarray(targets[group.rows]), jnp.asarray(group.rows))
             )
         blocks = join_blocks(split, blocks)
-        return NetworkTarget(split, resolved, likelihood, tuple(blocks), num_outputs, ById(network))
+        return NetworkTarget(
+            split, resolved, likelihood, tuple(blocks), num_outputs, Static(network)
+        )
 
     @staticmethod
     def from_log_density(function: Callable[[Any], jax.Array], position: Any) -> FunctionTarget:
@@ -204,7 +206,7 @@ class NetworkTarget(Target):
         likelihood: what outputs say about y.
         blocks: the data, grouped by length and hoisted.
         num_outputs: number of network outputs.
-        by_id: the network, compared by identity.
+        static: the network; equal networks share compiled programs.
     """
 
     split: ParameterSplit
@@ -212,12 +214,12 @@ class NetworkTarget(Target):
     likelihood: Likelihood
     blocks: tuple[Block, ...]
     num_outputs: int = field(metadata={"static": True})
-    by_id: ById = field(metadata={"static": True})
+    static: Static = field(metadata={"static": True})
 
     @property
     def network(self) -> Network:
         """The network."""
-        return self.by_id.network
+        return self.static.network
 
     @property
     def start(self) -> Position:

@@ -19,7 +19,7 @@ import optax
 from nbcore.errors import TrainingError
 from nbcore.likelihoods import Likelihood, as_columns
 from nbcore.moments import Moments
-from nbcore.network import ById, Network, Params
+from nbcore.network import Network, Params, Static
 from nbcore.padding import Group, length_groups
 from nbcore.priors import NormalPrior, ResolvedPrior
 from nbcore.progress import Progress, Report
@@ -90,7 +90,7 @@ def train(
         for x, y, mask in batches.epoch(epoch_key):
             flags = jnp.array([marks[n], n >= gradient_start])
             state, loss = _step(
-                optimizer, ById(network), likelihood, prior, split, state, x, y, mask,
+                optimizer, Static(network), likelihood, prior, split, state, x, y, mask,
                 jnp.float32(rates[n]), prior_weight, flags, jax.random.fold_in(epoch_key, n),
             )  # fmt: skip
             total.append(loss)
@@ -146,7 +146,7 @@ def batch_loss(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _step(
     optimizer: optax.GradientTransformation,
-    by_id: ById,
+    static: Static,
     likelihood: Likelihood,
     prior: ResolvedPrior,
     split: ParameterSplit,
@@ -160,7 +160,7 @@ def _step(
     key: jax.Array,
 ) -> tuple[_State, jax.Array]:
     def loss(weights: dict[str, jax.Array]) -> jax.Array:
-        return batch_loss(by_id.network, likelihood, split.merge(weights), x, y, mask, key)
+        return batch_loss(static.network, likelihood, split.merge(weights), x, y, mask, key)
 
     value, gradient = jax.value_and_grad(loss)(state.weights)
     penalty = jax.grad(lambda w: -prior_weight * prior.log_density(w, {}))(state.weights)
@@ -245,7 +245,7 @@ class _Watch:
                 rows = group.rows[i : i + self.batches.size]
                 x, y, mask = self.batches.take(Group(rows, group.length))
                 loss = _validation_loss(
-                    ById(self.network), self.likelihood, self.split, weights, x, y, mask
+                    Static(self.network), self.likelihood, self.split, weights, x, y, mask
                 )
                 total, count = total + float(loss) * len(rows), count + len(rows)
         return total / count
@@ -253,7 +253,7 @@ class _Watch:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _validation_loss(
-    by_id: ById,
+    static: Static,
     likelihood: Likelihood,
     split: ParameterSplit,
     weights: Any,
@@ -261,7 +261,7 @@ def _validation_loss(
     y: Any,
     mask: Any,
 ) -> jax.Array:
-    return batch_loss(by_id.network, likelihood, split.merge(weights), x, y, mask, None)
+    return batch_loss(static.network, likelihood, split.merge(weights), x, y, mask, None)
 
 
 def batch_gradients(
@@ -278,13 +278,13 @@ def batch_gradients(
     batches = _Batches(network, data, batch_size)
     moments = Moments.empty(split.stochastic)
     for x, y, mask in batches.epoch(key):
-        moments = _add_gradient(ById(network), likelihood, split, moments, x, y, mask)
+        moments = _add_gradient(Static(network), likelihood, split, moments, x, y, mask)
     return _merged(split, moments)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _add_gradient(
-    by_id: ById,
+    static: Static,
     likelihood: Likelihood,
     split: ParameterSplit,
     moments: Moments,
@@ -293,7 +293,7 @@ def _add_gradient(
     mask: Any,
 ) -> Moments:
     def loss(weights: Any) -> jax.Array:
-        return batch_loss(by_id.network, likelihood, split.merge(weights), x, y, mask, None)
+        return batch_loss(static.network, likelihood, split.merge(weights), x, y, mask, None)
 
     return moments.update(jax.grad(loss)(split.stochastic))
 
