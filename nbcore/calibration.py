@@ -6,6 +6,7 @@ too small, and a noise level learnt from them is too small as well, however well
 
 from __future__ import annotations
 
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from nbcore.metrics import nlpd
 from nbcore.network import as_network
 from nbcore.priors import HalfNormal, LogNormal
 from nbcore.progress import Progress, Report, progress_from
+from nbcore.training import BatchPlan
 
 SEEN_RATIO = 0.8
 WORKERS = 2
@@ -108,15 +110,21 @@ def cross_fit(
     # One network for all, so that its training step compiles once.
     network = as_network(network, example=take(X, np.arange(1)))
     fold = fold_of_rows(jax.random.fold_in(key, folds), count, folds)
+    plan = BatchPlan.of(X, network.padding, batch_size)
     networks = [DeterministicNN(network, **options) for _ in range(folds + 1)]
     report = _Together(progress_from(progress), folds + 1)
 
     def fit(k: int) -> None:
+        if k != folds:
+            report.compiled.wait()
         rows = np.flatnonzero(fold != k)
-        networks[k].train(
-            take(X, rows), take(y, rows), epochs, batch_size,
-            key=jax.random.fold_in(key, k), progress=report.of(k),
-        )  # fmt: skip
+        try:
+            networks[k].train(
+                take(X, rows), take(y, rows), epochs, plan=plan,
+                key=jax.random.fold_in(key, k), progress=report.of(k),
+            )  # fmt: skip
+        finally:
+            report.compiled.set()
 
     with ThreadPoolExecutor(WORKERS) as pool:
         for future in [pool.submit(fit, k) for k in reversed(range(folds + 1))]:
@@ -195,14 +203,19 @@ def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: s
 
 
 class _Together:
-    """Several trainings as one report: epochs done, over all of them."""
+    """Several trainings as one report: epochs done, over all of them.
+
+    `compiled` is set after the first epoch of the first, so that the others find its programs.
+    """
 
     def __init__(self, report: Progress, count: int) -> None:
         self.report, self.count = report, count
         self.done: dict[int, int] = {}
+        self.compiled = threading.Event()
 
     def of(self, k: int) -> Progress:
         def note(report: Report) -> None:
+            self.compiled.set()
             self.done[k] = report.done
             total = self.count * report.total
             networks = f"{self.count} networks, {report.note}"

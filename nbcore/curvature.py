@@ -11,7 +11,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from nbcore.target import Target
+from nbcore.target import NetworkTarget, Target
 
 DENSE_LIMIT = 512
 MODE_STEPS = 200
@@ -143,6 +143,40 @@ def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
         factor, unit = vectors / jnp.sqrt(_floored(values)), jnp.eye(len(start), dtype=start.dtype)
     found = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(center))
     return Whitening(jnp.where(found, center, start), jnp.where(found, factor, unit))
+
+
+def linearised(target: Target, position: Any) -> Target:
+    """Return the log density with the network replaced by its linearisation at a position.
+
+    Its negative Hessian there is J^T L J + P for the weights, the generalised Gauss-Newton matrix,
+    with J the Jacobian of the outputs, and L and P the curvatures of the likelihood with respect
+    to the outputs and of the prior. Unknowns and their coupling to the weights keep their own
+    Hessian; a plain density has no network, and is returned as it is.
+
+    Args:
+        target: the log density.
+        position: where to linearise; the result is for use within the same trace.
+
+    References:
+        Martens (2020), "New insights and perspectives on the natural gradient method", section 8.
+    """
+    if not isinstance(target, NetworkTarget):
+        return target
+    at = position["weights"]
+    lines = [
+        jax.linearize(lambda w, b=block: b.forward.outputs(w, b.features), at)
+        for block in target.blocks
+    ]
+
+    def log_density(z: Any) -> jax.Array:
+        move = jax.tree.map(jnp.subtract, z["weights"], at)
+        total = target.log_prior(z)
+        for block, (outputs, jacobian) in zip(target.blocks, lines, strict=True):
+            each = target.likelihood.log_prob(outputs + jacobian(move), block.y, z["likelihood"])
+            total = total + jnp.sum(each)
+        return total
+
+    return Target.from_log_density(log_density, position)
 
 
 def largest_curvature(

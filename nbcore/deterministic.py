@@ -18,7 +18,7 @@ from nbcore.padding import batches, in_order
 from nbcore.prediction import Scaler
 from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA, RateSchedule, Recipe
-from nbcore.training import Data, Fit, batch_gradients, train
+from nbcore.training import BatchPlan, Data, Fit, batch_gradients, train
 
 Loss = Literal["homoskedastic", "classification"]
 _LIKELIHOODS: dict[str, Likelihood] = {
@@ -136,6 +136,7 @@ class DeterministicNN:
         validation_data: tuple[Any, Any] | None = None,
         *,
         key: Any = None,
+        plan: BatchPlan | None = None,
         progress: bool | Progress = True,
     ) -> DeterministicNN:
         """Train from fresh weights; a second call starts anew.
@@ -144,9 +145,13 @@ class DeterministicNN:
             X: inputs, an array or a pytree of arrays `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
             epochs: passes over the data.
-            batch_size: rows of a minibatch; minibatches are shuffled anew in every epoch.
+            batch_size: rows of a minibatch; minibatches are shuffled anew in every epoch. Padded
+                inputs are taken in parts of similar length, each minibatch its share of each.
             validation_data: `(X, y)` for early stopping; its error is remembered for the noise.
             key: random key for initial weights, minibatches and dropout.
+            plan: shapes of the minibatches, instead of `batch_size`: networks that are trained on
+                parts of the same data share what is compiled if they share
+                `BatchPlan.of(X, network.padding, batch_size)`.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
         Returns:
@@ -179,6 +184,7 @@ class DeterministicNN:
             batch_size=batch_size,
             key=train_key,
             validation=None if validation_data is None else self._data(*validation_data),
+            plan=plan,
             progress=progress_from(progress),
         )
         self.validation_noise = None

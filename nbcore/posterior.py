@@ -3,67 +3,33 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nbcore import likelihoods, storage
-from nbcore.backend import Backend, Stats
+from nbcore.backend import Stats
 from nbcore.checks import check_inputs, num_examples
 from nbcore.diagnostics import Diagnostics, diagnose
 from nbcore.errors import NbcoreError, OptionError, ShapeError
+from nbcore.export import arviz_data
 from nbcore.forward import Forward, is_per_example
 from nbcore.likelihoods import Categorical, Likelihood
 from nbcore.network import Network, as_network
 from nbcore.padding import batches, in_order
 from nbcore.prediction import Prediction, Scaler
+from nbcore.run_info import RunInfo
 from nbcore.split import ParameterSplit
 from nbcore.subset import ProbabilisticSubset
+from nbcore.summary import By, Summary, by_layer, summarise
 from nbcore.target import NetworkTarget
 
 ROWS = 256
 DRAWS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """How the draws were made.
-
-    Args:
-        backend: name of the sampler.
-        options: its options.
-        settings: num_warmup, num_samples, num_chains, thin.
-        chain_method: how chains were run.
-        seconds: wall time: compile, warmup, sampling (summed over chains) and total.
-        versions: versions of what the draws depend on.
-    """
-
-    backend: str
-    options: dict[str, Any]
-    settings: dict[str, int]
-    chain_method: str
-    seconds: dict[str, float]
-    versions: dict[str, str]
-
-    @staticmethod
-    def describe(
-        backend: Backend,
-        settings: dict[str, int],
-        method: str,
-        seconds: dict[str, float],
-        total: float,
-    ) -> RunInfo:
-        """Describe a run."""
-        options = asdict(backend) if is_dataclass(backend) else {}  # pyright: ignore[reportArgumentType]
-        plain = {
-            k: v if isinstance(v, int | float | str | None) else repr(v) for k, v in options.items()
-        }
-        versions = {"jax": jax.__version__, "numpy": np.__version__}
-        return RunInfo(backend.name, plain, settings, method, {**seconds, "total": total}, versions)
 
 
 @dataclass(frozen=True)
@@ -78,6 +44,7 @@ class Posterior:
         split: stochastic and frozen weights.
         likelihood: what outputs say about y.
         scaler: units of y; `None` where the target was in the user's units.
+        target: the log density with its data; `None` for a posterior that was loaded.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
@@ -111,11 +78,14 @@ class Posterior:
     split: ParameterSplit | None = field(default=None, repr=False)
     likelihood: Likelihood | None = None
     scaler: Scaler | None = None
+    target: NetworkTarget | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def of_network(draws: Any, stats: Stats, info: RunInfo, target: NetworkTarget) -> Posterior:
         """Return the posterior of a network's stochastic weights."""
-        return Posterior(draws, stats, info, target.network, target.split, target.likelihood)
+        return Posterior(
+            draws, stats, info, target.network, target.split, target.likelihood, target=target
+        )
 
     def in_units_of(self, scaler: Scaler) -> Posterior:
         """Return the posterior that predicts in the units of y that the scaler knows."""
@@ -137,7 +107,9 @@ class Posterior:
         The noise is in the units of the target: standardised where a scaler is set.
         """
         _, likelihood = self._network()
-        unknowns = jax.vmap(jax.vmap(likelihood.constrain))(self.draws["likelihood"])
+        unknowns = self.draws["likelihood"]
+        if unknowns:
+            unknowns = jax.vmap(jax.vmap(likelihood.constrain))(unknowns)
         return {
             "weights": self.draws["weights"],
             "likelihood": jax.tree.map(np.asarray, unknowns),
@@ -163,10 +135,84 @@ class Posterior:
             for path, draws in self.flat_draws().items()
         }
 
-    def diagnostics(self) -> Diagnostics:
-        """Return R-hat and ESS of every number, divergences, and what to try next."""
+    def diagnostics(self, X: Any = None) -> Diagnostics:
+        """Return R-hat and ESS of every number, divergences, and what to try next.
+
+        Args:
+            X: inputs; where they are given, the numbers are the network's outputs at them, which
+                is what predictions depend on, instead of the weights.
+        """
         depth = self.info.options.get("max_tree_depth")
-        return diagnose(self.flat_draws(), self.stats, self.labels(), max_tree_depth=depth)
+        if X is None:
+            return diagnose(self.flat_draws(), self.stats, self.labels(), max_tree_depth=depth)
+        outputs = self.outputs(X).reshape(self.num_chains, self.num_draws, num_examples(X), -1)
+        labels = {"output": _index_labels("output", outputs.shape[2:])}
+        return diagnose({"output": outputs}, self.stats, labels, max_tree_depth=depth)
+
+    def summary(self, by: By = "weight") -> Summary:
+        """Return a table: a row for each number, or for each layer with its worst ESS and R-hat.
+
+        Args:
+            by: `"weight"` or `"layer"`.
+
+        Raises:
+            OptionError: `by` is neither.
+        """
+        if by not in get_args(By):
+            raise OptionError(f"by is {' or '.join(get_args(By))}, got {by!r}.")
+        flat = self.flat_draws()
+        owners = {
+            path: self.split.owner(path)[0].name
+            if self.split and path in self.split.paths
+            else path.partition("/")[0]
+            for path in flat
+        }
+        table = summarise(flat, self.labels(), owners)
+        return table if by == "weight" else by_layer(table)
+
+    def log_likelihood(self) -> np.ndarray:
+        """Return log p(y_i | draw), `(chain, draw, examples)`, in the units of y.
+
+        Raises:
+            OptionError: the posterior was loaded, so its data are not at hand, or is of a plain
+                density.
+        """
+        if self.target is None:
+            raise OptionError(
+                "The data of this posterior are not at hand: it was loaded, or is of a plain "
+                "density. The log likelihood is that of a posterior that nb.sample returned."
+            )
+        each = np.asarray(_log_likelihoods(self.target, self._chosen(self.draws, None)))
+        units = 0.0 if self.scaler is None else float(np.sum(np.log(self.scaler.scale)))
+        return each.reshape(self.num_chains, self.num_draws, -1) - units
+
+    def to_arviz(self) -> Any:
+        """Return ArviZ data: posterior, sample_stats, log_likelihood and observed_data.
+
+        LOO, WAIC, summaries and plots of ArviZ work on it. Draws of weights are on their own
+        scale, unknowns such as the noise on the user's, in the units of y. A posterior that was
+        loaded has no data, and so neither log_likelihood nor observed_data.
+
+        Returns:
+            `arviz.InferenceData` before ArviZ 1, `xarray.DataTree` from then on.
+
+        Raises:
+            MissingExtraError: ArviZ is not installed.
+        """
+        draws, labels = self.flat_draws(), self.labels()
+        likelihood, observed = None, None
+        if self.split is not None:
+            units = 1.0 if self.scaler is None else self.scaler.scale
+            for name, values in self.constrained()["likelihood"].items():
+                path = f"likelihood/{name}"
+                draws[path] = values * units if name == "noise" else values
+        if self.target is not None:
+            likelihood = self.log_likelihood()
+            observed = self.target.targets()
+            if self.scaler is not None:
+                observed = self.scaler.shift + self.scaler.scale * observed
+            observed = observed[:, 0] if observed.ndim == 2 and observed.shape[1] == 1 else observed
+        return arviz_data(draws, labels, self.stats._asdict(), likelihood, observed)
 
     def predict(self, X: Any, *, max_draws: int | None = None) -> Prediction:
         """Return the predictive distribution at new inputs.
@@ -304,8 +350,15 @@ def predict_outputs(network: Network, split: ParameterSplit, weights: Any, x: An
 
 
 @jax.jit
+def _log_likelihoods(target: NetworkTarget, positions: Any) -> jax.Array:
+    return jax.lax.map(target.log_likelihood, positions, batch_size=DRAWS_AT_ONCE)
+
+
+@jax.jit
 def _draw_outputs(forward: Forward, weights: Any, features: Any) -> jax.Array:
-    one = lambda w: forward.outputs(w, features)  # noqa: E731
+    def one(drawn: Any) -> jax.Array:
+        return forward.outputs(drawn, features)
+
     return jax.lax.map(one, weights, batch_size=DRAWS_AT_ONCE)
 
 

@@ -8,23 +8,26 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore import programs
 from nbcore.backend import Backend, Kernel, Stats, get_backend
 from nbcore.cost import estimate_cost
 from nbcore.errors import OptionError, SamplingError, did_you_mean
 from nbcore.keys import as_key
-from nbcore.posterior import Posterior, RunInfo
+from nbcore.posterior import Posterior
+from nbcore.programs import Programs
 from nbcore.progress import Progress, Report, progress_from
+from nbcore.run_info import RunInfo
+from nbcore.starts import Start, start_positions
 from nbcore.target import NetworkTarget, Target
 
 ChainMethod = Literal["auto", "vectorized", "threads", "sequential"]
 CHAIN_METHODS = ("auto", "vectorized", "threads", "sequential")
-_INIT, _WARMUP, _TUNE, _STEP, _SHARED = range(5)
 
 
 def sample(
@@ -36,7 +39,7 @@ def sample(
     num_samples: int = 1000,
     num_chains: int = 4,
     thin: int = 1,
-    init: Any = None,
+    init: Start | Any = "trained",
     chain_method: ChainMethod = "auto",
     chunk_size: int | None = None,
     progress: bool | Progress = True,
@@ -54,8 +57,9 @@ def sample(
         num_samples: steps of each chain after warmup.
         num_chains: number of chains.
         thin: keep every `thin`-th step: `num_samples // thin` draws of each chain are kept.
-        init: positions to start from, with a leading chain axis; by default the trained weights
-            with a small jitter.
+        init: where chains start: `"trained"` (the trained weights with a small jitter),
+            `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
+            curvature of the density), or positions with a leading chain axis.
         chain_method: `"vectorized"` (one vectorised program), `"threads"` (one program, called
             for each chain from its own thread), `"sequential"`, or `"auto"`: vectorised for
             samplers of fixed cost, else threads.
@@ -89,21 +93,23 @@ def sample(
     chosen = get_backend(backend)
     method = _chain_method(chain_method, chosen, num_chains)
     kernel = _kernel(chosen, num_warmup)
+    begin = time.perf_counter()
     chains = _Chains(kernel, target, as_key(key), plan, init, progress_from(progress))
-    start = time.perf_counter()
     gradient_seconds = chains.check_start()
     side_by_side = 1 if method == "sequential" else min(num_chains, os.cpu_count() or 1)
     steps = num_chains * (num_warmup + num_samples)
     cost = estimate_cost(target, chosen, gradient_seconds, steps=steps, side_by_side=side_by_side)
     chains.report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}"))
-    run = {
-        "vectorized": chains.vectorized,
-        "threads": chains.threads,
-        "sequential": chains.sequential,
+    checking = time.perf_counter() - begin
+    runs, compiling = chains.run(method)
+    draws, stats = _gather(runs)
+    total = time.perf_counter() - begin
+    seconds = _split_seconds(runs, checking + compiling, total)
+    num_gradients = {
+        name: sum(run.num_gradients[name] for run in runs) for name in ("warmup", "sampling")
     }
-    draws, stats = run[method]()
     info = RunInfo.describe(
-        chosen, plan.settings(), method, chains.seconds, time.perf_counter() - start
+        chosen, plan.settings(), method, {**seconds, "total": total}, num_gradients
     )
     if not isinstance(target, NetworkTarget):
         return Posterior(draws, stats, info)
@@ -151,6 +157,22 @@ class _Plan:
         return {name: getattr(self, name) for name in names}
 
 
+class _Run(NamedTuple):
+    """What came of one chain, or of all chains together.
+
+    Args:
+        draws: draws, with a leading draw axis (after the chain axis where there is one).
+        stats: statistics of the draws.
+        seconds: own wall time of warmup (tuning included) and of sampling.
+        num_gradients: gradient evaluations of warmup (tuning included) and of sampling.
+    """
+
+    draws: Any
+    stats: Stats
+    seconds: dict[str, float]
+    num_gradients: dict[str, int]
+
+
 class _Chains:
     """Runs all chains through init, warmup, tune and sampling."""
 
@@ -165,24 +187,10 @@ class _Chains:
     ) -> None:
         self.kernel, self.target, self.plan, self.report = kernel, target, plan, report
         self.keys = [jax.random.fold_in(key, c) for c in range(plan.num_chains)]
-        self.positions = self._positions(init)
-        self.shared_key = jax.random.fold_in(jax.random.fold_in(key, plan.num_chains), _SHARED)
-        self.seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
-
-    def _positions(self, init: Any) -> list[Any]:
-        if init is None:
-            streams = [jax.random.fold_in(jax.random.fold_in(k, _INIT), 1) for k in self.keys]
-            return [self.target.initial_position(k) for k in streams]
-        start = self.target.start
-        wanted = jax.tree.map(lambda a: (self.plan.num_chains, *a.shape), start)
-        got = jax.tree.map(np.shape, init)
-        if jax.tree.structure(init) != jax.tree.structure(start) or got != wanted:
-            raise OptionError(
-                f"init must hold a position for each chain, shapes {wanted}; got {got}. Stack "
-                "target.initial_position(key) over chains."
-            )
-        init = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), init, start)
-        return [jax.tree.map(lambda a, c=c: a[c], init) for c in range(self.plan.num_chains)]
+        streams = [jax.random.fold_in(jax.random.fold_in(k, programs.INIT), 1) for k in self.keys]
+        self.positions = start_positions(target, streams, init)
+        last = jax.random.fold_in(key, plan.num_chains)
+        self.shared_key = jax.random.fold_in(last, programs.SHARED)
 
     def check_start(self) -> float:
         """Raise where the density or its gradient is not finite; time one gradient."""
@@ -195,120 +203,120 @@ class _Chains:
         jax.block_until_ready(_evaluate(self.target, self.positions[0]))
         return time.perf_counter() - begin
 
-    def sequential(self) -> tuple[Any, Stats]:
-        """Run one chain after the other."""
-        shared = self._shared()
-        self._compile(shared)
-        return _stack([self._chain(c, shared) for c in range(self.plan.num_chains)])
-
-    def threads(self) -> tuple[Any, Stats]:
-        """Run each chain in its own thread, all through one compiled program."""
-        shared = self._shared()
-        self._compile(shared)
-        with ThreadPoolExecutor(min(self.plan.num_chains, os.cpu_count() or 1)) as pool:
-            futures = [pool.submit(self._chain, c, shared) for c in range(self.plan.num_chains)]
-            return _stack([future.result() for future in futures])
-
-    def vectorized(self) -> tuple[Any, Stats]:
-        """Run all chains as one vectorised program."""
-        shared = self._shared()
-        keys = jnp.stack(self.keys)
-        positions = jax.tree.map(lambda *p: jnp.stack(p), *self.positions)
+    def run(self, method: str) -> tuple[list[_Run], float]:
+        """Run every chain; return the runs, and the seconds until all programs were compiled."""
         begin = time.perf_counter()
-        state = _start_all(self.kernel, keys, self.target, shared, positions)
-        for phase, step, _, chunk, thin in self._schedule():
-            _advance_all(
-                step,
-                self.kernel.position,
-                chunk,
-                thin,
-                keys,
-                self.target,
-                shared,
-                state,
-                phase,
-                0,
-                0,
-            )
-        self._count_compile(begin)
-        swap = functools.partial(jax.tree.map, lambda a: np.swapaxes(a, 0, 1))
-        state = self._phases(_advance_all, _tune_all, keys, state, shared, chain=None)
-        return swap(state[0]), swap(state[1])
+        shared = programs.make_shared(self.kernel, self.shared_key, self.target, self.positions[0])
+        if method == "vectorized":
+            positions = jax.tree.map(lambda *p: jnp.stack(p), *self.positions)
+            chain = _Chain(self, programs.ALL_CHAINS, jnp.stack(self.keys), shared, positions, None)
+            chain.compile()
+            compile_seconds = time.perf_counter() - begin
+            return [chain.run()], compile_seconds
+        chains = [
+            _Chain(self, programs.ONE_CHAIN, self.keys[c], shared, self.positions[c], c)
+            for c in range(self.plan.num_chains)
+        ]
+        chains[0].compile()
+        compile_seconds = time.perf_counter() - begin
+        if method == "sequential":
+            return [chain.run() for chain in chains], compile_seconds
+        with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
+            futures = [pool.submit(chain.run) for chain in chains]
+            return [future.result() for future in futures], compile_seconds
 
-    def _chain(self, chain: int, shared: Any) -> tuple[Any, Stats]:
-        key = self.keys[chain]
-        state = _start(self.kernel, key, self.target, shared, self.positions[chain])
-        return self._phases(_advance, _tune, key, state, shared, chain=chain)
-
-    def _shared(self) -> Any:
-        begin = time.perf_counter()
-        shared = _make_shared(self.kernel, self.shared_key, self.target, self.positions[0])
-        jax.block_until_ready(shared)
-        self._count_compile(begin)
-        return shared
-
-    def _compile(self, shared: Any) -> None:
-        """Compile every phase with a run of no steps, so that chains start warm together."""
-        begin = time.perf_counter()
-        state = _start(self.kernel, self.keys[0], self.target, shared, self.positions[0])
-        for phase, step, _, chunk, thin in self._schedule():
-            _advance(
-                step,
-                self.kernel.position,
-                chunk,
-                thin,
-                self.keys[0],
-                self.target,
-                shared,
-                state,
-                phase,
-                0,
-                0,
-            )
-        self._count_compile(begin)
-
-    def _count_compile(self, begin: float) -> None:
-        self.seconds["compile"] += time.perf_counter() - begin
-
-    def _schedule(self) -> Iterator[tuple[int, Callable[..., Any], int, int, int]]:
+    def phases(self) -> Iterator[tuple[int, Callable[..., Any], int, int, int]]:
+        """Yield phase, step function, draws, chunk length and thinning."""
         plan, kernel = self.plan, self.kernel
         chunk = plan.chunk(max(plan.num_warmup, plan.num_draws))
         if plan.num_warmup:
-            yield _WARMUP, kernel.warmup, plan.num_warmup, chunk, 1
-        yield _STEP, kernel.step, plan.num_draws, chunk, plan.thin
+            yield programs.WARMUP, kernel.warmup, plan.num_warmup, chunk, 1
+        yield programs.STEP, kernel.step, plan.num_draws, chunk, plan.thin
 
-    def _phases(
-        self, advance: Any, tune: Any, key: Any, state: Any, shared: Any, *, chain: int | None
-    ) -> tuple[Any, Stats]:
-        """Run warmup, tune and sampling; return draws and statistics of the sampling steps."""
+
+class _Chain:
+    """One chain, or all chains together as one vectorised program (`number` is None)."""
+
+    def __init__(
+        self, all_: _Chains, calls: Programs, key: Any, shared: Any, position: Any, number: Any
+    ) -> None:
+        self.all, self.calls, self.number = all_, calls, number
+        self.key, self.shared, self.position = key, shared, position
+
+    def start(self) -> Any:
+        """Return the state at the start."""
+        chains = self.all
+        return self.calls.start(chains.kernel, self.key, chains.target, self.shared, self.position)
+
+    def compile(self) -> None:
+        """Compile every phase with a run of no steps, so that chains start warm together."""
+        state = self.start()
+        for phase, step, _, chunk, thin in self.all.phases():
+            self.advance(step, chunk, thin, state, phase, 0, 0)
+
+    def advance(
+        self, step: Any, chunk: int, thin: int, state: Any, phase: int, first: int, count: int
+    ) -> tuple[Any, Any, Stats]:
+        """Take `count` draws from draw `first` of a phase."""
+        chains = self.all
+        return self.calls.advance(
+            step, chains.kernel.position, chunk, thin,
+            self.key, chains.target, self.shared, state, phase, first, count,
+        )  # fmt: skip
+
+    def run(self) -> _Run:
+        """Run warmup, tune and sampling."""
+        begin = time.perf_counter()
+        state = self.start()
+        seconds, num_gradients = {"warmup": 0.0}, {"warmup": 0}
         parts: list[tuple[Any, Stats]] = []
-        for phase, step, total, chunk, thin in self._schedule():
-            begin = time.perf_counter()
-            if phase == _STEP and self.kernel.tune is not None:
-                state = tune(self.kernel, key, self.target, shared, state)
-            name = "warmup" if phase == _WARMUP else "sampling"
+        for phase, step, total, chunk, thin in self.all.phases():
+            name = "warmup" if phase == programs.WARMUP else "sampling"
+            if phase == programs.STEP:
+                state, tuned = self._tune(state)
+                seconds["warmup"] = time.perf_counter() - begin
+                num_gradients["warmup"] += tuned
+            parts = []
             for done in range(0, total, chunk):
                 count = min(chunk, total - done)
-                state, draws, stats = advance(
-                    step,
-                    self.kernel.position,
-                    chunk,
-                    thin,
-                    key,
-                    self.target,
-                    shared,
-                    state,
-                    phase,
-                    done,
-                    count,
-                )
-                draws, stats = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], (draws, stats))
-                _check_finite(draws, name, chain, done)
-                if phase == _STEP:
-                    parts.append((draws, stats))
-                self.report(Report(name, chain, self.plan.num_chains, done + count, total))
-            self.seconds[name] += time.perf_counter() - begin
-        return jax.tree.map(lambda *p: np.concatenate(p), *parts)
+                state, draws, stats = self.advance(step, chunk, thin, state, phase, done, count)
+                draws, stats = jax.tree.map(self._kept(count), (draws, stats))
+                _check_finite(draws, name, self.number, done)
+                parts.append((draws, stats))
+                num_chains = self.all.plan.num_chains
+                self.all.report(Report(name, self.number, num_chains, done + count, total))
+            num_gradients[name] = sum(int(np.sum(stats.num_gradients)) for _, stats in parts)
+        seconds["sampling"] = time.perf_counter() - begin - seconds["warmup"]
+        axis = 1 if self.number is None else 0
+        draws, stats = jax.tree.map(lambda *p: np.concatenate(p, axis=axis), *parts)
+        return _Run(draws, stats, seconds, num_gradients)
+
+    def _tune(self, state: Any) -> tuple[Any, int]:
+        chains = self.all
+        if chains.kernel.tune is None:
+            return state, 0
+        state, stats = self.calls.tune(chains.kernel, self.key, chains.target, self.shared, state)
+        return state, int(np.sum(stats.num_gradients))
+
+    def _kept(self, count: int) -> Callable[[Any], np.ndarray]:
+        """Return what cuts a buffer to the draws that were taken."""
+        if self.number is None:
+            return lambda a: np.asarray(a)[:, :count]
+        return lambda a: np.asarray(a)[:count]
+
+
+def _gather(runs: list[_Run]) -> tuple[Any, Stats]:
+    """Return draws and statistics with a leading chain axis."""
+    if len(runs) == 1 and runs[0].stats.log_density.ndim == 2:
+        return runs[0].draws, runs[0].stats
+    return jax.tree.map(lambda *c: np.stack(c), *[(run.draws, run.stats) for run in runs])
+
+
+def _split_seconds(runs: list[_Run], compiling: float, wall: float) -> dict[str, float]:
+    """Split the wall time; chains that ran side by side share theirs in proportion."""
+    own = {name: sum(run.seconds[name] for run in runs) for name in ("warmup", "sampling")}
+    scale = (wall - compiling) / max(sum(own.values()), 1e-9)
+    return {"compile": compiling, **{name: scale * value for name, value in own.items()}}
 
 
 @functools.lru_cache(maxsize=64)
@@ -328,96 +336,6 @@ def _chain_method(method: str, backend: Backend, num_chains: int) -> str:
     if num_chains == 1:
         return "sequential"
     return "vectorized" if "fixed_cost" in backend.capabilities else "threads"
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _make_shared(kernel: Kernel, key: jax.Array, target: Target, position: Any) -> Any:
-    return kernel.shared(key, target, position)
-
-
-def _start_chain(kernel: Kernel, key: jax.Array, target: Target, shared: Any, position: Any) -> Any:
-    return kernel.init(jax.random.fold_in(key, _INIT), target, shared, position)
-
-
-def _tune_chain(kernel: Kernel, key: jax.Array, target: Target, shared: Any, state: Any) -> Any:
-    if kernel.tune is None:
-        return state
-    return kernel.tune(jax.random.fold_in(key, _TUNE), target, shared, state)[0]
-
-
-def _advance_chain(
-    step: Any,
-    position: Any,
-    chunk: int,
-    thin: int,
-    key: jax.Array,
-    target: Target,
-    shared: Any,
-    state: Any,
-    phase: int,
-    first: int,
-    count: int,
-) -> tuple[Any, Any, Stats]:
-    """Take `count` draws of `thin` steps each; buffers have length `chunk`."""
-    stream = jax.random.fold_in(key, phase)
-
-    def one_step(state: Any, t: Any) -> tuple[Any, Stats]:
-        state, stats = step(jax.random.fold_in(stream, t), target, shared, state, t)
-        return state, Stats(*(jnp.asarray(s) for s in stats))
-
-    def draw(n: Any, state: Any) -> tuple[Any, Stats]:
-        begin = (first + n) * thin
-        state, stats = one_step(state, begin)
-
-        def more(i: Any, carry: tuple[Any, Stats]) -> tuple[Any, Stats]:
-            state, latest = one_step(carry[0], begin + i)
-            return state, latest._replace(
-                num_gradients=carry[1].num_gradients + latest.num_gradients,
-                is_divergent=carry[1].is_divergent | latest.is_divergent,
-            )
-
-        return jax.lax.fori_loop(1, thin, more, (state, stats)) if thin > 1 else (state, stats)
-
-    like = jax.eval_shape(lambda s: (position(s), draw(0, s)[1]), state)
-    buffers = jax.tree.map(lambda a: jnp.zeros((chunk, *a.shape), a.dtype), like)
-
-    def body(n: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        state, buffers = carry
-        state, stats = draw(n, state)
-        kept = jax.tree.map(lambda b, a: b.at[n].set(a), buffers, (position(state), stats))
-        return state, kept
-
-    state, (draws, stats) = jax.lax.fori_loop(0, count, body, (state, buffers))
-    return state, draws, stats
-
-
-_start = functools.partial(jax.jit, static_argnums=0)(_start_chain)
-_tune = functools.partial(jax.jit, static_argnums=0)(_tune_chain)
-_advance = functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))(_advance_chain)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _start_all(kernel: Kernel, keys: Any, target: Target, shared: Any, positions: Any) -> Any:
-    one = functools.partial(_start_chain, kernel)
-    return jax.vmap(one, in_axes=(0, None, None, 0))(keys, target, shared, positions)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _tune_all(kernel: Kernel, keys: Any, target: Target, shared: Any, states: Any) -> Any:
-    one = functools.partial(_tune_chain, kernel)
-    return jax.vmap(one, in_axes=(0, None, None, 0))(keys, target, shared, states)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _advance_all(
-    step: Any, position: Any, chunk: int, thin: int, keys: Any, target: Target, *rest: Any
-) -> tuple[Any, Any, Stats]:
-    one = functools.partial(_advance_chain, step, position, chunk, thin)
-    shared, states, phase, first, count = rest
-    axes = (0, None, None, 0, None, None, None)
-    return jax.vmap(one, in_axes=axes, out_axes=(0, 1, 1))(
-        keys, target, shared, states, phase, first, count
-    )
 
 
 @jax.jit
@@ -441,14 +359,11 @@ def _bad_start(target: Target, position: Any, chain: int, value: float, gradient
 
 def _check_finite(draws: Any, phase: str, chain: int | None, done: int) -> None:
     for leaf in jax.tree.leaves(draws):
-        bad = ~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1)
+        by_draw = leaf if chain is not None else np.swapaxes(leaf, 0, 1)
+        bad = ~np.isfinite(by_draw.reshape(len(by_draw), -1)).all(axis=1)
         if bad.any():
             who = "A chain" if chain is None else f"Chain {chain}"
             raise SamplingError(
                 f"{who} left the finite numbers at step {done + int(bad.argmax())} of {phase}. "
                 "Lower the step size (step_size=...), or use a tighter prior."
             )
-
-
-def _stack(chains: list[tuple[Any, Stats]]) -> tuple[Any, Stats]:
-    return jax.tree.map(lambda *c: np.stack(c), *chains)

@@ -155,6 +155,13 @@ class Target:
         ]
         return jax.tree.unflatten(structure, moved)
 
+    def prior_position(self, key: jax.Array) -> Any:
+        """Return a draw of the prior, as a position."""
+        del key
+        raise TargetError(
+            "A plain density has no prior to draw from. Give positions, or init='trained'."
+        )
+
     @property
     def num_examples(self) -> int:
         """Number of examples N; 0 for a plain density."""
@@ -230,6 +237,13 @@ class NetworkTarget(Target):
             "prior": self.prior.initial(),
         }
 
+    def prior_position(self, key: jax.Array) -> Position:
+        """Return weights and unknowns drawn from their priors."""
+        prior_key, likelihood_key = jax.random.split(key)
+        weights, hyper = self.prior.sample(prior_key)
+        unknowns = self.likelihood.sample_prior(likelihood_key, self.num_outputs)
+        return {"weights": weights, "likelihood": unknowns, "prior": hyper}
+
     @property
     def num_examples(self) -> int:
         """Number of examples N."""
@@ -259,6 +273,10 @@ class NetworkTarget(Target):
     def outputs(self, weights: Any) -> jax.Array:
         """Return the network's outputs `(N, outputs)` on the data, in their order."""
         return self._in_order([b.forward.outputs(weights, b.features) for b in self.blocks])
+
+    def targets(self) -> np.ndarray:
+        """Return the targets `(N, ...)` in the order of the data, as the likelihood reads them."""
+        return np.asarray(self._in_order([block.y for block in self.blocks]))
 
     def _in_order(self, parts: list[jax.Array]) -> jax.Array:
         rows = jnp.concatenate([block.rows for block in self.blocks])

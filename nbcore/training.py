@@ -1,4 +1,4 @@
-"""Deterministic training: MAP with Adam, minibatches of similar length, averaging of weights.
+"""Deterministic training: MAP with Adam, minibatches in parts of similar length, averaging.
 
 loss = mean over the minibatch of -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2),
 so that the full-batch loss is the negative log posterior divided by the number of examples N.
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nbcore.checks import num_examples
 from nbcore.errors import TrainingError
 from nbcore.likelihoods import Likelihood, as_columns
 from nbcore.moments import Moments
-from nbcore.network import Network, Params, Static
-from nbcore.padding import Group, length_groups
+from nbcore.network import Network, Padding, Params, Static
+from nbcore.padding import Group, length_groups, lengths
 from nbcore.priors import NormalPrior, ResolvedPrior
 from nbcore.progress import Progress, Report
 from nbcore.recipe import Recipe
@@ -54,6 +55,54 @@ class Data(NamedTuple):
     y: np.ndarray
 
 
+class Part(NamedTuple):
+    """Rows of a minibatch that have similar length.
+
+    Args:
+        x: inputs, trimmed to that length.
+        y: targets.
+        mask: 1 for rows that count, 0 for those that fill the part up.
+    """
+
+    x: Any
+    y: Any
+    mask: Any
+
+
+Minibatch = tuple[Part, ...]
+
+
+class BatchPlan(NamedTuple):
+    """The shapes of a minibatch: networks that are trained with the same share programs.
+
+    Args:
+        lengths: to what length the rows of each part are trimmed, ascending; `None` where inputs
+            are not padded.
+        sizes: rows of each part, at most.
+    """
+
+    lengths: tuple[int | None, ...]
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def of(X: Any, padding: Padding | None, batch_size: int) -> BatchPlan:
+        """Return the plan that wastes least on these inputs; `batch_size` is met on average."""
+        groups = length_groups(X, padding)
+        steps = -(-sum(len(group.rows) for group in groups) // batch_size)
+        return BatchPlan(
+            tuple(group.length for group in groups),
+            tuple(-(-len(group.rows) // steps) for group in groups),
+        )
+
+    def rows_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
+        """Return the rows that belong to each part."""
+        if padding is None or self.lengths[-1] is None:
+            return [np.arange(num_examples(X))]
+        bounds = np.array(self.lengths)
+        part = np.searchsorted(bounds, lengths(np.asarray(X), padding))
+        return [np.flatnonzero(part == g) for g in range(len(bounds))]
+
+
 def train(
     network: Network,
     likelihood: Likelihood,
@@ -65,14 +114,16 @@ def train(
     batch_size: int,
     key: jax.Array,
     validation: Data | None = None,
+    plan: BatchPlan | None = None,
     progress: Progress = lambda report: None,
 ) -> Fit:
-    """Train a network from given parameters.
+    """Train a network from given parameters; `plan` is that of the data by default.
 
     Raises:
         TrainingError: the loss is not finite.
     """
-    batches = _Batches(network, data, batch_size)
+    plan = plan or BatchPlan.of(data.X, network.padding, batch_size)
+    batches = _Batches(network, data, plan)
     split = ProbabilisticSubset.everything().split(network, params)
     prior = NormalPrior(scale=recipe.sigma, center="zero").resolve(split)
     prior_weight = 1.0 / len(data.y) if recipe.map else 0.0
@@ -87,10 +138,10 @@ def train(
     for epoch in range(epochs):
         total: list[jax.Array] = []
         epoch_key = jax.random.fold_in(key, epoch)
-        for x, y, mask in batches.epoch(epoch_key):
+        for batch in batches.epoch(epoch_key):
             flags = jnp.array([marks[n], n >= gradient_start])
             state, loss = _step(
-                optimizer, Static(network), likelihood, prior, split, state, x, y, mask,
+                optimizer, Static(network), likelihood, prior, split, state, batch,
                 jnp.float32(rates[n]), prior_weight, flags, jax.random.fold_in(epoch_key, n),
             )  # fmt: skip
             total.append(loss)
@@ -132,15 +183,20 @@ def batch_loss(
     network: Network,
     likelihood: Likelihood,
     params: Params,
-    x: Any,
-    y: jax.Array,
-    mask: jax.Array,
+    batch: Minibatch,
     key: jax.Array | None,
 ) -> jax.Array:
-    """Return the mean negative log likelihood of the rows where `mask` is 1."""
-    outputs = as_columns(network.apply(params, x, train=key is not None, key=key))
-    each = likelihood.log_prob(outputs, y, {})
-    return -jnp.sum(each * mask) / jnp.sum(mask)
+    """Return the mean negative log likelihood of the rows that count; a key switches dropout on."""
+    total = jnp.zeros(())
+    for g, part in enumerate(batch):
+        train = key is not None
+        outputs = as_columns(
+            network.apply(
+                params, part.x, train=train, key=jax.random.fold_in(key, g) if train else None
+            )
+        )
+        total = total - jnp.sum(likelihood.log_prob(outputs, part.y, {}) * part.mask)
+    return total / sum(jnp.sum(part.mask) for part in batch)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -151,16 +207,14 @@ def _step(
     prior: ResolvedPrior,
     split: ParameterSplit,
     state: _State,
-    x: Any,
-    y: jax.Array,
-    mask: jax.Array,
+    batch: Minibatch,
     rate: jax.Array,
     prior_weight: float,
     flags: jax.Array,
     key: jax.Array,
 ) -> tuple[_State, jax.Array]:
     def loss(weights: dict[str, jax.Array]) -> jax.Array:
-        return batch_loss(static.network, likelihood, split.merge(weights), x, y, mask, key)
+        return batch_loss(static.network, likelihood, split.merge(weights), batch, key)
 
     value, gradient = jax.value_and_grad(loss)(state.weights)
     penalty = jax.grad(lambda w: -prior_weight * prior.log_density(w, {}))(state.weights)
@@ -178,29 +232,38 @@ def _step(
 
 
 class _Batches:
-    """Shuffled minibatches; each holds rows of similar length, filled up to one size."""
+    """Shuffled minibatches; each holds its share of every length, in parts of similar length."""
 
-    def __init__(self, network: Network, data: Data, batch_size: int) -> None:
-        self.network, self.data, self.size = network, data, min(batch_size, len(data.y))
-        self.groups = length_groups(data.X, network.padding)
-        self.per_epoch = sum(-(-len(group.rows) // self.size) for group in self.groups)
+    def __init__(self, network: Network, data: Data, plan: BatchPlan) -> None:
+        self.network, self.data, self.plan = network, data, plan
+        self.rows = plan.rows_of_parts(data.X, network.padding)
+        self.per_epoch = max(
+            -(-len(rows) // size) for rows, size in zip(self.rows, plan.sizes, strict=True)
+        )
 
-    def epoch(self, key: jax.Array) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-        """Yield inputs, targets and a mask of the rows that count."""
+    def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
+        """Yield minibatches that hold every row once."""
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-        plan: list[Group] = []
-        for group in self.groups:
-            rows = rng.permutation(group.rows)
-            cuts = range(0, len(rows), self.size)
-            plan.extend(Group(rows[i : i + self.size], group.length) for i in cuts)
-        for i in rng.permutation(len(plan)):
-            yield self.take(plan[i])
+        shares = [np.array_split(rng.permutation(rows), self.per_epoch) for rows in self.rows]
+        for n in range(self.per_epoch):
+            # Where rows do not divide evenly, parts take their turns to hold one row more.
+            yield tuple(
+                self._part(g, share[(n + g) % self.per_epoch]) for g, share in enumerate(shares)
+            )
 
-    def take(self, group: Group) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Return the rows of a group, filled up to the batch size with rows that do not count."""
-        full = Group(np.resize(group.rows, self.size), group.length)
-        mask = (np.arange(self.size) < len(group.rows)).astype(np.float32)
-        return full.take(self.data.X, self.network.padding), self.data.y[full.rows], mask
+    def in_turn(self) -> Iterator[Minibatch]:
+        """Yield every row once, a part at a time, without shuffling."""
+        for g, (rows, size) in enumerate(zip(self.rows, self.plan.sizes, strict=True)):
+            for i in range(0, len(rows), size):
+                yield (self._part(g, rows[i : i + size]),)
+
+    def _part(self, g: int, rows: np.ndarray) -> Part:
+        """Return rows, filled up to the size of the part with rows that do not count."""
+        size = self.plan.sizes[g]
+        padded = rows if len(rows) else np.zeros(1, int)
+        full = Group(np.resize(padded, size), self.plan.lengths[g])
+        mask = (np.arange(size) < len(rows)).astype(np.float32)
+        return Part(full.take(self.data.X, self.network.padding), self.data.y[full.rows], mask)
 
 
 class _Watch:
@@ -215,7 +278,11 @@ class _Watch:
         patience: int,
     ) -> None:
         self.network, self.likelihood, self.split = network, likelihood, split
-        self.batches = None if validation is None else _Batches(network, validation, 256)
+        self.batches = (
+            None
+            if validation is None
+            else _Batches(network, validation, BatchPlan.of(validation.X, network.padding, 256))
+        )
         self.patience = patience
         self.losses: list[float] = []
         self._weights: Any = None
@@ -240,14 +307,12 @@ class _Watch:
         if self.batches is None:
             return float("nan")
         total, count = 0.0, 0
-        for group in self.batches.groups:
-            for i in range(0, len(group.rows), self.batches.size):
-                rows = group.rows[i : i + self.batches.size]
-                x, y, mask = self.batches.take(Group(rows, group.length))
-                loss = _validation_loss(
-                    Static(self.network), self.likelihood, self.split, weights, x, y, mask
-                )
-                total, count = total + float(loss) * len(rows), count + len(rows)
+        for batch in self.batches.in_turn():
+            rows = int(batch[0].mask.sum())
+            loss = _validation_loss(
+                Static(self.network), self.likelihood, self.split, weights, batch
+            )
+            total, count = total + float(loss) * rows, count + rows
         return total / count
 
 
@@ -257,11 +322,9 @@ def _validation_loss(
     likelihood: Likelihood,
     split: ParameterSplit,
     weights: Any,
-    x: Any,
-    y: Any,
-    mask: Any,
+    batch: Minibatch,
 ) -> jax.Array:
-    return batch_loss(static.network, likelihood, split.merge(weights), x, y, mask, None)
+    return batch_loss(static.network, likelihood, split.merge(weights), batch, None)
 
 
 def batch_gradients(
@@ -275,10 +338,10 @@ def batch_gradients(
 ) -> Moments:
     """Return the moments of the per-batch gradients of the likelihood at given parameters."""
     split = ProbabilisticSubset.everything().split(network, params)
-    batches = _Batches(network, data, batch_size)
+    batches = _Batches(network, data, BatchPlan.of(data.X, network.padding, batch_size))
     moments = Moments.empty(split.stochastic)
-    for x, y, mask in batches.epoch(key):
-        moments = _add_gradient(Static(network), likelihood, split, moments, x, y, mask)
+    for batch in batches.epoch(key):
+        moments = _add_gradient(Static(network), likelihood, split, moments, batch)
     return _merged(split, moments)
 
 
@@ -288,12 +351,10 @@ def _add_gradient(
     likelihood: Likelihood,
     split: ParameterSplit,
     moments: Moments,
-    x: Any,
-    y: Any,
-    mask: Any,
+    batch: Minibatch,
 ) -> Moments:
     def loss(weights: Any) -> jax.Array:
-        return batch_loss(static.network, likelihood, split.merge(weights), x, y, mask, None)
+        return batch_loss(static.network, likelihood, split.merge(weights), batch, None)
 
     return moments.update(jax.grad(loss)(split.stochastic))
 

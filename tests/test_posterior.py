@@ -15,13 +15,22 @@ from flax import linen as nn
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.posterior import ROWS, Posterior, RunInfo
+from nbcore.posterior import ROWS, Posterior
+from nbcore.run_info import RunInfo
 from nbcore.prediction import Prediction, Scaler
 from nbcore.target import NetworkTarget
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
 CHAINS, DRAWS = 2, 9
-INFO = RunInfo("none", {"step_size": 0.1}, {"thin": 1}, "sequential", {"total": 1.5}, {"jax": "x"})
+INFO = RunInfo(
+    "none",
+    {"step_size": 0.1},
+    {"thin": 1},
+    "sequential",
+    {"total": 1.5},
+    {"sampling": 9},
+    {"jax": "x"},
+)
 NOISY = nb.Gaussian(noise_prior=nb.LogNormal((0.3, 0.4), 0.2))
 
 

@@ -19,6 +19,8 @@ import nbcore as nb
 from nbcore import convergence, errors
 from nbcore.backend import Kernel, Stats
 from nbcore.progress import Report
+from nbcore.starts import start_positions
+from nbcore.target import NetworkTarget
 
 NUTS = """
 import hashlib, jax.numpy as jnp, numpy as np, nbcore as nb
@@ -194,6 +196,48 @@ def test_start_positions_can_be_given() -> None:
     )
 
 
+def regression(noise: float | None) -> NetworkTarget:
+    """y = 2 x with noise 0.5, weights around 1 with standard deviation 3."""
+    x = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
+    y = 2 * x[:, 0] + 0.5 * np.random.default_rng(0).normal(size=50)
+    network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
+    everything = nb.ProbabilisticSubset.everything()
+    likelihood = nb.Gaussian(noise=noise, noise_prior=nb.LogNormal(0.5, 0.3))
+    params, prior = {"out": {"kernel": jnp.ones((1, 1))}}, nb.NormalPrior(scale=3.0)
+    return nb.Target.build(network, params, everything, x, y, likelihood=likelihood, prior=prior)
+
+
+def starts(target: nb.Target, init: Any, num_chains: int = 400) -> Any:
+    keys = [jax.random.key(c) for c in range(num_chains)]
+    return jax.tree.map(lambda *p: np.stack(p), *start_positions(target, keys, init))
+
+
+def test_chains_can_start_at_draws_of_the_prior() -> None:
+    drawn = starts(regression(None), "prior")
+    weight, noise = drawn["weights"]["out/kernel"].ravel(), drawn["likelihood"]["noise"].ravel()
+    assert abs(weight.mean() - 1) < 4 * 3 / 20
+    assert abs(weight.std() / 3 - 1) < 0.15
+    assert abs(noise.mean()) < 4 / 20  # (log noise - log median) / spread is standard normal
+    assert abs(noise.std() - 1) < 0.15
+
+
+def test_chains_can_start_at_laplace_draws() -> None:
+    target = regression(0.5)
+    weight = starts(target, "laplace")["weights"]["out/kernel"].ravel()
+    x, y = np.linspace(-1, 1, 50), np.asarray(target.blocks[0].y)[:, 0]
+    precision = (x**2).sum() / 0.25 + 1 / 9
+    mean = ((x * y).sum() / 0.25 + 1 / 9) / precision
+    assert abs(weight.mean() - mean) < 4 / np.sqrt(400 * precision)
+    assert abs(weight.std() * np.sqrt(precision) - 1) < 0.15
+
+
+def test_an_unknown_start_is_refused() -> None:
+    with pytest.raises(errors.OptionError, match=r"'laplac'.*Did you mean 'laplace'"):
+        walk(init="laplac")
+    with pytest.raises(errors.TargetError, match=r"no prior to draw from.*init='trained'"):
+        walk(init="prior")
+
+
 @pytest.mark.parametrize("init", [jnp.zeros(3), jnp.zeros((2, 3)), {"x": jnp.zeros((3, 3))}])
 def test_start_positions_of_another_shape_are_refused(init: Any) -> None:
     with pytest.raises(errors.OptionError, match=r"position for each chain.*\(3, 3\)"):
@@ -326,6 +370,9 @@ def test_a_run_says_how_it_was_made() -> None:
     assert info.chain_method == "vectorized"  # of a sampler with steps of fixed cost
     assert walk(num_chains=1).info.chain_method == "sequential"
     assert set(info.seconds) == {"compile", "warmup", "sampling", "total"}
+    parts = [info.seconds[name] for name in ("compile", "warmup", "sampling")]
+    assert sum(parts) == pytest.approx(info.seconds["total"])
+    assert info.num_gradients == {"warmup": 3 * 7, "sampling": 3 * 24}
 
 
 def test_old_and_new_keys_give_the_same_draws() -> None:

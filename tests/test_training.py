@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import nbcore as nb
 from nbcore import errors, training
 from nbcore.moments import Moments
-from nbcore.network import Network
+from nbcore.network import Network, Padding
 from nbcore.recipe import SWA, Recipe
-from nbcore.training import Data, Fit, batch_loss, train
+from nbcore.training import BatchPlan, Data, Fit, Minibatch, Part, batch_loss, train
 from nbcore_flax import FlaxMLP
 
 RNG = np.random.default_rng(0)
@@ -36,6 +36,9 @@ LINEAR = linear_network()
 
 def columns(x: np.ndarray, y: np.ndarray) -> Data:
     return Data(x, np.asarray(y, np.float32).reshape(len(x), -1))
+
+
+ALL: Minibatch = (Part(X, columns(X, Y).y, np.ones(48, np.float32)),)
 
 
 def fit(recipe: Recipe, network: Network = LINEAR, **options: Any) -> Fit:
@@ -85,15 +88,16 @@ class Record:
     def gradients(self, network: Network) -> np.ndarray:
         """Gradient of the minibatch's likelihood in each step `(steps, 3)`, computed anew."""
 
-        def gradient(before: Any, x: Any, y: Any, mask: Any) -> np.ndarray:
+        def gradient(before: Any, part: Part) -> np.ndarray:
+            x, y, mask = part
             weights, rows = np.asarray(before.weights["out/kernel"], np.float64), mask == 1
             residual = x[rows] @ weights - y[rows]
             return (x[rows].T @ residual / rows.sum())[:, 0]
 
-        return np.stack([gradient(*args[5:9]) for args, _ in self.calls])
+        return np.stack([gradient(args[5], args[6][0]) for args, _ in self.calls])
 
-    def batches(self) -> list[tuple[Any, np.ndarray, np.ndarray]]:
-        return [args[6:9] for args, _ in self.calls]
+    def batches(self) -> list[Minibatch]:
+        return [args[6] for args, _ in self.calls]
 
 
 def check_moments(moments: Moments, values: np.ndarray) -> None:
@@ -108,7 +112,7 @@ def check_moments(moments: Moments, values: np.ndarray) -> None:
 
 def test_streamed_moments_are_those_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    # 48 rows in batches of 20: 3 steps an epoch, the last of 8 rows
+    # 48 rows in batches of at most 20: 3 steps an epoch
     found = fit(Recipe(learning_rate=0.02, swa=SWA(start_pct=0.5)), epochs=10, batch_size=20)
     assert len(record.calls) == 30
     assert found.trajectory is not None
@@ -125,11 +129,79 @@ def test_every_row_is_seen_once_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -
     fit(Recipe(swa=None), data=columns(X, numbered), epochs=2, batch_size=20)
     orders: list[np.ndarray] = []
     for epoch in (record.batches()[:3], record.batches()[3:]):
-        orders.append(np.concatenate([y[mask == 1][:, 0] for _, y, mask in epoch]))
+        orders.append(np.concatenate([part.y[part.mask == 1][:, 0] for (part,) in epoch]))
         np.testing.assert_array_equal(np.sort(orders[-1]), numbered)
-        for x, y, _ in epoch:
-            np.testing.assert_array_equal(x, X[y[:, 0].astype(int)])
+        for (part,) in epoch:
+            np.testing.assert_array_equal(part.x, X[part.y[:, 0].astype(int)])
     assert not np.array_equal(orders[0], orders[1])
+
+
+def bag_of_tokens() -> Network:
+    """Sum of token weights; token 0 is padding."""
+
+    def apply(params: Any, x: Any) -> Any:
+        return jnp.sum(params["table"]["embedding"][x] * (x > 0)[..., None], axis=1)
+
+    return Network.from_functions(lambda key, x: None, apply, padding=Padding(axis=1, value=0))
+
+
+def sequences(count: int) -> np.ndarray:
+    """Sequences of 1 to 100 tokens of 1 to 4, most of them short."""
+    rng = np.random.default_rng(1)
+    each = np.minimum(1 + rng.exponential(20, count).astype(int), 100)
+    return np.where(np.arange(100) < each[:, None], rng.integers(1, 5, (count, 100)), 0)
+
+
+def test_each_minibatch_holds_its_share_of_every_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, numbered = sequences(600), np.arange(600, dtype=np.float32)
+    params = {"table": {"embedding": jnp.zeros((5, 1))}}
+    record = Record(monkeypatch)
+    fit(
+        Recipe(learning_rate=1e-6, swa=None),
+        bag_of_tokens(), data=columns(tokens, numbered), params=params, epochs=1, batch_size=32,
+    )  # fmt: skip
+    batches = record.batches()
+    rows = [[part.y[part.mask == 1][:, 0].astype(int) for part in batch] for batch in batches]
+    np.testing.assert_array_equal(np.sort(np.concatenate([r for b in rows for r in b])), numbered)
+    sizes = np.array([[len(part) for part in batch] for batch in rows])
+    assert sizes.shape == (19, 3)  # parts of similar length
+    assert np.all(np.ptp(sizes, axis=0) <= 1)
+    assert sizes.sum(axis=1).max() <= 34
+    for batch, numbers in zip(batches, rows, strict=True):
+        for part, mine in zip(batch, numbers, strict=True):
+            trimmed = part.x[part.mask == 1]
+            np.testing.assert_array_equal(trimmed, tokens[mine][:, : trimmed.shape[1]])
+            assert not tokens[mine][:, trimmed.shape[1] :].any()
+
+
+def test_parts_make_the_loss_of_the_whole_batch() -> None:
+    tokens = sequences(600)
+    data = columns(tokens, RNG.normal(size=600))
+    params = {"table": {"embedding": jnp.arange(5.0)[:, None]}}
+    whole = (Part(tokens, data.y, np.ones(600, np.float32)),)
+    network = bag_of_tokens()
+    plan = BatchPlan.of(tokens, network.padding, 600)
+    (parts,) = training._Batches(network, data, plan).epoch(jax.random.key(0))  # pyright: ignore[reportPrivateUsage]
+    assert len(parts) == 3
+    losses = [batch_loss(network, UNIT, params, batch, None) for batch in (whole, parts)]
+    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=1e-5)
+
+
+def test_networks_of_one_plan_share_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = sequences(600)
+    params = {"table": {"embedding": jnp.zeros((5, 1))}}
+    plan = BatchPlan.of(tokens, Padding(1, 0), 32)
+    record = Record(monkeypatch)
+    seen: list[np.ndarray] = []
+    for kept in (np.arange(600) % 5 != 0, np.arange(600) % 5 != 1, np.arange(600) < 100):
+        before = len(record.calls)
+        data = columns(tokens[kept], np.flatnonzero(kept))
+        fit(Recipe(swa=None), bag_of_tokens(), data=data, params=params, epochs=1, plan=plan)
+        parts = [part for batch in record.batches()[before:] for part in batch]
+        seen.append(np.sort(np.concatenate([p.y[p.mask == 1][:, 0] for p in parts])))
+        np.testing.assert_array_equal(seen[-1], np.flatnonzero(kept))
+    shapes = {tuple(np.shape(part.x) for part in batch) for batch in record.batches()}
+    assert shapes == {tuple(zip(plan.sizes, plan.lengths, strict=True))}
 
 
 def test_batch_gradients_are_those_of_each_batch() -> None:
@@ -137,9 +209,7 @@ def test_batch_gradients_are_those_of_each_batch() -> None:
     key = jax.random.key(4)
     data = columns(X, Y)
     moments = training.batch_gradients(LINEAR, UNIT, params, data, batch_size=20, key=key)
-    whole = jax.grad(
-        lambda p: batch_loss(LINEAR, UNIT, p, X, jnp.asarray(data.y), jnp.ones(48), None)
-    )(params)
+    whole = jax.grad(lambda p: batch_loss(LINEAR, UNIT, p, ALL, None))(params)
     assert int(moments.count) == 3
     again = training.batch_gradients(LINEAR, UNIT, params, data, batch_size=48, key=key)
     np.testing.assert_allclose(
@@ -236,7 +306,7 @@ def test_every_step_drops_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch)
     network = nb.Network.from_functions(lambda key, x: None, Dropout().__call__)
     zeros = columns(np.zeros((20, 3), np.float32), np.zeros(20))
     found = fit(Recipe(swa=None), network=network, data=zeros, epochs=3, batch_size=10)
-    keys = np.stack([jax.random.key_data(args[12]) for args, _ in record.calls])
+    keys = np.stack([jax.random.key_data(args[10]) for args, _ in record.calls])
     assert len(np.unique(keys, axis=0)) == 6
     each = [float(0.5 * jnp.mean(noisy(args[12], 10) ** 2)) for args, _ in record.calls]
     expected = np.array(each).reshape(3, 2).mean(axis=1) + 0.5 * np.log(2 * np.pi)
@@ -300,7 +370,7 @@ def test_averaged_weights_are_kept_where_they_do_better() -> None:
     recipe = Recipe(learning_rate=0.3, swa=SWA(start_pct=0.5), patience=1000)
     data = columns(X, Y)
     found = fit(recipe, epochs=40, batch_size=8, validation=data)
-    loss = batch_loss(LINEAR, UNIT, found.params, X, jnp.asarray(data.y), jnp.ones(48), None)
+    loss = batch_loss(LINEAR, UNIT, found.params, ALL, None)
     assert float(loss) <= min(found.validation_losses) + 1e-6
 
 

@@ -1,0 +1,126 @@
+"""The Metropolis-adjusted Langevin algorithm of BlackJAX, in whitened coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_averaging_adaptation
+from blackjax.mcmc import mala
+
+from nbcore.backend import Kernel, Stats
+from nbcore.curvature import Whitening, largest_curvature, whiten
+from nbcore.target import Target
+from nbcore_blackjax.options import check_flag, check_fraction, check_positive
+from nbcore_blackjax.states import typed
+from nbcore_blackjax.whitened import whitened_density
+
+
+@dataclass(frozen=True)
+class BlackJAXMALA:
+    """The Metropolis-adjusted Langevin algorithm: one gradient a step, and no bias.
+
+    In coordinates phi that are whitened by the curvature at the mode, the proposal is
+    phi + e g(phi) + sqrt(2 e) xi, with g the gradient of the log density and xi standard normal.
+    The first step size is the best one for a normal density of d numbers,
+    e = 1.65^2 / (2 c d^(1/3)), with c the largest whitened curvature (about 1).
+
+    Args:
+        target_acceptance_rate: mean acceptance rate that the step size is adapted to.
+        step_size: first step size e, in whitened coordinates (no units); `None` chooses it by
+            the curvature.
+        adapt_step_size: whether warmup adapts the step size.
+
+    Raises:
+        OptionError: an option has an impossible value.
+
+    Examples:
+        >>> BlackJAXMALA().target_acceptance_rate
+        0.574
+
+    References:
+        Roberts & Tweedie (1996), "Exponential convergence of Langevin distributions and their
+        discrete approximations"; Roberts & Rosenthal (1998), "Optimal scaling of discrete
+        approximations to Langevin diffusions", theorems 1 and 2 (step size and rate).
+    """
+
+    name: ClassVar[str] = "blackjax-mala"
+    expected_gradients: ClassVar[float] = 1.0
+    capabilities: ClassVar[frozenset[str]] = frozenset({"exact", "adaptive", "fixed_cost"})
+
+    target_acceptance_rate: float = 0.574
+    step_size: float | None = None
+    adapt_step_size: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_fraction(target_acceptance_rate=self.target_acceptance_rate)
+        check_positive(optional=True, step_size=self.step_size)
+        check_flag(adapt_step_size=self.adapt_step_size)
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        """Return the pure functions for a warmup of this many steps."""
+        langevin: Any = mala.build_kernel()
+        begin, average, end = dual_averaging_adaptation(self.target_acceptance_rate)
+
+        def shared(key: jax.Array, target: Target, position: Any) -> Shared:
+            key_whiten, key_curvature = jax.random.split(key)
+            whitening = whiten(key_whiten, target, position)
+            kind = whitening.center.dtype
+            if self.step_size is not None:
+                return Shared(whitening, jnp.asarray(self.step_size, kind))
+            curvature = largest_curvature(key_curvature, target, whitening, target.start)
+            size = whitening.center.size
+            return Shared(whitening, 1.65**2 / (2 * jnp.maximum(curvature, 1.0) * size ** (1 / 3)))
+
+        def init(key: jax.Array, target: Target, shared: Shared, position: Any) -> _State:
+            del key
+            density = whitened_density(target, shared.whitening)
+            sampler = mala.init(shared.whitening.from_position(position), density)
+            state = _State(sampler, position, shared.step_size, begin(shared.step_size))
+            return typed(state, state)
+
+        def step(
+            key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
+        ) -> tuple[_State, Stats]:
+            del t
+            density = whitened_density(target, shared.whitening)
+            sampler, info = langevin(key, state.sampler, density, state.step_size)
+            position = shared.whitening.to_position(sampler.position, target.start)
+            stats = Stats(
+                log_density=sampler.logdensity,
+                acceptance_rate=info.acceptance_rate,
+                step_size=state.step_size,
+            )
+            return state._replace(sampler=sampler, position=position), stats
+
+        def warmup(
+            key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
+        ) -> tuple[_State, Stats]:
+            moved, stats = step(key, target, shared, state, t)
+            if not self.adapt_step_size:
+                return moved, stats
+            averaging = average(state.averaging, stats.acceptance_rate)
+            last = t == num_warmup - 1
+            step_size = jnp.where(last, end(averaging), jnp.exp(averaging.log_step_size))
+            return typed(moved._replace(step_size=step_size, averaging=averaging), state), stats
+
+        return Kernel(init, warmup, step, lambda state: state.position, shared)
+
+
+class Shared(NamedTuple):
+    """Whitening and first step size, found once per run."""
+
+    whitening: Whitening
+    step_size: jax.Array
+
+
+class _State(NamedTuple):
+    """The chain in whitened coordinates, the position they stand for, and the step size."""
+
+    sampler: mala.MALAState
+    position: Any
+    step_size: jax.Array
+    averaging: DualAveragingAdaptationState

@@ -1,0 +1,170 @@
+"""Microcanonical Langevin Monte Carlo of BlackJAX, unadjusted, in whitened coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState, mclmc_find_L_and_step_size
+from blackjax.mcmc import mclmc
+
+from nbcore.backend import Kernel, Stats
+from nbcore.curvature import Whitening, whiten
+from nbcore.target import Target
+from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size
+from nbcore_blackjax.options import check_count, check_flag, check_positive
+from nbcore_blackjax.states import typed
+from nbcore_blackjax.whitened import whitened_density
+
+
+@dataclass(frozen=True)
+class BlackJAXMCLMC:
+    """Microcanonical Langevin Monte Carlo: two gradients a step, and a small, known bias.
+
+    In coordinates that are whitened by the curvature at the mode, the chain moves at constant
+    speed along a direction that the gradient turns and that noise makes it forget over a distance
+    L. No step is rejected, so that draws are biased by the error e of the energy over a step: the
+    step size is tuned so that v = Var(e) / d is `desired_energy_var`, for d numbers. Measured on
+    normal densities of 10 to 600 numbers, variances are too small by a relative 0.3 v^(1/3) at
+    most: 2 % at the default, 1 % at a tenth of it.
+
+    Args:
+        desired_energy_var: Var(e) / d that the step size is tuned to.
+        trajectory_length: L, in whitened coordinates (no units); `None` tunes it by the
+            autocorrelation of the draws.
+        step_size: first step size, in whitened coordinates (no units); `None` is sqrt(d) / 4.
+        adapt_step_size: whether step size, L and scales are tuned; where false, L is
+            `trajectory_length`, or sqrt(d).
+        adapt_mass_matrix: whether tuning estimates the scale of each coordinate anew.
+        num_tune: tuning steps between warmup and sampling.
+
+    Raises:
+        OptionError: an option has an impossible value.
+
+    Examples:
+        >>> BlackJAXMCLMC(num_tune=500).desired_energy_var
+        0.0005
+
+    References:
+        Robnik & Seljak (2024), "Fluctuation without dissipation: Microcanonical Langevin Monte
+        Carlo"; Robnik, De Luca, Silverstein & Seljak (2023), "Microcanonical Hamiltonian Monte
+        Carlo" (error of the energy and bias).
+    """
+
+    name: ClassVar[str] = "blackjax-mclmc"
+    expected_gradients: ClassVar[float] = float(GRADIENTS)
+    capabilities: ClassVar[frozenset[str]] = frozenset({"adaptive", "fixed_cost"})
+
+    desired_energy_var: float = 5e-4
+    trajectory_length: float | None = None
+    step_size: float | None = None
+    adapt_step_size: bool = True
+    adapt_mass_matrix: bool = True
+    num_tune: int = 1000
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_positive(desired_energy_var=self.desired_energy_var)
+        check_positive(
+            optional=True, trajectory_length=self.trajectory_length, step_size=self.step_size
+        )
+        check_flag(adapt_step_size=self.adapt_step_size, adapt_mass_matrix=self.adapt_mass_matrix)
+        check_count(MIN_TUNE, 10_000_000, num_tune=self.num_tune)
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        """Return the pure functions; warmup runs at the first step size, `tune` finds the next."""
+        del num_warmup
+        microcanonical: Any = mclmc.build_kernel()
+
+        def shared(key: jax.Array, target: Target, position: Any) -> Whitening:
+            return whiten(key, target, position)
+
+        def init(key: jax.Array, target: Target, shared: Whitening, position: Any) -> _State:
+            phi = shared.from_position(position)
+            check_size(phi, self.name)
+            sampler = mclmc.init(phi, whitened_density(target, shared), key)
+            state = _State(sampler, position, self._first(phi))
+            return typed(state, state)
+
+        def step(
+            key: jax.Array, target: Target, shared: Whitening, state: _State, t: Any
+        ) -> tuple[_State, Stats]:
+            del t
+            at = state.parameters
+            sampler, info = microcanonical(
+                key,
+                state.sampler,
+                whitened_density(target, shared),
+                at.inverse_mass_matrix,
+                at.L,
+                at.step_size,
+            )
+            stats = Stats(
+                log_density=sampler.logdensity,
+                is_divergent=jnp.logical_not(info.nonans),
+                num_gradients=GRADIENTS,
+                step_size=at.step_size,
+            )
+            position = shared.to_position(sampler.position, target.start)
+            return state._replace(sampler=sampler, position=position), stats
+
+        def tune(
+            key: jax.Array, target: Target, shared: Whitening, state: _State
+        ) -> tuple[_State, Stats]:
+            density = whitened_density(target, shared)
+            sampler, at, count = self._tune(key, microcanonical, density, state)
+            position = shared.to_position(sampler.position, target.start)
+            stats = Stats(
+                log_density=sampler.logdensity,
+                num_gradients=GRADIENTS * count,
+                step_size=at.step_size,
+            )
+            return typed(_State(sampler, position, at), state), stats
+
+        return Kernel(
+            init,
+            step,
+            step,
+            lambda state: state.position,
+            shared,
+            tune if self.adapt_step_size else None,
+        )
+
+    def _first(self, phi: jax.Array) -> Parameters:
+        root = phi.size**0.5
+        length, step_size = self.trajectory_length or root, self.step_size or 0.25 * root
+        kind = phi.dtype
+        return Parameters(
+            jnp.asarray(length, kind), jnp.asarray(step_size, kind), jnp.ones_like(phi)
+        )
+
+    def _tune(
+        self, key: jax.Array, kernel: Any, density: Any, state: _State
+    ) -> tuple[Any, Parameters, Any]:
+        """Run BlackJAX's tuning; three tenths of the steps for each of its stages."""
+        tune: Any = mclmc_find_L_and_step_size
+        sampler, found, count = tune(
+            kernel,
+            self.num_tune,
+            state.sampler,
+            key,
+            logdensity_fn=density,
+            frac_tune1=0.3,
+            frac_tune2=0.3,
+            frac_tune3=0.3 if self.trajectory_length is None else 0.0,
+            desired_energy_var=self.desired_energy_var,
+            diagonal_preconditioning=self.adapt_mass_matrix,
+            params=MCLMCAdaptationState(*state.parameters),
+        )
+        length = found.L if self.trajectory_length is None else state.parameters.L
+        return sampler, Parameters(length, found.step_size, found.inverse_mass_matrix), count
+
+
+class _State(NamedTuple):
+    """The chain in whitened coordinates, the position they stand for, and the parameters."""
+
+    sampler: Any
+    position: Any
+    parameters: Parameters

@@ -1,0 +1,100 @@
+"""Draws as ArviZ data: an `InferenceData` before ArviZ 1, a `DataTree` from then on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nbcore.errors import MissingExtraError
+
+STATISTICS = {
+    "log_density": "lp",
+    "acceptance_rate": "acceptance_rate",
+    "is_divergent": "diverging",
+    "num_gradients": "n_steps",
+    "tree_depth": "tree_depth",
+    "step_size": "step_size",
+    "energy": "energy",
+}
+"""ArviZ's name of each statistic."""
+
+
+def arviz_data(
+    draws: Mapping[str, np.ndarray],
+    labels: Mapping[str, list[str]],
+    stats: Mapping[str, Any],
+    log_likelihood: np.ndarray | None = None,
+    observed: np.ndarray | None = None,
+) -> Any:
+    """Return draws, statistics, log likelihood and data in the groups that ArviZ knows.
+
+    Args:
+        draws: by leaf path, arrays `(chain, draw, ...)`.
+        labels: by leaf path, a name for each number in C order, such as `FinalDense1[3, 5]`.
+        stats: statistics by nbcore's names `(chain, draw)`; those that are all NaN are left out.
+        log_likelihood: `(chain, draw, row)`.
+        observed: targets `(row,)` or `(row, output)`.
+
+    Returns:
+        Groups posterior, sample_stats, and log_likelihood and observed_data where they are given.
+        A variable is named as its layer (`/` becomes `.`), its dimension `<name>_index`, and the
+        coordinates are the indices in the layer's weights.
+
+    Raises:
+        MissingExtraError: ArviZ is not installed.
+    """
+    try:
+        arviz = importlib.import_module("arviz")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("to_arviz()", "arviz", error.name) from error
+    coords: dict[str, list[str]] = {}
+    dims: dict[str, list[str]] = {}
+    posterior: dict[str, np.ndarray] = {}
+    for path, values in draws.items():
+        name = _variable(labels[path], path)
+        # float64, so that ArviZ's ranks and distances to the median have no ties of rounding
+        posterior[name] = np.asarray(values, np.float64).reshape(*values.shape[:2], -1)
+        dims[name] = [f"{name}_index"]
+        coords[f"{name}_index"] = [_index(label) for label in labels[path]]
+    groups: dict[str, dict[str, np.ndarray]] = {
+        "posterior": posterior,
+        "sample_stats": _statistics(stats),
+    }
+    if log_likelihood is not None:
+        groups["log_likelihood"] = {"y": log_likelihood}
+    if observed is not None:
+        groups["observed_data"] = {"y": observed}
+    dims["y"] = ["row"] if observed is None or observed.ndim == 1 else ["row", "output"]
+    if int(arviz.__version__.split(".")[0]) >= 1:
+        return arviz.from_dict(groups, coords=coords, dims=_by_group(groups, dims))
+    return arviz.from_dict(**groups, coords=coords, dims=_by_group(groups, dims))
+
+
+def _variable(labels: list[str], path: str) -> str:
+    name = labels[0].partition("[")[0] if labels else path
+    return name.replace("/", ".")
+
+
+def _index(label: str) -> str:
+    return label.partition("[")[2].removesuffix("]")
+
+
+def _by_group(groups: Mapping[str, Any], dims: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the dimensions; a log likelihood is one number a row, whatever the outputs."""
+    if "log_likelihood" in groups and len(dims["y"]) > 1:
+        # ArviZ knows dimensions by variable alone, so two-column targets get a name of their own
+        groups["observed_data"]["y_observed"] = groups["observed_data"].pop("y")
+        return {**dims, "y": ["row"], "y_observed": dims["y"]}
+    return dims
+
+
+def _statistics(stats: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    known: dict[str, np.ndarray] = {}
+    for name, values in stats.items():
+        array = np.asarray(values)
+        if not (np.issubdtype(array.dtype, np.floating) and np.isnan(array).all()):
+            known[STATISTICS.get(name, name)] = array
+    return known

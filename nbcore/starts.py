@@ -1,0 +1,71 @@
+"""Where chains start: at the trained weights, at draws of the prior, or at Laplace draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.curvature import whiten
+from nbcore.errors import OptionError, did_you_mean
+from nbcore.target import Target
+
+Start = Literal["trained", "prior", "laplace"]
+
+
+def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> list[Any]:
+    """Return a position for each chain.
+
+    Args:
+        target: the log density.
+        keys: a key for each chain.
+        init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
+            prior), `"laplace"` (draws of the normal that has mode and curvature of the density),
+            or positions with a leading chain axis.
+
+    Raises:
+        OptionError: `init` is no such word, or positions have other shapes.
+        TargetError: the target has no prior to draw from.
+    """
+    if isinstance(init, str):
+        if init not in get_args(Start):
+            raise OptionError(
+                f"init is {', '.join(get_args(Start))} or positions, got {init!r}."
+                f"{did_you_mean(init, get_args(Start))}"
+            )
+        if init == "laplace":
+            return _laplace(target, keys)
+        draw = target.prior_position if init == "prior" else target.initial_position
+        return [draw(key) for key in keys]
+    return _given(target.start, len(keys), init)
+
+
+def _given(start: Any, num_chains: int, init: Any) -> list[Any]:
+    wanted = jax.tree.map(lambda a: (num_chains, *a.shape), start)
+    got = jax.tree.map(np.shape, init)
+    if jax.tree.structure(init) != jax.tree.structure(start) or got != wanted:
+        raise OptionError(
+            f"init must hold a position for each chain, shapes {wanted}; got {got}. Stack "
+            "target.initial_position(key) over chains, or type init='trained'."
+        )
+    init = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), init, start)
+    return [jax.tree.map(lambda a, c=c: a[c], init) for c in range(num_chains)]
+
+
+def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
+    drawn = _laplace_draws(target, jnp.stack(list(keys)))
+    return [jax.tree.map(lambda a, c=c: a[c], drawn) for c in range(len(keys))]
+
+
+@jax.jit
+def _laplace_draws(target: Target, keys: jax.Array) -> Any:
+    whitening = whiten(keys[0], target, target.start)
+
+    def draw(key: jax.Array) -> Any:
+        phi = jax.random.normal(key, whitening.center.shape, whitening.center.dtype)
+        return whitening.to_position(phi, target.start)
+
+    return jax.vmap(draw)(keys)
