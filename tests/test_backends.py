@@ -41,15 +41,6 @@ class Oracle:
         bias, kernel = weights[f"{self.layer}/bias"], weights[f"{self.layer}/kernel"]
         return np.concatenate([bias[..., None], np.swapaxes(kernel, 2, 3)], axis=3)
 
-    def whitened_variance(self, posterior: nb.Posterior) -> float:
-        """Return the variance of the draws in units of the true one, averaged over directions."""
-        centred = self.columns(posterior).astype(np.float64) - self.means
-        ratios = [
-            np.linalg.solve(np.linalg.cholesky(covariance), z.reshape(-1, len(covariance)).T).var()
-            for covariance, z in zip(self.covariances, np.moveaxis(centred, 2, 0), strict=True)
-        ]
-        return float(np.mean(ratios))
-
 
 def oracle(net: Any, X: np.ndarray, features: Any, layer: str, noise: tuple[float, ...]) -> Oracle:
     """Return the target of a last layer, and its posterior from features computed apart."""
@@ -157,16 +148,86 @@ def test_nuts_reports_what_it_did(mlp: Oracle, nuts: nb.Posterior) -> None:
     assert abs(kinetic.mean() / (12 / 2) - 1) < 0.2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {"num_leapfrog_steps": 8}],
+    ids=["length", "steps"],
+)
+def test_hmc_recovers_the_closed_form_posterior(mlp: Oracle, options: dict[str, Any]) -> None:
+    backend = nb.get_backend("numpyro-hmc", **options)
+    posterior = nb.sample(
+        mlp.target, backend, key=0, num_warmup=400, num_samples=2500, num_chains=4, progress=False
+    )
+    check_exact(mlp, posterior)
+    stats = posterior.stats
+    assert not stats.is_divergent.any()
+    assert not stats.tree_depth.any()
+    assert np.all(np.ptp(stats.step_size, axis=1) == 0)  # fixed after warmup
+    if options:
+        assert np.all(stats.num_gradients == 8)
+        assert "fixed_cost" in backend.capabilities
+    else:
+        # ceil(t / e) steps of a trajectory between half of its length, 2, and all of it.
+        assert np.all(stats.num_gradients >= np.floor(1.0 / stats.step_size))
+        assert np.all(stats.num_gradients <= np.ceil(2.0 / stats.step_size))
+        assert "fixed_cost" not in backend.capabilities
+
+
+def test_hmc_does_not_resonate() -> None:
+    """A trajectory of length 2 pi comes back to where it started on a standard normal."""
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.full(2, 3.0))
+    backend = nb.get_backend(
+        "numpyro-hmc", trajectory_length=2 * np.pi, adapt_mass_matrix=False,
+        target_acceptance_rate=0.99,
+    )  # fmt: skip
+    posterior = nb.sample(
+        target, backend, key=1, num_warmup=200, num_samples=1500, num_chains=4, progress=False
+    )
+    draws = posterior.draws.astype(np.float64)
+    assert np.all(convergence.ess_bulk(draws) > 1000)
+    assert np.all(np.abs(draws.mean(axis=(0, 1))) < 4 * convergence.mcse_mean(draws))
+    np.testing.assert_allclose((draws**2).mean(axis=(0, 1)), 1, atol=0.1)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mass_matrix", ["diagonal", "dense"])
-def test_nuts_is_exact_with_a_correlated_and_a_skewed_target(mass_matrix: str) -> None:
+def test_hmc_is_exact_on_a_correlated_and_on_a_skewed_target() -> None:
+    """A normal whose covariance has eigenvalues 1 to 1,000; the logarithm of a gamma variate."""
+    root = np.linalg.qr(np.random.default_rng(7).normal(size=(4, 4)))[0]
+    precision = jnp.asarray((root / np.array([1.0, 10.0, 100.0, 1000.0])) @ root.T)
+
+    def density(z: jax.Array) -> jax.Array:
+        return -0.5 * z[:4] @ precision @ z[:4] + z[4] / 2 - jnp.exp(z[4])
+
+    target = nb.Target.from_log_density(density, jnp.array([30.0, -30.0, 30.0, 0.0, -20.0]))
+    posterior = nb.sample(
+        target, "numpyro-hmc", key=2, num_warmup=1500, num_samples=8000, num_chains=4,
+        progress=False,
+    )  # fmt: skip
+    z = posterior.draws.astype(np.float64)
+    white = z[..., :4] @ root / np.sqrt([1.0, 10.0, 100.0, 1000.0])
+    # E log g = -1.9635 and Var log g = pi^2 / 2 for g ~ Gamma(1 / 2).
+    gamma = (z[..., 4:] + 1.9635100) / np.sqrt(np.pi**2 / 2)
+    for values, mean in ((white, 0), (gamma, 0), (white**2, 1), (gamma**2, 1)):
+        assert np.all(convergence.ess_mean(values) > 1000)
+        error = np.abs(values.mean(axis=(0, 1)) - mean)
+        assert np.all(error < 4 * convergence.mcse_mean(values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mass_matrix"),
+    [("numpyro-nuts", "diagonal"), ("numpyro-nuts", "dense"), ("numpyro-hmc", "dense")],
+)
+def test_samplers_are_exact_with_a_correlated_and_a_skewed_target(
+    name: str, mass_matrix: str
+) -> None:
     """Banana: x ~ N(0, 2^2), y | x ~ N(x^2 / 4, 1), started far from the mode."""
 
     def density(z: jax.Array) -> jax.Array:
         return -0.5 * (z[0] / 2) ** 2 - 0.5 * (z[1] - z[0] ** 2 / 4) ** 2
 
     target = nb.Target.from_log_density(density, jnp.array([6.0, -20.0]))
-    backend = nb.get_backend("numpyro-nuts", mass_matrix=mass_matrix, target_acceptance_rate=0.95)
+    backend = nb.get_backend(name, mass_matrix=mass_matrix, target_acceptance_rate=0.95)
     posterior = nb.sample(
         target, backend, key=5, num_warmup=1000, num_samples=8000, num_chains=4, progress=False
     )
@@ -176,54 +237,6 @@ def test_nuts_is_exact_with_a_correlated_and_a_skewed_target(mass_matrix: str) -
     truth, deviation = np.array([0.0, 1.0]), np.array([2.0, np.sqrt(3)])
     assert np.all(np.abs(draws.mean(axis=(0, 1)) - truth) < 4 * convergence.mcse_mean(draws))
     np.testing.assert_allclose(draws.std(axis=(0, 1)), deviation, rtol=0.1)
-
-
-def run_sgld(truth: Oracle, **options: Any) -> nb.Posterior:
-    backend = nb.get_backend("sgld", **options)
-    return nb.sample(
-        truth.target, backend, key=0, num_warmup=300, num_samples=8000, num_chains=4,
-        progress=False,
-    )  # fmt: skip
-
-
-def test_sgld_has_the_documented_bias_at_its_default_step_size(mlp: Oracle) -> None:
-    posterior = run_sgld(mlp, batch_size=30, inflation=0.2)
-    draws = mlp.columns(posterior)
-    deviations = np.sqrt(np.diagonal(mlp.covariances, axis1=1, axis2=2))
-    assert np.all(convergence.ess_bulk(draws) >= 500)
-    # For a quadratic density the bias is in the variance alone.
-    errors_of_means = np.abs(draws.mean(axis=(0, 1), dtype=np.float64) - mlp.means)
-    assert np.all(errors_of_means < 4 * convergence.mcse_mean(draws) + 0.01 * deviations)
-    # At least what the step size does, at most what is documented, each to 4 %.
-    step_size = float(posterior.stats.step_size[0, 0])
-    variance = mlp.whitened_variance(posterior)
-    assert 1 / (1 - step_size / 2) - 0.04 < variance < 1 + 0.2 + 0.04
-
-
-@pytest.mark.parametrize("step_size", [0.5, 0.1])
-def test_sgld_has_exactly_the_bias_of_its_step_size(mlp: Oracle, step_size: float) -> None:
-    """With all rows, on a whitened normal target, phi' = (1 - e) phi + sqrt(2 e) xi.
-
-    Its stationary variance, 2 e / (1 - (1 - e)^2) = 1 / (1 - e / 2), falls to 1 with e.
-    """
-    # The schedule is a factor on the step size, by the step number after warmup.
-    posterior = run_sgld(
-        mlp,
-        step_size=2 * step_size,
-        batch_size=60,
-        schedule=lambda t: jnp.where(t < 3, 0.25, 0.5),
-    )
-    taken = posterior.stats.step_size[0] / step_size
-    np.testing.assert_allclose(taken, np.where(np.arange(8000) < 3, 0.5, 1.0), rtol=1e-6)
-    assert np.all(posterior.stats.num_gradients == 1)
-    expected = 1 / (1 - step_size / 2)
-    assert mlp.whitened_variance(posterior) == pytest.approx(expected, abs=0.035)
-
-
-def test_sgld_needs_data() -> None:
-    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(2))
-    with pytest.raises(errors.TargetError, match="numpyro-nuts"):
-        nb.sample(target, "sgld", num_warmup=1, num_samples=1, num_chains=1, progress=False)
 
 
 def test_backends_declare_what_their_specs_announce() -> None:
@@ -242,10 +255,10 @@ def test_backends_declare_what_their_specs_announce() -> None:
         ("numpyro-nuts", {"max_tree_depth": 0}, errors.OptionError, "1 to 20"),
         ("numpyro-nuts", {"mass_matrix": "low_rank"}, errors.OptionError, "'dense'"),
         ("numpyro-nuts", {"step_size": 0.0}, errors.OptionError, "positive"),
-        ("sgld", {"step_size": -1.0}, errors.OptionError, "positive"),
-        ("sgld", {"inflation": 0.0}, errors.OptionError, "positive"),
-        ("sgld", {"temperature": -1.0}, errors.OptionError, "positive"),
-        ("sgld", {"batch_size": 0}, errors.OptionError, "at least 1"),
+        ("numpyro-hmc", {"mass_matrix": "low_rank"}, errors.OptionError, "'dense'"),
+        ("numpyro-hmc", {"max_tree_depth": 5}, errors.OptionError, "num_leapfrog_steps"),
+        ("numpyro-hmc", {"num_leapfrog_steps": 0}, errors.OptionError, "1 to 1024"),
+        ("numpyro-hmc", {"trajectory_length": 0.0}, errors.OptionError, "positive"),
     ],
 )
 def test_impossible_options_are_refused(
@@ -253,6 +266,11 @@ def test_impossible_options_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         nb.get_backend(name, **options)
+
+
+def test_a_number_of_steps_beside_a_length_is_refused() -> None:
+    with pytest.raises(errors.OptionError, match="both given"):
+        nb.get_backend("numpyro-hmc", num_leapfrog_steps=4, trajectory_length=1.0)
 
 
 def test_options_beside_an_instance_are_refused() -> None:

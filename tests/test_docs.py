@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -32,6 +32,17 @@ def snippets(text: str) -> list[Snippet]:
     return found
 
 
+def run(page: Path) -> dict[str, Any]:
+    """Run the blocks of a page in order, and return what they define."""
+    scope: dict[str, Any] = {"__name__": page.stem}
+    for line, code in snippets(page.read_text(encoding="utf-8")):
+        # Blank lines before it, so that a traceback names the line of the page; the annotations
+        # of a page are not those of this file, whose `from __future__` would be inherited.
+        text = "\n" * (line - 1) + code
+        exec(compile(text, str(page), "exec", dont_inherit=True), scope)
+    return scope
+
+
 PAGES = [
     page
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -44,10 +55,7 @@ def test_every_block_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, object] = {"__name__": page.stem}
-    for line, code in snippets(page.read_text(encoding="utf-8")):
-        # Blank lines before it, so that a traceback names the line of the page.
-        exec(compile("\n" * (line - 1) + code, str(page), "exec"), scope)
+    run(page)
 
 
 def test_blocks_are_found_where_they_are() -> None:

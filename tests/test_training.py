@@ -308,7 +308,10 @@ def test_every_step_drops_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch)
     found = fit(Recipe(swa=None), network=network, data=zeros, epochs=3, batch_size=10)
     keys = np.stack([jax.random.key_data(args[10]) for args, _ in record.calls])
     assert len(np.unique(keys, axis=0)) == 6
-    each = [float(0.5 * jnp.mean(noisy(args[12], 10) ** 2)) for args, _ in record.calls]
+    each = [
+        float(0.5 * jnp.mean(noisy(jax.random.fold_in(args[10], 0), 10) ** 2))
+        for args, _ in record.calls
+    ]
     expected = np.array(each).reshape(3, 2).mean(axis=1) + 0.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(found.losses, expected, rtol=1e-4)
 

@@ -7,12 +7,9 @@ from nbcore.hookspecs import Spec, hookimpl
 
 @hookimpl
 def nbcore_register_backends() -> list[Spec]:
-    """Register NUTS."""
+    """Register NUTS and HMC."""
+    exact = frozenset({"exact", "adaptive"})
     return [
-        Spec(
-            "numpyro-nuts",
-            "nbcore_numpyro.nuts:NumPyroNUTS",
-            extra="numpyro",
-            capabilities=frozenset({"exact", "adaptive"}),
-        )
+        Spec("numpyro-nuts", "nbcore_numpyro.nuts:NumPyroNUTS", "numpyro", exact),
+        Spec("numpyro-hmc", "nbcore_numpyro.hmc:NumPyroHMC", "numpyro", exact),
     ]

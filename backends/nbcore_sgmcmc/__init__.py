@@ -7,12 +7,11 @@ from nbcore.hookspecs import Spec, hookimpl
 
 @hookimpl
 def nbcore_register_backends() -> list[Spec]:
-    """Register SGLD."""
+    """Register SGLD, cyclical SGLD and SGHMC."""
+    cycles = frozenset({"minibatch", "adaptive"})
+    steady = cycles | {"fixed_cost"}
     return [
-        Spec(
-            "sgld",
-            "nbcore_sgmcmc.sgld:SGLD",
-            extra="blackjax",
-            capabilities=frozenset({"minibatch", "adaptive", "fixed_cost"}),
-        )
+        Spec("sgld", "nbcore_sgmcmc.sgld:SGLD", "blackjax", steady),
+        Spec("csgld", "nbcore_sgmcmc.csgld:CyclicalSGLD", "blackjax", cycles),
+        Spec("sghmc", "nbcore_sgmcmc.sghmc:SGHMC", "blackjax", steady),
     ]

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
-from blackjax.sgmcmc import sgld as blackjax_sgld
 
 from nbcore.backend import Kernel, Stats
-from nbcore.curvature import Whitening, largest_curvature, whiten
 from nbcore.errors import OptionError
-from nbcore.target import NetworkTarget, Target
+from nbcore.target import Target
+from nbcore_sgmcmc.langevin import Tuned, langevin_step
+from nbcore_sgmcmc.minibatches import (
+    Walk,
+    check_options,
+    find_center,
+    measure_plain,
+    measure_whitened,
+    num_rows,
+)
+from nbcore_sgmcmc.rmsprop import rmsprop_kernel
 
-MAX_BATCH = 256
-NOISE_BATCHES = 16
+PRECONDITIONERS = ("curvature", "rmsprop", "none")
 
 
 @dataclass(frozen=True)
 class SGLD:
     r"""Stochastic gradient Langevin dynamics with a constant preconditioner.
 
-    In coordinates phi that are whitened by the curvature at the mode,
-    phi' = phi + e g(phi) + sqrt(2 T e) xi, with g the gradient of an unbiased estimate of the log
-    density from a minibatch, and xi standard normal. Draws are biased: near the mode the
-    variances are too large by about a factor 1 + e (c + v) / 2, with c the largest whitened
-    curvature (about 1) and v the variance of the minibatch gradient.
+    In coordinates phi with position = R phi, phi' = phi + e g(phi) + sqrt(2 T e) xi, with g the
+    gradient of an unbiased estimate of the log density from a minibatch, and xi standard normal.
+    The preconditioner is G = R R^T. `"curvature"`: the inverse curvature at the mode, so that phi
+    is whitened. `"rmsprop"`: diagonal, G = 1 / (1e-5 + sqrt(V)) relative to its largest entry,
+    with V a running mean of the squared gradients per example. Warmup moves V, sampling holds it:
+    G does not depend on the position, so the term Gamma of Li et al., which they drop in
+    practice, is zero here. `"none"`: G = 1.
+
+    Draws are biased: near the mode the variances are too large by about a factor
+    1 + e (c + v) / 2, with c the largest curvature in phi (about 1 where whitened) and v the
+    variance of the minibatch gradient. The bias falls with e.
 
     Args:
-        step_size: e, in whitened coordinates (no units); `None` chooses the one at which the
-            variances are too large by `inflation`.
-        inflation: relative inflation of the variances that the default step size allows.
+        step_size: e, in the coordinates phi (no units where whitened); `None` chooses the one
+            at which the variances are too large by `inflation`.
+        inflation: relative inflation of the variances that the default step size allows, on
+            average over whitened coordinates, else in the worst of the coordinates.
+        preconditioner: `"curvature"`, `"rmsprop"` or `"none"`.
         schedule: an optax schedule, a factor on the step size as a function of the step number
             after warmup; `None` keeps it constant.
         batch_size: rows of a minibatch; `None` is min(N, 256).
@@ -47,7 +61,8 @@ class SGLD:
 
     References:
         Welling & Teh (2011), "Bayesian learning via stochastic gradient Langevin dynamics",
-        equation 4; Li et al. (2016), "Preconditioned stochastic gradient Langevin dynamics".
+        equation 4; Li et al. (2016), "Preconditioned stochastic gradient Langevin dynamics for
+        deep neural networks", equations 4 and 5.
     """
 
     name: ClassVar[str] = "sgld"
@@ -55,103 +70,55 @@ class SGLD:
 
     step_size: float | None = None
     inflation: float = 0.1
+    preconditioner: Literal["curvature", "rmsprop", "none"] = "curvature"
     schedule: Callable[[Any], Any] | None = None
     batch_size: int | None = None
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the options."""
-        for option in ("step_size", "inflation", "temperature"):
-            value = getattr(self, option)
-            if value is not None and not value > 0:
-                raise OptionError(f"{option} must be positive, got {value}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {self.batch_size}.")
+        check_options(self, "step_size", "inflation", "temperature")
+        if self.preconditioner not in PRECONDITIONERS:
+            raise OptionError(
+                f"preconditioner is {', '.join(PRECONDITIONERS)}, got {self.preconditioner!r}."
+            )
+
+    @property
+    def bias_tolerance(self) -> float:
+        """Bias of means and deviations at the default step size, in posterior deviations."""
+        return self.inflation
 
     def kernel(self, num_warmup: int) -> Kernel:
-        """Return the pure functions; warmup runs at the step size that `shared` found."""
-        langevin = blackjax_sgld.build_kernel()
+        """Return the pure functions."""
+        del num_warmup
+        if self.preconditioner == "rmsprop":
+            return rmsprop_kernel(self)
 
-        def shared(key: jax.Array, target: Target, position: Any) -> _Shared:
-            keys = jax.random.split(key, 3)
-            whitening = whiten(keys[0], target, position)
-            like = target.start
-            if self.step_size is not None:
-                return _Shared(whitening, jnp.asarray(self.step_size))
-            curvature = largest_curvature(keys[1], target, whitening, like)
-            noise = self._gradient_noise(keys[2], target, whitening, like)
-            return _Shared(whitening, 2 * self.inflation / (jnp.maximum(curvature, 1.0) + noise))
+        def shared(key: jax.Array, target: Target, position: Any) -> Tuned:
+            size = num_rows(target, self.batch_size)
+            if self.preconditioner == "curvature":
+                scale = measure_whitened(key, target, position, size)
+            else:
+                scale = measure_plain(key, target, find_center(target, position), size)
+            return Tuned.of(scale, self.step_size, self.inflation)
 
-        def init(key: jax.Array, target: Target, shared: _Shared, position: Any) -> _State:
-            phi = shared.whitening.from_position(position)
-            return _State(phi, position, key, jnp.zeros((), jnp.int32))
-
-        def move(
-            key: jax.Array, target: Target, shared: _Shared, state: _State, factor: Any, limit: Any
-        ) -> tuple[_State, Stats]:
-            like = target.start
-            batch = target.batch(state.batch_key, state.t, self._batch(target))
-
-            def density(phi: jax.Array, rows: Any) -> jax.Array:
-                return target.minibatch_log_density(shared.whitening.to_position(phi, like), rows)
-
-            value, gradient = jax.value_and_grad(density)(state.phi, batch)
-            step_size = shared.step_size * factor
-            length = step_size * jnp.linalg.norm(gradient)
-            gradient = gradient * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-30))
-            phi = langevin(key, state.phi, lambda *_: gradient, batch, step_size, self.temperature)
-            position = shared.whitening.to_position(phi, like)
-            stats = Stats(log_density=value, num_gradients=1, step_size=step_size)
-            return _State(phi, position, state.batch_key, state.t + 1), stats
+        def init(key: jax.Array, target: Target, shared: Tuned, position: Any) -> Walk:
+            del target, shared
+            return Walk.begin(key, position)
 
         def warmup(
-            key: jax.Array, target: Target, shared: _Shared, state: _State, t: Any
-        ) -> tuple[_State, Stats]:
+            key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
+        ) -> tuple[Walk, Stats]:
             del t
-            # The curvature is that of the mode; far from it a step may be no longer than a
-            # typical distance, which biases nothing that is kept.
-            return move(key, target, shared, state, 1.0, jnp.sqrt(state.phi.size))
+            size, limit = num_rows(target, self.batch_size), shared.scale.longest
+            return langevin_step(
+                key, target, state, shared, size, temperature=self.temperature, limit=limit
+            )[:2]
 
         def step(
-            key: jax.Array, target: Target, shared: _Shared, state: _State, t: Any
-        ) -> tuple[_State, Stats]:
-            factor = 1.0 if self.schedule is None else self.schedule(t)
-            return move(key, target, shared, state, factor, jnp.inf)
+            key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
+        ) -> tuple[Walk, Stats]:
+            tuned, size = shared.scheduled(self.schedule, t), num_rows(target, self.batch_size)
+            return langevin_step(key, target, state, tuned, size, temperature=self.temperature)[:2]
 
         return Kernel(init, warmup, step, lambda state: state.position, shared)
-
-    def _batch(self, target: Target) -> int:
-        if not isinstance(target, NetworkTarget):
-            target.batch(None, 0, 0)  # pyright: ignore[reportArgumentType]  raises why there is none
-        return min(self.batch_size or MAX_BATCH, target.num_examples)
-
-    def _gradient_noise(
-        self, key: jax.Array, target: Target, whitening: Whitening, like: Any
-    ) -> jax.Array:
-        """Return the variance of the minibatch gradient at the mode, averaged over coordinates."""
-        zero = jnp.zeros_like(whitening.center)
-
-        def gradient(k: jax.Array) -> jax.Array:
-            batch = target.batch(k, 0, self._batch(target))
-            return jax.grad(
-                lambda phi: target.minibatch_log_density(whitening.to_position(phi, like), batch)
-            )(zero)
-
-        gradients = jax.lax.map(gradient, jax.random.split(key, NOISE_BATCHES))
-        return jnp.mean(jnp.var(gradients, axis=0, ddof=1))
-
-
-class _Shared(NamedTuple):
-    """Whitening and step size, found once per run."""
-
-    whitening: Whitening
-    step_size: jax.Array
-
-
-class _State(NamedTuple):
-    """Whitened coordinates, the position they stand for, the chain's key and step counter."""
-
-    phi: jax.Array
-    position: Any
-    batch_key: jax.Array
-    t: jax.Array
