@@ -109,7 +109,7 @@ def cross_fit(
     key = as_key(key)
     # One network for all, so that its training step compiles once.
     network = as_network(network, example=take(X, np.arange(1)))
-    fold = fold_of_rows(jax.random.fold_in(key, folds), count, folds)
+    fold = fold_of_rows(jax.random.fold_in(key, folds + 1), count, folds)
     plan = BatchPlan.of(X, network.padding, batch_size)
     networks = [DeterministicNN(network, **options) for _ in range(folds + 1)]
     report = _Together(progress_from(progress), folds + 1)

@@ -1,0 +1,137 @@
+"""The Laplace approximation: independent draws from the normal with mode and curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+
+from nbcore.backend import Kernel, Stats
+from nbcore.curvature import (
+    DENSE_LIMIT,
+    FLOOR,
+    Whitening,
+    curvature_at,
+    find_mode,
+    linearised,
+)
+from nbcore.errors import OptionError
+from nbcore.target import Target
+
+
+@dataclass(frozen=True)
+class Laplace:
+    r"""Independent draws from N(m, T H^-1), with m the mode and H the curvature there.
+
+    H is the negative Hessian of the log density in which the network is replaced by its
+    linearisation at m: J^T L J + P for the weights (generalised Gauss-Newton), with J the
+    Jacobian of the outputs, L the curvature of the likelihood with respect to the outputs, and P
+    that of the prior. For the unknowns of likelihood and prior, their coupling to the weights,
+    and plain densities it is the Hessian itself; where that has negative curvature, its size is
+    taken. The approximation is exact for the last layer with Gaussian noise that is known, and
+    has a bias of unknown size elsewhere. Warmup does nothing, and may be 0 steps.
+
+    Args:
+        covariance: `"full"`, for up to 512 numbers, or `"diagonal"`, the inverse of the diagonal
+            of H. Either costs as many gradients as there are numbers.
+        find_mode: whether to climb to the mode first; otherwise m is the trained weights (and
+            the unknowns where they start).
+        temperature: T; 1 is the posterior.
+
+    Raises:
+        OptionError: an option has an impossible value.
+
+    Examples:
+        >>> sorted(Laplace(covariance="diagonal").capabilities)
+        ['fixed_cost', 'independent']
+
+    References:
+        MacKay (1992), "A practical Bayesian framework for backpropagation networks", section 3;
+        Immer, Korzepa & Bauer (2021), "Improving predictions of Bayesian neural nets via local
+        linearization", section 2; Daxberger et al. (2021), "Bayesian deep learning via
+        subnetwork inference".
+    """
+
+    name: ClassVar[str] = "laplace"
+    capabilities: ClassVar[frozenset[str]] = frozenset({"independent", "fixed_cost"})
+
+    covariance: Literal["full", "diagonal"] = "full"
+    find_mode: bool = True
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.covariance not in ("full", "diagonal"):
+            raise OptionError(f"covariance is 'full' or 'diagonal', got {self.covariance!r}.")
+        if not self.temperature > 0:
+            raise OptionError(f"temperature must be positive, got {self.temperature}.")
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        """Return the pure functions; the state is the draw."""
+        del num_warmup
+
+        def shared(key: jax.Array, target: Target, position: Any) -> Whitening:
+            found = laplace(key, target, position if self.find_mode else target.start, self)
+            return Whitening(found.center, jnp.sqrt(self.temperature) * found.factor)
+
+        def init(key: jax.Array, target: Target, shared: Whitening, position: Any) -> Any:
+            del key, target, shared
+            return position
+
+        def step(
+            key: jax.Array, target: Target, shared: Whitening, state: Any, t: Any
+        ) -> tuple[Any, Stats]:
+            del t
+            noise = jax.random.normal(key, shared.center.shape, shared.center.dtype)
+            position = shared.to_position(noise, state)
+            return position, Stats(log_density=target.log_density(position), num_gradients=0)
+
+        return Kernel(init, step, step, lambda state: state, shared)
+
+
+def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> Whitening:
+    """Return mode m and a factor R of the covariance, R R^T = H^-1, at temperature 1.
+
+    Args:
+        key: random key.
+        target: the log density.
+        position: where to start climbing, or where to expand.
+        options: `covariance` and `find_mode`.
+
+    Raises:
+        OptionError: there are too many numbers for a full covariance.
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(position)
+    size = flat.shape[0]
+    if options.covariance == "full" and size > DENSE_LIMIT:
+        raise OptionError(
+            f"covariance='full' is for up to {DENSE_LIMIT} numbers, and {size} are sampled. Give "
+            "covariance='diagonal', or choose fewer weights."
+        )
+    if options.find_mode:
+        flat = find_mode(lambda x: target.log_density(unravel(x)), flat)
+    at = unravel(flat)
+    linear = linearised(target, at)
+    if options.covariance == "diagonal":
+        return Whitening(flat, 1 / jnp.sqrt(_floored(jnp.abs(curvature_diagonal(linear, at)))))
+    values, vectors = jnp.linalg.eigh(curvature_at(key, linear, at))
+    return Whitening(flat, vectors / jnp.sqrt(_floored(values)))
+
+
+def curvature_diagonal(target: Target, position: Any) -> jax.Array:
+    """Return the diagonal `(d,)` of the negative Hessian of a log density, with d gradients."""
+    flat, unravel = jax.flatten_util.ravel_pytree(position)
+    gradient = jax.grad(lambda x: target.log_density(unravel(x)))
+
+    def entry(i: jax.Array) -> jax.Array:
+        return -jax.jvp(gradient, (flat,), (jnp.zeros_like(flat).at[i].set(1),))[1][i]
+
+    return jax.lax.map(entry, jnp.arange(flat.shape[0]), batch_size=16)
+
+
+def _floored(values: jax.Array) -> jax.Array:
+    """Keep flat directions from infinite variance, as `nbcore.curvature` does."""
+    return jnp.maximum(values, FLOOR * jnp.max(values))
