@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--data", default="solubility")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--d-model", type=int, default=16)
+    parser.add_argument("--d-model", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--num-warmup", type=int, default=300)
     parser.add_argument("--num-samples", type=int, default=300)

@@ -1,0 +1,218 @@
+"""Checks and subjects: which checks a backend, a selector or a network has to pass."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from nbcore import plugins
+from nbcore.errors import MissingExtraError, OptionError, did_you_mean
+from nbcore.hookspecs import Spec
+
+if TYPE_CHECKING:
+    import pytest
+
+Kind = Literal["backend", "selector", "network"]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A backend or a selector that is installed; imported when a check needs it.
+
+    Args:
+        kind: `"backend"` or `"selector"`.
+        spec: what its plugin announces.
+    """
+
+    kind: Literal["backend", "selector"]
+    spec: Spec
+
+    def build(self) -> Any:
+        """Return it, with its default options.
+
+        Raises:
+            MissingExtraError: the library behind it is not installed.
+        """
+        return plugins.build(self.kind, self.spec.name, {})
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule that subjects of a kind are held to; call it with a subject.
+
+    Args:
+        name: its name, as in the ids of the tests.
+        kind: what it is a rule for.
+        function: the rule; raises a `ConformanceError` where it is broken.
+        applies: which capabilities (needs of a selector) a subject must declare, as a predicate.
+        slow: whether it takes more than about ten seconds.
+    """
+
+    name: str
+    kind: Kind
+    function: Callable[[Any], None]
+    applies: Callable[[frozenset[str]], bool]
+    slow: bool = False
+
+    def __call__(self, subject: Any) -> None:
+        """Hold a subject to the rule; skip the test where its library is not installed."""
+        if isinstance(subject, Installed):
+            import pytest  # noqa: PLC0415  no dependency of the library
+
+            try:
+                subject = subject.build()
+            except MissingExtraError as error:
+                pytest.skip(str(error))
+        self.function(subject)
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return self.name
+
+
+_CHECKS: list[Check] = []
+
+
+def check(
+    kind: Kind,
+    *,
+    applies: Callable[[frozenset[str]], bool] = lambda _: True,
+    slow: bool = False,
+) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Make a function `check_...` a rule for a kind of subjects.
+
+    Args:
+        kind: `"backend"`, `"selector"` or `"network"`.
+        applies: which declared capabilities it applies to; all by default.
+        slow: whether it takes more than about ten seconds.
+    """
+
+    def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        name = function.__name__.removeprefix("check_")
+        _CHECKS.append(Check(name, kind, function, applies, slow))
+        return function
+
+    return register
+
+
+def checks_for(subject: Any) -> list[Check]:
+    """Return the checks that a subject has to pass, chosen by what it declares.
+
+    Raises:
+        OptionError: the object is neither backend nor selector nor network case.
+
+    Examples:
+        >>> import nbcore as nb
+        >>> len(checks_for(nb.get_backend("sgld"))) > 5
+        True
+    """
+    _load_checks()
+    kind, _, declared = _described(subject)
+    return [c for c in _CHECKS if c.kind == kind and c.applies(declared)]
+
+
+def cases(subjects: Iterable[Any]) -> list[Any]:
+    """Return a pytest parameter set for every pair of a subject and one of its checks.
+
+    Args:
+        subjects: backends, selectors, network cases, or what `installed` returns.
+    """
+    import pytest  # noqa: PLC0415  no dependency of the library
+
+    found: list[Any] = []
+    for subject in subjects:
+        _, name, _ = _described(subject)
+        for one in checks_for(subject):
+            marks = [pytest.mark.slow] if one.slow else []
+            found.append(pytest.param(subject, one, id=f"{name}-{one.name}", marks=marks))
+    return found
+
+
+def parametrize_with_checks(subjects: Iterable[Any]) -> pytest.MarkDecorator:
+    """Parametrise a test over every check that the subjects have to pass.
+
+    The test takes `subject` and `check` and calls `check(subject)`. Statistical checks that take
+    more than about ten seconds have the marker `slow`: `pytest -m "not slow"` leaves them out.
+
+    Args:
+        subjects: backends, selectors, `NetworkCase`s (a model and example inputs), or what
+            `installed` returns.
+
+    Raises:
+        OptionError: an object is none of these.
+
+    Examples:
+        >>> import nbcore as nb
+        >>> from nbcore.testing import parametrize_with_checks
+        >>> @parametrize_with_checks([nb.get_backend("sgld", batch_size=64)])
+        ... def test_my_backend(subject, check):
+        ...     check(subject)
+    """
+    import pytest  # noqa: PLC0415  no dependency of the library
+
+    return pytest.mark.parametrize(("subject", "check"), cases(subjects))
+
+
+def installed(kind: Literal["backend", "selector"], name: str | None = None) -> list[Installed]:
+    """Return the backends or selectors that are installed, strangers' included.
+
+    Args:
+        kind: `"backend"` or `"selector"`.
+        name: only the one with this name.
+
+    Raises:
+        OptionError: nothing has this name.
+
+    Examples:
+        >>> [subject.spec.name for subject in installed("backend", "sgld")]
+        ['sgld']
+    """
+    specs = plugins.specs(kind)
+    if name is not None and name not in specs:
+        raise OptionError(
+            f"No {kind} is named {name!r}.{did_you_mean(name, specs)} "
+            f"Possible: {', '.join(specs) or 'none'}."
+        )
+    return [Installed(kind, spec) for key, spec in specs.items() if name in (None, key)]
+
+
+def _described(subject: Any) -> tuple[Kind, str, frozenset[str]]:
+    """Return kind, name and declared capabilities of a subject."""
+    if isinstance(subject, Installed):
+        return subject.kind, subject.spec.name, subject.spec.capabilities
+    if not isinstance(subject, type):
+        name = getattr(subject, "name", type(subject).__name__)
+        if callable(getattr(subject, "kernel", None)):
+            return "backend", _labelled(name, subject), _set(subject, "capabilities")
+        if any(callable(getattr(subject, f, None)) for f in ("score", "choose")):
+            return "selector", _labelled(name, subject), _set(subject, "needs")
+        if hasattr(subject, "model") and hasattr(subject, "X"):
+            return "network", str(name), frozenset()
+    raise OptionError(
+        f"Checks are for backends (kernel), selectors (score or choose) and "
+        f"nbcore.testing.NetworkCase(model, X); got {subject!r}."
+    )
+
+
+def _set(subject: Any, attribute: str) -> frozenset[str]:
+    return frozenset(cast("Iterable[str]", getattr(subject, attribute, ())))
+
+
+def _labelled(name: str, subject: Any) -> str:
+    """Return the name, with the options that differ from their defaults."""
+    if not is_dataclass(subject):
+        return name
+    given = [
+        f"{f.name}={getattr(subject, f.name)}"
+        for f in fields(subject)
+        if f.init and getattr(subject, f.name) != f.default
+    ]
+    return f"{name}({','.join(given)})" if given else name
+
+
+def _load_checks() -> None:
+    """Import the modules that register checks: they import jax, which collecting need not."""
+    for module in ("backend_contract", "backend_truth", "network_checks", "selector_checks"):
+        importlib.import_module(f"nbcore.testing.{module}")

@@ -1,0 +1,29 @@
+"""What a failing check raises: what was measured, the limit, and what commonly causes it."""
+
+from __future__ import annotations
+
+
+class ConformanceError(AssertionError):
+    """A backend, a selector or a network breaks its contract."""
+
+
+def require(holds: object, what: str, *, measured: object, limit: object, cause: str) -> None:
+    """Raise where something does not hold.
+
+    Args:
+        holds: whether it does.
+        what: the rule, as a sentence without its full stop.
+        measured: what was found.
+        limit: what is allowed.
+        cause: what commonly causes it, and what to do.
+
+    Raises:
+        ConformanceError: it does not hold.
+
+    Examples:
+        >>> require(True, "One is one", measured=1, limit=1, cause="Arithmetic.")
+    """
+    if not holds:
+        raise ConformanceError(
+            f"{what}.\n  measured: {measured}\n  limit:    {limit}\n  often:    {cause}"
+        )

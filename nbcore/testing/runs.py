@@ -1,0 +1,152 @@
+"""Runs that several checks share, each made once, through one set of compiled programs."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbcore import convergence
+from nbcore.backend import Backend
+from nbcore.posterior import Posterior
+from nbcore.sampling import sample
+from nbcore.target import Target
+from nbcore.testing.failure import ConformanceError
+from nbcore.testing.oracle import oracle
+
+_Floats = NDArray[np.float64]
+
+SHORT = 60
+NUM_WARMUP = 300
+NUM_CHAINS = 4
+CHUNK_SIZE = 150
+FIRST_SAMPLES = 1000
+BIAS_SAMPLES = 3000
+MIN_ESS = 1000
+MAX_GRADIENTS = 2_000_000
+"""A backend that needs more gradients than this for `MIN_ESS` fails."""
+
+
+def draw(
+    target: Target,
+    backend: Backend,
+    *,
+    num_samples: int,
+    key: int = 0,
+    num_warmup: int = NUM_WARMUP,
+    chunk_size: int = CHUNK_SIZE,
+    init: Any = "trained",
+) -> Posterior:
+    """Sample with the settings that all checks share, so that programs are compiled once."""
+    return sample(
+        target,
+        backend,
+        key=key,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=NUM_CHAINS,
+        chunk_size=chunk_size,
+        init=init,
+        progress=False,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def short_run(backend: Backend, key: int = 0) -> Posterior:
+    """Return a run of `SHORT` draws on the oracle, for the checks of the contract."""
+    return draw(oracle().target, backend, num_samples=SHORT, key=key)
+
+
+@functools.lru_cache(maxsize=2)
+def longer_run(backend: Backend) -> tuple[Posterior, int]:
+    """Return `short_run` with half as many draws more, and how often that traced the density."""
+    short_run(backend)
+    before = oracle().traces
+    posterior = draw(oracle().target, backend, num_samples=3 * SHORT // 2)
+    return posterior, oracle().traces - before
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A run that was continued until its effective sample size sufficed.
+
+    Args:
+        posterior: the run.
+        values: what was asked of the draws, `(chain, draw, functions)`.
+        num_gradients: gradient evaluations of the draws.
+    """
+
+    posterior: Posterior
+    values: _Floats
+    num_gradients: int
+
+    @property
+    def ess(self) -> _Floats:
+        """The smaller effective sample size of each function and of its square."""
+        return smallest_ess(self.values)
+
+
+def smallest_ess(values: _Floats) -> _Floats:
+    """Return the smaller effective sample size of values and of squared values."""
+    return np.minimum(convergence.ess_mean(values), convergence.ess_mean(values**2))
+
+
+def settle(
+    target: Target,
+    backend: Backend,
+    functions: Callable[[Posterior], _Floats],
+    ess: Callable[[_Floats], _Floats] = smallest_ess,
+    *,
+    init: Any = "trained",
+    num_warmup: int = NUM_WARMUP,
+) -> Settled:
+    """Draw until the smallest effective sample size is `MIN_ESS`.
+
+    Each round starts anew with more draws, as many as the last round's rate calls for (2 to 8
+    times), so a run depends on its key alone; programs are compiled in the first round.
+
+    Raises:
+        ConformanceError: that would take more than `MAX_GRADIENTS` gradients.
+    """
+    num_samples = FIRST_SAMPLES
+    while True:
+        posterior = draw(target, backend, num_samples=num_samples, init=init, num_warmup=num_warmup)
+        values = functions(posterior)
+        gradients = int(np.sum(posterior.stats.num_gradients, dtype=np.int64))
+        worst = float(np.min(ess(values)))
+        if worst >= MIN_ESS:
+            return Settled(posterior, values, gradients)
+        factor = min(8, 2 ** max(1, math.ceil(math.log2(1.2 * MIN_ESS / max(worst, 1.0)))))
+        steps = NUM_CHAINS * num_samples
+        if factor * max(gradients, steps) > MAX_GRADIENTS:
+            raise ConformanceError(
+                f"{backend.name} mixes too slowly to be judged.\n"
+                f"  measured: ESS {worst:.0f} after {gradients:,} gradients in {steps:,} steps\n"
+                f"  limit:    ESS {MIN_ESS:,} within {MAX_GRADIENTS:,} gradients\n"
+                "  often:    a step size that warmup does not adapt, or no adaptation to scales; "
+                "chains that are stuck, or started far away and never arrive. Choose options for "
+                "the instance that is checked, or declare 'adaptive' and adapt."
+            )
+        num_samples *= factor
+
+
+@functools.lru_cache(maxsize=2)
+def sampled_on_oracle(backend: Backend) -> Settled:
+    """Return `BIAS_SAMPLES` draws of each chain, whatever their effective sample size.
+
+    Enough for a bias, which is larger than its noise, if not for the absence of one.
+    """
+    posterior = draw(oracle().target, backend, num_samples=BIAS_SAMPLES)
+    gradients = int(np.sum(posterior.stats.num_gradients, dtype=np.int64))
+    return Settled(posterior, oracle().standardised(posterior), gradients)
+
+
+@functools.lru_cache(maxsize=2)
+def settled_on_oracle(backend: Backend) -> Settled:
+    """Return draws of the oracle as its 20 standardised functions, at sufficient ESS."""
+    return settle(oracle().target, backend, oracle().standardised)
