@@ -16,8 +16,8 @@ from flax import linen as nn
 import nbcore as nb
 from nbcore import errors
 from nbcore.posterior import ROWS, Posterior
-from nbcore.run_info import RunInfo
 from nbcore.prediction import Prediction, Scaler
+from nbcore.run_info import RunInfo
 from nbcore.target import NetworkTarget
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
