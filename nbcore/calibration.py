@@ -20,8 +20,8 @@ from nbcore.deterministic import DeterministicNN
 from nbcore.errors import OptionError
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood
-from nbcore.metrics import nlpd
 from nbcore.network import as_network
+from nbcore.prediction import Prediction
 from nbcore.priors import HalfNormal, LogNormal
 from nbcore.progress import Progress, Report, progress_from
 from nbcore.training import BatchPlan
@@ -54,10 +54,12 @@ class CrossFit:
     noise: np.ndarray
 
     def nlpd(self, y: Any) -> float:
-        """Return the out-of-fold NLPD of the network with out-of-fold noise."""
-        columns = np.asarray(y, np.float64).reshape(len(self.predictions), -1)
-        variance = np.broadcast_to(self.noise**2, columns.shape)
-        return nlpd(columns, self.predictions, variance)
+        """Return the out-of-fold NLPD: with out-of-fold noise, or of the class probabilities."""
+        draws = self.predictions[None]
+        if not self.noise.size:
+            return Prediction(draws, np.zeros((1, 1, 1)), "categorical").nlpd(np.asarray(y))
+        prediction = Prediction(draws, np.broadcast_to(self.noise**2, draws.shape), "normal")
+        return prediction.nlpd(np.asarray(y, np.float64).reshape(prediction.mean.shape))
 
 
 def cross_fit(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nbcore.backend import Backend, get_backend
@@ -196,6 +197,7 @@ class PartialBNN:
         chosen = get_backend(backend, **dict(backend_options or {}))
         network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
+        self._check_classes(network, X)
         train_key, sample_key = jax.random.split(as_key(key))
         recipe = {
             **RECIPE,
@@ -280,6 +282,22 @@ class PartialBNN:
                 "were given. Type: deterministic_weights=det"
             )
 
+    def _check_classes(self, network: Network, X: Any) -> None:
+        if self.num_classes is None:
+            return
+        first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        given = self.given.full if isinstance(self.given, CrossFit) else self.given
+        params = given.params if isinstance(given, DeterministicNN) else given
+        if params is None:
+            params = jax.eval_shape(network.init, jax.random.key(0), first)
+        shape = jax.eval_shape(network.apply, params, first).shape
+        outputs = shape[1] if len(shape) > 1 else 1
+        if outputs != self.num_classes:
+            raise OptionError(
+                f"num_classes={self.num_classes}, and the network has {outputs} output(s), one for "
+                f"each class. Give the network {self.num_classes} outputs."
+            )
+
     def _loss(self) -> Loss:
         given = self.given.full if isinstance(self.given, CrossFit) else self.given
         trained = isinstance(given, DeterministicNN) and given.loss == "classification"
@@ -361,7 +379,7 @@ class PartialBNN:
         noise^2 = out-of-fold^2 - mean between-member variance - mean epistemic variance: the
         out-of-fold error holds all three.
         """
-        if stages[0].noise is None:
+        if stages[0].noise is None or self.likelihood is not None or self.noise_prior is not None:
             return None
         predictions = [posterior.predict(X, max_draws=200) for posterior in self.posteriors]
         spread = Prediction.mixture(predictions).draw_means.var(axis=0).mean(axis=0)

@@ -231,14 +231,23 @@ _STANDARD: dict[str, Any] = {
 
 
 def to_data(value: Any) -> Any:
-    """Return a standard likelihood or positive prior as JSON data; `None` for anybody else's."""
+    """Return a standard likelihood or positive prior as JSON data; `None` for anybody else's.
+
+    A standard likelihood with somebody else's prior is somebody else's.
+    """
     if type(value).__name__ not in _STANDARD or type(value) is not _STANDARD[type(value).__name__]:
         return None
     data: dict[str, Any] = {"name": type(value).__name__}
     for f in fields(value):
         inner = getattr(value, f.name)
-        plain = inner is None or isinstance(inner, int | float | tuple | list)
-        data[f.name] = inner if plain else (to_data(inner) or np.asarray(inner).tolist())
+        if isinstance(inner, np.ndarray | np.generic | jax.Array):
+            data[f.name] = np.asarray(inner).tolist()
+        elif inner is None or isinstance(inner, int | float | tuple | list):
+            data[f.name] = inner
+        else:
+            data[f.name] = to_data(inner)
+            if data[f.name] is None:
+                return None
     return data
 
 

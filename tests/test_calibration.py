@@ -242,6 +242,12 @@ def test_the_noise_of_an_ensemble_has_a_floor() -> None:
     np.testing.assert_allclose(noise, NOISE_FLOOR * model.cross.noise[0] ** 2, rtol=1e-4)
 
 
+def test_an_ensemble_keeps_the_noise_that_the_user_knows() -> None:
+    model = fit(head(likelihood=Gaussian(noise=7.0)), ensemble=True, folds=2)
+    noise = model.predict_distribution(X).aleatoric_variance
+    np.testing.assert_allclose(noise, 7.0**2, rtol=1e-4)
+
+
 def test_an_ensemble_member_is_sampled_on_its_own_fold() -> None:
     seen: list[int] = []
 
@@ -348,3 +354,11 @@ def test_classes_are_told_that_no_noise_is_calibrated() -> None:
         warnings.simplefilter("error", CalibrationWarning)
         ensemble = fit(head(CLASSES, num_classes=2), X, LABELS, ensemble=True, folds=2)
     np.testing.assert_allclose(ensemble.predict(X)[0].sum(axis=1), 1, rtol=1e-5)
+    assert ensemble.cross is not None
+    of_labels = ensemble.cross.predictions[np.arange(COUNT), LABELS]
+    assert ensemble.cross.nlpd(LABELS) == pytest.approx(-np.log(of_labels).mean())
+
+
+def test_as_many_outputs_as_classes_are_needed() -> None:
+    with pytest.raises(errors.OptionError, match=r"num_classes=3, and the network has 2 output"):
+        fit(head(CLASSES, num_classes=3), X, LABELS, folds=2)

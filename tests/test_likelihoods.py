@@ -137,3 +137,10 @@ def test_a_strangers_likelihood_is_no_json():
         pass
 
     assert to_data(Gaussian()) is None
+
+
+def test_a_strangers_prior_makes_the_likelihood_a_strangers():
+    class HalfNormal(nb.HalfNormal):
+        pass
+
+    assert to_data(nb.Gaussian(noise_prior=HalfNormal())) is None
