@@ -11,7 +11,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-PACKAGES = ("nbcore", "nbcore_flax", "nbcore_numpyro", "nbcore_selectors", "nbcore_sgmcmc")
+PACKAGES = (
+    "nbcore",
+    "nbcore_blackjax",
+    "nbcore_flax",
+    "nbcore_laplace",
+    "nbcore_numpyro",
+    "nbcore_selectors",
+    "nbcore_sgmcmc",
+)
 
 
 def check(holds: bool, what: str) -> None:
@@ -32,6 +40,8 @@ def message_of(call: Callable[[], object], error: type[Exception]) -> str:
 
 def main() -> None:
     """Check the import, the shipped files, the plugins and the console script."""
+    import numpy  # noqa: PLC0415  beside it
+
     import nbcore  # noqa: PLC0415  the first thing that is checked
 
     loaded = {"jax", "optax"} & set(sys.modules)
@@ -55,6 +65,16 @@ def main() -> None:
         lambda: nbcore.get_backend("numpyro-nuts"), nbcore.errors.MissingExtraError
     )
     check("pip install 'nbcore[numpyro]'" in message, "a backend names its missing extra")
+
+    posterior = nbcore.sample(
+        nbcore.Target.from_log_density(lambda x: -(x**2).sum() / 2, numpy.zeros(2)),
+        backend="laplace",
+        num_samples=50,
+        progress=False,
+    )
+    check(posterior.draws.shape == (4, 50, 2), "a backend that needs no extra samples")
+    kit = importlib.util.find_spec("nbcore.testing.plugin")
+    check(kit is not None, "the conformance kit is in the wheel")
 
     console = Path(sys.executable).with_name("nbcore")
     run = subprocess.run([console], capture_output=True, text=True, timeout=120, check=False)

@@ -68,13 +68,14 @@ def run(target: Target, backend: Backend, **plan: Any) -> nb.Posterior:
     return nb.sample(target, backend, key=0, progress=False, **(defaults | plan))
 
 
+@pytest.mark.slow  # the conformance kit has all of them at their defaults
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         *OPTIONS.items(),
-        pytest.param("blackjax-nuts", {"mass_matrix": "low_rank"}, marks=pytest.mark.slow),
-        pytest.param("blackjax-nuts", {"mass_matrix": "dense"}, marks=pytest.mark.slow),
-        pytest.param("blackjax-hmc", {"mass_matrix": "low_rank"}, marks=pytest.mark.slow),
+        ("blackjax-nuts", {"mass_matrix": "low_rank"}),
+        ("blackjax-nuts", {"mass_matrix": "dense"}),
+        ("blackjax-hmc", {"mass_matrix": "low_rank"}),
     ],
 )
 def test_draws_follow_the_closed_form(

@@ -106,9 +106,10 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     ways = {
         "none": (full, {"calibration": "none"}),
         "crossfit": (cross, {}),
-        "crossfit ensemble": (cross, {"ensemble": True}),
+        "ensemble": (cross, {"ensemble": True}),
     }
-    for name, (weights, options) in ways.items():
+    for name in arguments.ways:
+        weights, options = ways[name]
         begin = time.perf_counter()
         model = nb.PartialBNN(network, weights).fit(X, y, **settings, **options)
         rows[name] = figures(model.predict_distribution(test_X), test_y)
@@ -139,13 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="solubility")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    ways = ["none", "crossfit", "ensemble"]
+    parser.add_argument("--ways", nargs="+", choices=ways, default=ways)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--d-model", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--num-warmup", type=int, default=300)
     parser.add_argument("--num-samples", type=int, default=300)
     parser.add_argument("--num-chains", type=int, default=4)
-    parser.add_argument("--priors-sigma", type=float, default=0.3)
+    parser.add_argument("--priors-sigma", type=float, default=0.1)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     results = [run(arguments, seed) for seed in arguments.seeds]
