@@ -376,15 +376,19 @@ class PartialBNN:
     def _shared_noise(self, X: Any, stages: Sequence[Stage]) -> np.ndarray | None:
         """Return the noise of an ensemble, so that its members' spread is not counted twice.
 
-        noise^2 = out-of-fold^2 - mean between-member variance - mean epistemic variance: the
-        out-of-fold error holds all three.
+        A member's squared error is, on average over members, that of their mean plus the variance
+        between them (Krogh & Vedelsby 1995, equation 6). So the mixture, whose variance is noise^2
+        + between + epistemic, is as wide as its mean errs with noise^2 = out-of-fold^2 -
+        2 between - epistemic, averaged over rows.
         """
         if stages[0].noise is None or self.likelihood is not None or self.noise_prior is not None:
             return None
         predictions = [posterior.predict(X, max_draws=200) for posterior in self.posteriors]
-        spread = Prediction.mixture(predictions).draw_means.var(axis=0).mean(axis=0)
+        members = np.stack([p.draw_means.mean(axis=0) for p in predictions])
+        between = members.var(axis=0).mean(axis=0)
+        epistemic = np.mean([p.draw_means.var(axis=0).mean(axis=0) for p in predictions], axis=0)
         squared = stages[0].noise ** 2
-        return np.sqrt(np.maximum(squared - spread, NOISE_FLOOR * squared))
+        return np.sqrt(np.maximum(squared - 2 * between - epistemic, NOISE_FLOOR * squared))
 
 
 def predict_together(

@@ -11,9 +11,34 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile(
     "nbcore", max_examples=25, deadline=None, derandomize=True, database=None, print_blob=False
 )
 settings.load_profile("nbcore")
+
+
+MAPS = Path("/proc/self/maps")
+MAX_MAPS = 30_000
+
+
+class FewMemoryMaps:
+    """Forget compiled programs in time: each takes memory maps, of which Linux allows 65,530."""
+
+    tests = 0
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.tests += 1
+        if self.tests % 20 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAX_MAPS:
+            import jax
+
+            jax.clear_caches()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As a plugin, for the docstring examples outside of this folder too.
+    config.pluginmanager.register(FewMemoryMaps())

@@ -73,6 +73,11 @@ class BlackJAXMCLMC:
         check_flag(adapt_step_size=self.adapt_step_size, adapt_mass_matrix=self.adapt_mass_matrix)
         check_count(MIN_TUNE, 10_000_000, num_tune=self.num_tune)
 
+    @property
+    def bias_tolerance(self) -> float:
+        """Bias of means and deviations at the default step size, in posterior deviations."""
+        return 0.3 * self.desired_energy_var ** (1 / 3)
+
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions; warmup runs at the first step size, `tune` finds the next."""
         del num_warmup

@@ -58,9 +58,9 @@ def oracle_report(backend: str | Backend) -> OracleRow:
         UnknownBackendError, MissingExtraError: see `nb.get_backend`.
 
     Examples:
-        >>> row = oracle_report("sgld")
-        >>> row.backend, row.ess >= 1000, row.mean_error < 5
-        ('sgld', True, True)
+        >>> row = oracle_report("laplace")
+        >>> row.backend, row.ess >= 1000, row.mean_error < 4
+        ('laplace', True, True)
     """
     chosen = get_backend(backend)
     truth = oracle()
