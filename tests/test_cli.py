@@ -226,7 +226,7 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
         ('name = "mlp"', 'name = "mpl"', ["line 8, [network]", "Did you mean 'mlp'?"]),
         ("hidden_dims = [4]", "hidden_dim = [4]", ["[network]", "Did you mean 'hidden_dims'?"]),
         ("hidden_dims = [4]", "target_dim = 'one'", ["line 10, [network]", "a whole number"]),
-        ("num_chains = 2", 'backend = "numpyro_nut"', ["[sample]", "mean 'numpyro-nuts'?"]),
+        ("num_chains = 2", 'backend = "numpyro_nut"', ["[sample]", "Did you mean 'numpyro-nuts'"]),
         ("num_chains = 2", 'chain_method = "fast"', ["line 18", "'vectorized'"]),
         ("num_chains = 2", "options = {max_tree_dept = 5}", ["[sample]", "max_tree_depth"]),
         ("folds = 2", "folds = 1", ["[calibration]", "at least 2"]),

@@ -204,7 +204,7 @@ def plugins() -> None:
     registry = plugin_registry.registry()
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("kind", "name", "declares", "plugin", "distribution", "extra"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for kind in ("backend", "selector", "network"):
         for name, offers in sorted(registry.providers(kind).items()):
             for plugin, spec in offers:

@@ -26,7 +26,7 @@ NUM_WARMUP = 300
 NUM_CHAINS = 4
 CHUNK_SIZE = 150
 FIRST_SAMPLES = 1000
-BIAS_SAMPLES = 3000
+BIAS_SAMPLES = 1200
 MIN_ESS = 1000
 MAX_GRADIENTS = 2_000_000
 """A backend that needs more gradients than this for `MIN_ESS` fails."""
