@@ -136,7 +136,7 @@ class Forward:
             whole = _whole_batch(Static(network))
             return Forward(whole.prepare(split), whole)
         count = num_examples or len(jax.tree.leaves(x)[0])
-        parts = (split.stochastic, split, jax.tree.map(lambda a: a[0], x))
+        parts = (split.position, split, jax.tree.map(lambda a: a[0], x))
         leaves, structure = jax.tree.flatten(parts)
         avals = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         program = _hoisted(Static(network), structure, avals, None)

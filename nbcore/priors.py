@@ -96,17 +96,17 @@ class NormalPrior:
 
     def resolve(self, split: ParameterSplit) -> ResolvedNormal:
         """Return the normal prior of these stochastic weights."""
-        stochastic = split.stochastic
+        position = split.position
         if isinstance(self.center, str) and self.center not in ("params", "zero"):
             raise OptionError(
                 f"center is 'params', 'zero' or a pytree of parameters, got {self.center!r}."
             )
         if isinstance(self.center, str):
-            center = stochastic if self.center == "params" else _zero_center(split)
+            center = position if self.center == "params" else _zero_center(split)
         else:
             center = _given_center(split, self.center)
         scales = {path: self._scale_of(split, path) for path in split.paths}
-        dtypes = {path: w.dtype for path, w in stochastic.items()}
+        dtypes = {path: w.dtype for path, w in position.items()}
         return ResolvedNormal(center, {p: jnp.asarray(s, dtypes[p]) for p, s in scales.items()})
 
     def _scale_of(self, split: ParameterSplit, path: str) -> float:
@@ -141,13 +141,15 @@ def _given_center(split: ParameterSplit, center: Any) -> Weights:
             f"parameters; at {differ[0]!r} got shape {given.get(differ[0])}, expected "
             f"{expected.get(differ[0])}. Start from split.params."
         )
-    return split.select(jax.tree.map(jnp.asarray, center))
+    default = jnp.result_type(float)
+    chosen = split.select(jax.tree.map(jnp.asarray, center))
+    return {path: jnp.asarray(w, default) for path, w in chosen.items()}
 
 
 def _zero_center(split: ParameterSplit) -> Weights:
     return {
         path: jnp.ones_like(w) if split.owner(path)[1].role == "scale" else jnp.zeros_like(w)
-        for path, w in split.stochastic.items()
+        for path, w in split.position.items()
     }
 
 

@@ -102,6 +102,12 @@ class ParameterSplit:
         }
 
     @property
+    def position(self) -> Weights:
+        """The stochastic weights in JAX's default float type, in which samplers move."""
+        default = jnp.result_type(float)
+        return {path: jnp.asarray(w, default) for path, w in self.stochastic.items()}
+
+    @property
     def frozen(self) -> dict[str, jax.Array]:
         """The leaves that hold frozen entries, by path; partly stochastic ones in full."""
         leaves = leaves_by_path(self.params).items()

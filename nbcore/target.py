@@ -232,7 +232,7 @@ class NetworkTarget(Target):
     def start(self) -> Position:
         """The trained weights, and the unknowns where likelihood and prior start them."""
         return {
-            "weights": self.split.stochastic,
+            "weights": self.split.position,
             "likelihood": self.likelihood.initial(self.num_outputs),
             "prior": self.prior.initial(),
         }
@@ -362,7 +362,7 @@ class FunctionTarget(Target):
 @jax.jit
 def _moved(split: ParameterSplit) -> Params:
     """Return parameters a little off: where weights are zero, every network looks well-behaved."""
-    leaves, structure = jax.tree.flatten(split.stochastic)
+    leaves, structure = jax.tree.flatten(split.position)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     moved = [
         w + 0.1 * jax.random.normal(k, w.shape, w.dtype) for w, k in zip(leaves, keys, strict=True)
@@ -376,7 +376,7 @@ def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
     for block in blocks:
         last = joined[-1] if joined else None
         if last and last.forward.same_as(
-            block.forward, split.stochastic, last.features, block.features
+            block.forward, split.position, last.features, block.features
         ):
             features = jax.tree.map(
                 lambda a, b: jnp.concatenate([a, b]), last.features, block.features

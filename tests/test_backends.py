@@ -280,3 +280,23 @@ def test_options_beside_an_instance_are_refused() -> None:
         nb.get_backend(instance, step_size=0.1)
     with pytest.raises(errors.OptionError, match="kernel"):
         nb.get_backend(3)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["numpyro-nuts", "blackjax-hmc"])
+def test_weights_of_single_precision_are_sampled_in_double_where_that_is_on(name: str) -> None:
+    X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    network = nb.as_network(FlaxMLP(hidden_dims=(4,)), example=X[:1])
+    params = network.init(jax.random.key(0), X[:1])
+    with jax.enable_x64(True):
+        subset = nb.ProbabilisticSubset.pairs({"Dense0": [(0, 1)], "Dense1": [(2, 0)]})
+        target = nb.Target.build(network, params, subset, X, X[:, 0].astype(np.float64))
+        posterior = nb.sample(
+            target, name, num_warmup=20, num_samples=20, num_chains=1, progress=False
+        )
+        draws = posterior.draws["weights"]["params/Dense1/kernel"]
+        assert draws.dtype == np.float64
+        assert np.any(draws != draws.astype(np.float32))
+        at = jax.tree.map(lambda a: a[0, -1], posterior.draws)
+        density = float(target.log_density(at))
+        assert float(posterior.stats.log_density[0, -1]) == pytest.approx(density, rel=1e-6)
+        assert np.all(np.isfinite(posterior.predict(X).mean))
