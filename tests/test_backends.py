@@ -148,9 +148,10 @@ def test_nuts_reports_what_it_did(mlp: Oracle, nuts: nb.Posterior) -> None:
     assert abs(kinetic.mean() / (12 / 2) - 1) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [pytest.param({}, marks=pytest.mark.slow), {"num_leapfrog_steps": 8}],
+    [{}, {"num_leapfrog_steps": 8}],
     ids=["length", "steps"],
 )
 def test_hmc_recovers_the_closed_form_posterior(mlp: Oracle, options: dict[str, Any]) -> None:

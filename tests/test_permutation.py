@@ -19,7 +19,7 @@ def many(count: int, num_keys: int) -> np.ndarray:
 
 def test_it_is_a_bijection_for_every_count():
     places = jnp.arange(200)
-    for count in range(1, 201):
+    for count in (*range(1, 35), 63, 64, 65, 127, 128, 129, 199, 200):
         # one shape for all counts, so few compilations
         found = permuted(jax.random.key(count), places % count, count)
         assert np.array_equal(np.sort(found[:count]), np.arange(count)), count

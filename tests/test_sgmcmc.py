@@ -81,7 +81,7 @@ def expected_variance(sampler: str, step_size: float) -> float:
     [
         ("sgld", 0.5),
         pytest.param("sgld", 0.1, marks=slow),
-        ("sghmc", 0.8),
+        pytest.param("sghmc", 0.8, marks=slow),
         pytest.param("sghmc", 0.2, marks=slow),
     ],
 )
@@ -102,9 +102,8 @@ def test_the_bias_is_exactly_that_of_the_step_size(sampler: str, step_size: floa
     assert noise < 0.15
 
 
-@pytest.mark.parametrize(
-    "sampler", [pytest.param("sgld", marks=slow), "csgld", pytest.param("sghmc", marks=slow)]
-)
+@slow  # the conformance kit has a quick check
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_default_step_size_has_the_documented_bias(sampler: str) -> None:
     posterior = run(sampler, inflation=0.2, batch_size=24)
     check_means(posterior, at_least=200)
@@ -125,7 +124,8 @@ def test_a_temperature_scales_the_variance() -> None:
     assert noise < 0.6
 
 
-@pytest.mark.parametrize("preconditioner", ["rmsprop", pytest.param("none", marks=slow)])
+@slow
+@pytest.mark.parametrize("preconditioner", ["rmsprop", "none"])
 def test_other_preconditioners_sample_the_same_posterior(preconditioner: str) -> None:
     posterior = run(
         "sgld", num_samples=6000, preconditioner=preconditioner, batch_size=ROWS, inflation=0.2
