@@ -102,7 +102,7 @@ def test_the_bias_is_exactly_that_of_the_step_size(sampler: str, step_size: floa
     assert noise < 0.15
 
 
-@slow  # the conformance kit has a quick check
+@slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_default_step_size_has_the_documented_bias(sampler: str) -> None:
     posterior = run(sampler, inflation=0.2, batch_size=24)

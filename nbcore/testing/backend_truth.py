@@ -52,7 +52,7 @@ def check_closed_form(backend: Backend) -> None:
     )
 
 
-@check("backend", applies=lambda declared: not is_exact(declared))
+@check("backend", applies=lambda declared: not is_exact(declared), slow=True)
 def check_bias_within_tolerance(backend: Backend) -> None:
     """The bias of means and deviations is at most what the backend states."""
     _hold_bias(runs.sampled_on_oracle(backend), tolerance_of(backend), "The bias")
