@@ -125,6 +125,7 @@ def test_nuts_draws_do_not_depend_on_the_chunk_size(here: dict[str, Any], chunk_
     np.testing.assert_array_equal(draws, here["posterior"].draws)
 
 
+@pytest.mark.slow
 def test_vectorized_nuts_agrees_in_distribution(here: dict[str, Any]) -> None:
     draws = run_nuts(
         here, chain_method="vectorized", num_warmup=200, num_samples=1000, num_chains=4

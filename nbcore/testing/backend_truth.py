@@ -31,7 +31,7 @@ def is_exact(declared: frozenset[str]) -> bool:
     return bool(declared & {"exact", "independent"})
 
 
-@check("backend", applies=is_exact)
+@check("backend", applies=is_exact, slow=True)
 def check_closed_form(backend: Backend) -> None:
     """Mean and covariance are those of the conjugate posterior, at an ESS of at least 1,000."""
     settled = runs.settled_on_oracle(backend)
