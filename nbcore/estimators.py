@@ -22,7 +22,7 @@ from nbcore.deterministic import DeterministicNN, Loss
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood
-from nbcore.network import Network, Params, as_network
+from nbcore.network import Network, Params, as_network, count_outputs
 from nbcore.posterior import Posterior
 from nbcore.prediction import Prediction
 from nbcore.priors import HalfNormal, NormalPrior, Prior
@@ -290,8 +290,7 @@ class PartialBNN:
         params = given.params if isinstance(given, DeterministicNN) else given
         if params is None:
             params = jax.eval_shape(network.init, jax.random.key(0), first)
-        shape = jax.eval_shape(network.apply, params, first).shape
-        outputs = shape[1] if len(shape) > 1 else 1
+        outputs = count_outputs(network, params, first)
         if outputs != self.num_classes:
             raise OptionError(
                 f"num_classes={self.num_classes}, and the network has {outputs} output(s), one for "

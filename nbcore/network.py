@@ -154,6 +154,24 @@ def evaluate(network: Network, params: Params, x: Inputs) -> Outputs:
     return _evaluate(Static(network), params, x)
 
 
+def count_outputs(network: Network, params: Params, x: Inputs) -> int:
+    """Return the number of outputs of a network, without computing them.
+
+    Args:
+        network: the network.
+        params: its parameters, or their shapes and dtypes.
+        x: a few inputs.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> network = as_network((lambda key, x: {}, lambda params, x: x))
+        >>> count_outputs(network, {}, jnp.ones((5, 3))), count_outputs(network, {}, jnp.ones(5))
+        (3, 1)
+    """
+    shape = jax.eval_shape(network.apply, params, x).shape
+    return int(shape[1]) if len(shape) > 1 else 1
+
+
 def as_network(model: Any, *, example: Inputs | None = None) -> Network:
     """Return the network of a model: a flax module, a `(init, apply)` pair, or a network itself.
 

@@ -20,7 +20,7 @@ from nbcore.checks import check_data, num_examples
 from nbcore.errors import TargetError
 from nbcore.forward import Features, Forward, is_per_example
 from nbcore.likelihoods import Gaussian, Likelihood
-from nbcore.network import Network, Params, Static, as_network
+from nbcore.network import Network, Params, Static, as_network, count_outputs
 from nbcore.padding import Group, check_padding, length_groups
 from nbcore.permutation import permuted
 from nbcore.priors import NormalPrior, Prior, ResolvedPrior
@@ -98,8 +98,7 @@ class Target:
         moved = _moved(split)
         check_padding(network, moved, X, groups)
         row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
-        outputs = jax.eval_shape(network.apply, split.params, row)
-        num_outputs = int(outputs.shape[1]) if outputs.ndim > 1 else 1
+        num_outputs = count_outputs(network, split.params, row)
         targets = np.asarray(likelihood.check(y, num_outputs))
         alone = is_per_example(network, moved, X)
         groups = groups if alone else [Group(np.arange(count), None)]

@@ -189,12 +189,8 @@ def batch_loss(
     """Return the mean negative log likelihood of the rows that count; a key switches dropout on."""
     total = jnp.zeros(())
     for g, part in enumerate(batch):
-        train = key is not None
-        outputs = as_columns(
-            network.apply(
-                params, part.x, train=train, key=jax.random.fold_in(key, g) if train else None
-            )
-        )
+        own = None if key is None else jax.random.fold_in(key, g)
+        outputs = as_columns(network.apply(params, part.x, train=key is not None, key=own))
         total = total - jnp.sum(likelihood.log_prob(outputs, part.y, {}) * part.mask)
     return total / sum(jnp.sum(part.mask) for part in batch)
 
