@@ -83,6 +83,26 @@ def find_mode(log_density: Callable[[jax.Array], jax.Array], start: jax.Array) -
     return jax.lax.while_loop(going, body, start_carry)[0]
 
 
+def curvature_product(target: Target, position: Any) -> Callable[[jax.Array], jax.Array]:
+    """Return v -> H v, with H the negative Hessian of the log density, for vectors `(d,)`.
+
+    Args:
+        target: the log density.
+        position: where.
+
+    Examples:
+        >>> target = Target.from_log_density(lambda x: -1.5 * jnp.sum(x**2), jnp.zeros(2))
+        >>> curvature_product(target, target.start)(jnp.array([1.0, 2.0])).tolist()
+        [3.0, 6.0]
+
+    References:
+        Pearlmutter (1994), "Fast exact multiplication by the Hessian", equation 4.
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(position)
+    gradient = jax.grad(lambda x: target.log_density(unravel(x)))
+    return lambda v: -jax.jvp(gradient, (flat,), (v,))[1]
+
+
 def curvature_at(
     key: jax.Array, target: Target, position: Any, *, dense_limit: int = DENSE_LIMIT
 ) -> jax.Array:
@@ -101,13 +121,9 @@ def curvature_at(
     References:
         Bekas, Kokiopoulou & Saad (2007), "An estimator for the diagonal of a matrix", equation 2.
     """
-    flat, unravel = jax.flatten_util.ravel_pytree(position)
+    flat = jax.flatten_util.ravel_pytree(position)[0]
     size = flat.shape[0]
-    gradient = jax.grad(lambda x: target.log_density(unravel(x)))
-
-    def curve(v: jax.Array) -> jax.Array:
-        return -jax.jvp(gradient, (flat,), (v,))[1]
-
+    curve = curvature_product(target, position)
     if size <= dense_limit:
         hessian = jax.lax.map(curve, jnp.eye(size, dtype=flat.dtype), batch_size=16)
         values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
@@ -119,6 +135,25 @@ def curvature_at(
 def _floored(values: jax.Array) -> jax.Array:
     values = jnp.abs(values)
     return jnp.maximum(values, FLOOR * jnp.max(values))
+
+
+def inverse_root(curvature: jax.Array) -> jax.Array:
+    """Return a factor R of the inverse of a curvature H, R R^T = H^-1, of the same shape.
+
+    Directions of negative or vanishing curvature get the size of their curvature, floored at
+    1e-6 of the largest.
+
+    Args:
+        curvature: `(d, d)`, or `(d,)` for a diagonal.
+
+    Examples:
+        >>> inverse_root(jnp.array([4.0, -0.25])).tolist()
+        [0.5, 2.0]
+    """
+    if curvature.ndim == 1:
+        return 1 / jnp.sqrt(_floored(curvature))
+    values, vectors = jnp.linalg.eigh(curvature)
+    return vectors / jnp.sqrt(_floored(values))
 
 
 def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
@@ -135,12 +170,8 @@ def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
     """
     start, unravel = jax.flatten_util.ravel_pytree(position)
     center = find_mode(lambda x: target.log_density(unravel(x)), start)
-    curvature = curvature_at(key, target, unravel(center))
-    if curvature.ndim == 1:
-        factor, unit = 1 / jnp.sqrt(curvature), jnp.ones_like(start)
-    else:
-        values, vectors = jnp.linalg.eigh(curvature)
-        factor, unit = vectors / jnp.sqrt(_floored(values)), jnp.eye(len(start), dtype=start.dtype)
+    factor = inverse_root(curvature_at(key, target, unravel(center)))
+    unit = jnp.ones_like(start) if factor.ndim == 1 else jnp.eye(len(start), dtype=start.dtype)
     found = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(center))
     return Whitening(jnp.where(found, center, start), jnp.where(found, factor, unit))
 
