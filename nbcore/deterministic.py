@@ -13,7 +13,8 @@ from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood, as_columns
 from nbcore.moments import Moments
-from nbcore.network import Network, Params, as_network, evaluate
+from nbcore.network import Network, Params, as_network, count_outputs, evaluate
+from nbcore.options import check_count
 from nbcore.padding import batches, in_order
 from nbcore.prediction import Scaler
 from nbcore.progress import Progress, progress_from
@@ -161,9 +162,7 @@ class DeterministicNN:
             ShapeError, DataError, TokenError, LabelError: X and y do not fit.
             TrainingError: the loss is not finite.
         """
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise OptionError(f"{name} must be at least 1, got {value}.")
+        check_count(1, epochs=epochs, batch_size=batch_size)
         network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         if validation_data is not None:
@@ -171,7 +170,7 @@ class DeterministicNN:
         init_key, train_key = jax.random.split(as_key(key))
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         params = network.init(init_key, first)
-        self.num_outputs = _count_outputs(network, params, first)
+        self.num_outputs = count_outputs(network, params, first)
         self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
         self._network = network
         self._fit = train(
@@ -231,11 +230,6 @@ class DeterministicNN:
         if self.loss == "classification":
             return np.asarray(jax.nn.softmax(outputs))
         return outputs if self.scaler is None else self.scaler.shift + self.scaler.scale * outputs
-
-
-def _count_outputs(network: Network, params: Params, x: Any) -> int:
-    shape = jax.eval_shape(network.apply, params, x).shape
-    return int(shape[1]) if len(shape) > 1 else 1
 
 
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:

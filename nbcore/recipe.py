@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from nbcore.errors import OptionError, did_you_mean
+from nbcore.options import check_at_least, check_choice, check_fraction, check_positive
 
 SWASchedule = Literal["constant", "linear", "cyclic"]
 RateSchedule = Literal["constant", "cosine"]
@@ -53,18 +54,9 @@ class SWA:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.schedule not in get_args(SWASchedule):
-            raise OptionError(
-                f"SWA schedule is {', '.join(get_args(SWASchedule))}, got {self.schedule!r}."
-                f"{did_you_mean(str(self.schedule), get_args(SWASchedule))}"
-            )
-        for name in ("start_pct", "decay_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(f"SWA {name} is within [0, 1), got {getattr(self, name)}.")
-        for name in ("swa_lr", "cycle_length"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise OptionError(f"SWA {name} is positive, got {value}.")
+        check_choice(get_args(SWASchedule), owner="SWA", schedule=self.schedule)
+        check_fraction(zero=True, start_pct=self.start_pct, decay_fraction=self.decay_fraction)
+        check_positive(optional=True, swa_lr=self.swa_lr, cycle_length=self.cycle_length)
 
     @staticmethod
     def of(config: SWA | dict[str, Any] | None) -> SWA | None:
@@ -141,16 +133,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if not self.learning_rate > 0:
-            raise OptionError(f"learning_rate is positive, got {self.learning_rate}.")
-        if not self.sigma > 0:
-            raise OptionError(f"sigma is positive, got {self.sigma}.")
-        if self.weight_decay < 0:
-            raise OptionError(f"weight_decay is at least 0, got {self.weight_decay}.")
-        if self.schedule not in get_args(RateSchedule):
-            raise OptionError(
-                f"schedule is {' or '.join(get_args(RateSchedule))}, got {self.schedule!r}."
-            )
+        check_positive(learning_rate=self.learning_rate, sigma=self.sigma)
+        check_at_least(0, weight_decay=self.weight_decay)
+        check_choice(get_args(RateSchedule), schedule=self.schedule)
 
     def plan(self, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return learning rates and snapshot marks of all steps."""

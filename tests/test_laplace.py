@@ -198,7 +198,7 @@ def test_too_many_numbers_for_a_matrix_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"covariance": "kron"}, "'full' or 'diagonal'"),
+        ({"covariance": "kron"}, "'full', 'diagonal'"),
         ({"temperature": 0.0}, "positive"),
         ({"hessian": "full"}, "Possible: covariance"),
     ],

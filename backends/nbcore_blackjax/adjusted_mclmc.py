@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from blackjax.adaptation.adjusted_mclmc_adaptation import adjusted_mclmc_find_L_and_step_size
 from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
-from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_averaging_adaptation
 from blackjax.mcmc import adjusted_mclmc, hmc
 from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
 
 from nbcore.backend import Kernel, Stats
 from nbcore.curvature import Whitening, whiten
 from nbcore.errors import OptionError
+from nbcore.options import check_count, check_flag, check_fraction, check_positive
 from nbcore.target import Target
-from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size
-from nbcore_blackjax.options import check_count, check_flag, check_fraction, check_positive
+from nbcore_blackjax.averaging import Averaging, DualAveraging
+from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density
 
@@ -85,7 +85,7 @@ class BlackJAXAdjustedMCLMC:
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
-        begin, average, end = dual_averaging_adaptation(self.target_acceptance_rate)
+        dual = DualAveraging(self.target_acceptance_rate, num_warmup)
 
         def shared(key: jax.Array, target: Target, position: Any) -> Whitening:
             return whiten(key, target, position)
@@ -96,7 +96,7 @@ class BlackJAXAdjustedMCLMC:
             check_size(phi, self.name)
             at = self._first(phi)
             sampler = hmc.init(phi, whitened_density(target, shared))
-            state = _State(sampler, position, at, begin(at.step_size))
+            state = _State(sampler, position, at, dual.begin(at.step_size))
             return typed(state, state)
 
         def step(
@@ -128,9 +128,8 @@ class BlackJAXAdjustedMCLMC:
             moved, stats = step(key, target, shared, state, t)
             if not self.adapt_step_size:
                 return moved, stats
-            averaging = average(state.averaging, stats.acceptance_rate)
-            last = t == num_warmup - 1
-            step_size = jnp.where(last, end(averaging), jnp.exp(averaging.log_step_size))
+            averaging = dual.update(state.averaging, stats.acceptance_rate)
+            step_size = dual.step_size(averaging, t)
             at = state.parameters._replace(
                 L=self.num_leapfrog_steps * step_size, step_size=step_size
             )
@@ -139,15 +138,8 @@ class BlackJAXAdjustedMCLMC:
         def tune(
             key: jax.Array, target: Target, shared: Whitening, state: _State
         ) -> tuple[_State, Stats]:
-            density = whitened_density(target, shared)
-            sampler, at, count = self._tune(key, density, state)
-            position = shared.to_position(sampler.position, target.start)
-            stats = Stats(
-                log_density=sampler.logdensity,
-                num_gradients=GRADIENTS * count,
-                step_size=at.step_size,
-            )
-            return typed(_State(sampler, position, at, state.averaging), state), stats
+            found = self._tune(key, whitened_density(target, shared), state)
+            return tuned(state, target, shared, *found)
 
         return Kernel(
             init,
@@ -208,4 +200,4 @@ class _State(NamedTuple):
     sampler: hmc.HMCState
     position: Any
     parameters: Parameters
-    averaging: DualAveragingAdaptationState
+    averaging: Averaging

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from blackjax.mcmc import hmc, metrics
 
 from nbcore.backend import Kernel, Stats
+from nbcore.options import check_count
 from nbcore.target import Target
-from nbcore_blackjax.options import check_count
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 SHORTEST_SHARE = 0.5
@@ -63,7 +63,7 @@ class BlackJAXHMC:
     def __post_init__(self) -> None:
         """Check the options."""
         check_count(1, 10_000, num_leapfrog_steps=self.num_leapfrog_steps)
-        self._windows()
+        Windows.of(self)
 
     @property
     def expected_gradients(self) -> float:
@@ -98,17 +98,7 @@ class BlackJAXHMC:
                 energy=_energy(state, info, matrix),
             )
 
-        return window_kernel(move, self._windows(), num_warmup)
-
-    def _windows(self) -> Windows:
-        return Windows(
-            self.target_acceptance_rate,
-            self.mass_matrix,
-            self.max_rank,
-            self.step_size,
-            self.adapt_step_size,
-            self.adapt_mass_matrix,
-        )
+        return window_kernel(move, Windows.of(self), num_warmup)
 
 
 def _energy(before: hmc.HMCState, info: hmc.HMCInfo, matrix: Any) -> jax.Array:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_averaging_adaptation
 from blackjax.mcmc import mala
 
 from nbcore.backend import Kernel, Stats
 from nbcore.curvature import Whitening, largest_curvature, whiten
+from nbcore.options import check_flag, check_fraction, check_positive
 from nbcore.target import Target
-from nbcore_blackjax.options import check_flag, check_fraction, check_positive
+from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density
 
@@ -63,7 +63,7 @@ class BlackJAXMALA:
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
         langevin: Any = mala.build_kernel()
-        begin, average, end = dual_averaging_adaptation(self.target_acceptance_rate)
+        dual = DualAveraging(self.target_acceptance_rate, num_warmup)
 
         def shared(key: jax.Array, target: Target, position: Any) -> Shared:
             key_whiten, key_curvature = jax.random.split(key)
@@ -79,7 +79,7 @@ class BlackJAXMALA:
             del key
             density = whitened_density(target, shared.whitening)
             sampler = mala.init(shared.whitening.from_position(position), density)
-            state = _State(sampler, position, shared.step_size, begin(shared.step_size))
+            state = _State(sampler, position, shared.step_size, dual.begin(shared.step_size))
             return typed(state, state)
 
         def step(
@@ -102,9 +102,8 @@ class BlackJAXMALA:
             moved, stats = step(key, target, shared, state, t)
             if not self.adapt_step_size:
                 return moved, stats
-            averaging = average(state.averaging, stats.acceptance_rate)
-            last = t == num_warmup - 1
-            step_size = jnp.where(last, end(averaging), jnp.exp(averaging.log_step_size))
+            averaging = dual.update(state.averaging, stats.acceptance_rate)
+            step_size = dual.step_size(averaging, t)
             return typed(moved._replace(step_size=step_size, averaging=averaging), state), stats
 
         return Kernel(init, warmup, step, lambda state: state.position, shared)
@@ -123,4 +122,4 @@ class _State(NamedTuple):
     sampler: mala.MALAState
     position: Any
     step_size: jax.Array
-    averaging: DualAveragingAdaptationState
+    averaging: Averaging

@@ -12,9 +12,9 @@ from blackjax.mcmc import mclmc
 
 from nbcore.backend import Kernel, Stats
 from nbcore.curvature import Whitening, whiten
+from nbcore.options import check_count, check_flag, check_positive
 from nbcore.target import Target
-from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size
-from nbcore_blackjax.options import check_count, check_flag, check_positive
+from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density
 
@@ -118,15 +118,8 @@ class BlackJAXMCLMC:
         def tune(
             key: jax.Array, target: Target, shared: Whitening, state: _State
         ) -> tuple[_State, Stats]:
-            density = whitened_density(target, shared)
-            sampler, at, count = self._tune(key, microcanonical, density, state)
-            position = shared.to_position(sampler.position, target.start)
-            stats = Stats(
-                log_density=sampler.logdensity,
-                num_gradients=GRADIENTS * count,
-                step_size=at.step_size,
-            )
-            return typed(_State(sampler, position, at), state), stats
+            found = self._tune(key, microcanonical, whitened_density(target, shared), state)
+            return tuned(state, target, shared, *found)
 
         return Kernel(
             init,

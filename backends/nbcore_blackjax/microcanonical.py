@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from nbcore.backend import Stats
+from nbcore.curvature import Whitening
 from nbcore.errors import TargetError
+from nbcore.target import Target
+from nbcore_blackjax.states import typed
 
 GRADIENTS = 2
 """Gradients of one step of McLachlan's integrator, which has two stages."""
@@ -42,3 +46,23 @@ def check_size(phi: jax.Array, name: str) -> None:
             f"{name} samples two numbers or more, and this target has {phi.size}. Type: "
             "backend='blackjax-nuts'"
         )
+
+
+def tuned(
+    state: Any, target: Target, whitening: Whitening, sampler: Any, at: Parameters, count: Any
+) -> tuple[Any, Stats]:
+    """Return the state that BlackJAX's tuning leads to, and what it cost.
+
+    Args:
+        state: the state before, with `sampler`, `position` and `parameters`.
+        target: the log density.
+        whitening: the coordinates of the sampler.
+        sampler: where BlackJAX left its own state.
+        at: the parameters that it found.
+        count: integrator steps that it took.
+    """
+    position = whitening.to_position(sampler.position, target.start)
+    stats = Stats(
+        log_density=sampler.logdensity, num_gradients=GRADIENTS * count, step_size=at.step_size
+    )
+    return typed(state._replace(sampler=sampler, position=position, parameters=at), state), stats

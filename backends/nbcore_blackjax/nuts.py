@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from blackjax.mcmc import nuts
 
 from nbcore.backend import Kernel, Stats
+from nbcore.options import check_count
 from nbcore.target import Target
-from nbcore_blackjax.options import check_count
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 
@@ -56,7 +57,7 @@ class BlackJAXNUTS:
     def __post_init__(self) -> None:
         """Check the options."""
         check_count(1, 20, max_tree_depth=self.max_tree_depth)
-        self._windows()
+        Windows.of(self)
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
@@ -70,7 +71,9 @@ class BlackJAXNUTS:
             )
             return state, Stats(
                 log_density=state.logdensity,
-                acceptance_rate=info.acceptance_rate,
+                # A mean of numbers up to 1, which BlackJAX adds up on a log scale: over some
+                # hundred leapfrog steps, rounding takes it slightly above.
+                acceptance_rate=jnp.minimum(info.acceptance_rate, 1.0),
                 is_divergent=info.is_divergent,
                 num_gradients=info.num_integration_steps,
                 tree_depth=info.num_trajectory_expansions,
@@ -78,14 +81,4 @@ class BlackJAXNUTS:
                 energy=info.energy,
             )
 
-        return window_kernel(move, self._windows(), num_warmup)
-
-    def _windows(self) -> Windows:
-        return Windows(
-            self.target_acceptance_rate,
-            self.mass_matrix,
-            self.max_rank,
-            self.step_size,
-            self.adapt_step_size,
-            self.adapt_mass_matrix,
-        )
+        return window_kernel(move, Windows.of(self), num_warmup)

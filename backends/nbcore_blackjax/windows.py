@@ -10,20 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.adaptation.metric_recipes import MetricCore, lookup_recipe
-from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.mcmc import hmc
 from blackjax.util import pytree_size
 
 from nbcore.backend import Kernel, Stats
+from nbcore.options import check_choice, check_count, check_flag, check_fraction, check_positive
 from nbcore.target import Target
-from nbcore_blackjax.options import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_fraction,
-    check_positive,
-)
+from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.states import typed
 
 MassMatrix = Literal["diagonal", "dense", "low_rank"]
@@ -75,10 +69,15 @@ class Windows:
     def __post_init__(self) -> None:
         """Check the options."""
         check_fraction(target_acceptance_rate=self.target_acceptance_rate)
-        check_choice(tuple(RECIPES), mass_matrix=self.mass_matrix)
+        check_choice(RECIPES, mass_matrix=self.mass_matrix)
         check_count(1, 1000, max_rank=self.max_rank)
         check_positive(step_size=self.step_size)
         check_flag(adapt_step_size=self.adapt_step_size, adapt_mass_matrix=self.adapt_mass_matrix)
+
+    @staticmethod
+    def of(backend: Any) -> Windows:
+        """Return what the options of a sampler say."""
+        return Windows(**{f.name: getattr(backend, f.name) for f in dataclasses.fields(Windows)})
 
     def schedule(self, num_warmup: int) -> np.ndarray:
         """Return `(num_warmup, 2)` booleans: is this step in a window, and does it end one?"""
@@ -112,7 +111,7 @@ class AdaptedState(NamedTuple):
     sampler: hmc.HMCState
     step_size: jax.Array
     inverse_mass_matrix: Any
-    averaging: DualAveragingAdaptationState
+    averaging: Averaging
     metric: Any
 
 
@@ -127,7 +126,7 @@ def window_kernel(move: Move, windows: Windows, num_warmup: int) -> Kernel:
         windows: how they are adapted.
         num_warmup: number of warmup steps.
     """
-    begin, _, _ = dual_averaging_adaptation(windows.target_acceptance_rate)
+    dual = DualAveraging(windows.target_acceptance_rate, num_warmup)
     # One row at least, so that warmup can be traced where it is never run.
     schedule = np.concatenate([windows.schedule(num_warmup), np.zeros((1, 2), bool)])
 
@@ -140,7 +139,7 @@ def window_kernel(move: Move, windows: Windows, num_warmup: int) -> Kernel:
             hmc.init(position, target.log_density),
             step_size,
             metric.inverse_mass_matrix,
-            begin(step_size),
+            dual.begin(step_size),
             metric,
         )
         return typed(state, state)
@@ -156,7 +155,7 @@ def window_kernel(move: Move, windows: Windows, num_warmup: int) -> Kernel:
     ) -> tuple[AdaptedState, Stats]:
         del shared
         moved, stats = advance(key, target, state)
-        adapted = _adapt(windows, schedule, moved, stats.acceptance_rate, t)
+        adapted = _adapt(windows, schedule, dual, moved, stats.acceptance_rate, t)
         return typed(adapted, state), stats
 
     def step(
@@ -169,13 +168,17 @@ def window_kernel(move: Move, windows: Windows, num_warmup: int) -> Kernel:
 
 
 def _adapt(
-    windows: Windows, schedule: np.ndarray, state: AdaptedState, acceptance_rate: Any, t: Any
+    windows: Windows,
+    schedule: np.ndarray,
+    dual: DualAveraging,
+    state: AdaptedState,
+    acceptance_rate: Any,
+    t: Any,
 ) -> AdaptedState:
-    """Learn from step `t`; `schedule` has one row more than warmup has steps."""
+    """Learn from step `t`."""
     core = windows.metric(schedule, pytree_size(state.sampler.position))
-    begin, average, end = dual_averaging_adaptation(windows.target_acceptance_rate)
     in_window, ends = jnp.asarray(schedule)[t]
-    averaging = typed(average(state.averaging, acceptance_rate), state.averaging)
+    averaging = dual.update(state.averaging, acceptance_rate)
     metric = jax.lax.cond(
         in_window,
         lambda m: typed(core.update(m, state.sampler.position, state.sampler.logdensity_grad), m),
@@ -184,13 +187,12 @@ def _adapt(
     )
     averaging, metric = jax.lax.cond(
         ends,
-        lambda a, m: typed((begin(end(a)), core.final(m)), (a, m)),
+        lambda a, m: (dual.restart(a), typed(core.final(m), m)),
         lambda a, m: (a, m),
         averaging,
         metric,
     )
     step_size = state.step_size
     if windows.adapt_step_size:
-        last = t == len(schedule) - 2
-        step_size = jnp.where(last, end(averaging), jnp.exp(averaging.log_step_size))
+        step_size = dual.step_size(averaging, t)
     return AdaptedState(state.sampler, step_size, metric.inverse_mass_matrix, averaging, metric)

@@ -12,13 +12,15 @@ import jax.numpy as jnp
 from nbcore.backend import Kernel, Stats
 from nbcore.curvature import (
     DENSE_LIMIT,
-    FLOOR,
     Whitening,
     curvature_at,
+    curvature_product,
     find_mode,
+    inverse_root,
     linearised,
 )
 from nbcore.errors import OptionError
+from nbcore.options import check_choice, check_flag, check_positive
 from nbcore.target import Target
 
 
@@ -64,10 +66,9 @@ class Laplace:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.covariance not in ("full", "diagonal"):
-            raise OptionError(f"covariance is 'full' or 'diagonal', got {self.covariance!r}.")
-        if not self.temperature > 0:
-            raise OptionError(f"temperature must be positive, got {self.temperature}.")
+        check_choice(("full", "diagonal"), covariance=self.covariance)
+        check_flag(find_mode=self.find_mode)
+        check_positive(temperature=self.temperature)
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions; the state is the draw."""
@@ -116,22 +117,16 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
     at = unravel(flat)
     linear = linearised(target, at)
     if options.covariance == "diagonal":
-        return Whitening(flat, 1 / jnp.sqrt(_floored(jnp.abs(curvature_diagonal(linear, at)))))
-    values, vectors = jnp.linalg.eigh(curvature_at(key, linear, at))
-    return Whitening(flat, vectors / jnp.sqrt(_floored(values)))
+        return Whitening(flat, inverse_root(curvature_diagonal(linear, at)))
+    return Whitening(flat, inverse_root(curvature_at(key, linear, at)))
 
 
 def curvature_diagonal(target: Target, position: Any) -> jax.Array:
     """Return the diagonal `(d,)` of the negative Hessian of a log density, with d gradients."""
-    flat, unravel = jax.flatten_util.ravel_pytree(position)
-    gradient = jax.grad(lambda x: target.log_density(unravel(x)))
+    flat = jax.flatten_util.ravel_pytree(position)[0]
+    curve = curvature_product(target, position)
 
     def entry(i: jax.Array) -> jax.Array:
-        return -jax.jvp(gradient, (flat,), (jnp.zeros_like(flat).at[i].set(1),))[1][i]
+        return curve(jnp.zeros_like(flat).at[i].set(1))[i]
 
     return jax.lax.map(entry, jnp.arange(flat.shape[0]), batch_size=16)
-
-
-def _floored(values: jax.Array) -> jax.Array:
-    """Keep flat directions from infinite variance, as `nbcore.curvature` does."""
-    return jnp.maximum(values, FLOOR * jnp.max(values))

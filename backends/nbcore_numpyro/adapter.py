@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.infer.hmc import HMCState, hmc
 
 from nbcore.backend import Kernel, Stats
-from nbcore.errors import OptionError
+from nbcore.options import check_choice, check_flag, check_fraction, check_positive
 from nbcore.target import Target
 
 Prepare = Callable[[jax.Array, HMCState], HMCState]
@@ -23,16 +23,10 @@ def check_options(backend: Any) -> None:
     Raises:
         OptionError: an option has an impossible value.
     """
-    if not 0 < backend.target_acceptance_rate < 1:
-        raise OptionError(
-            f"target_acceptance_rate is within (0, 1), got {backend.target_acceptance_rate}."
-        )
-    if backend.mass_matrix not in ("diagonal", "dense"):
-        raise OptionError(
-            f"mass_matrix is 'diagonal' or 'dense' for {backend.name}, got {backend.mass_matrix!r}."
-        )
-    if not backend.step_size > 0:
-        raise OptionError(f"step_size is positive, got {backend.step_size}.")
+    check_fraction(target_acceptance_rate=backend.target_acceptance_rate)
+    check_choice(("diagonal", "dense"), owner=backend.name, mass_matrix=backend.mass_matrix)
+    check_positive(step_size=backend.step_size)
+    check_flag(adapt_step_size=backend.adapt_step_size, adapt_mass_matrix=backend.adapt_mass_matrix)
 
 
 def make_kernel(

@@ -11,6 +11,7 @@ from numpyro.infer.hmc import HMCState
 
 from nbcore.backend import Kernel
 from nbcore.errors import OptionError
+from nbcore.options import check_count, check_positive
 from nbcore_numpyro.adapter import check_options, make_kernel
 
 TRAJECTORY_LENGTH = 2.0
@@ -69,12 +70,8 @@ class NumPyroHMC:
                 f"num_leapfrog_steps={steps} and trajectory_length={length} were both given. Give "
                 "the number for a fixed cost, or the length for a fixed distance."
             )
-        if steps is not None and not 1 <= steps <= MAX_LEAPFROG_STEPS:
-            raise OptionError(
-                f"num_leapfrog_steps is an integer 1 to {MAX_LEAPFROG_STEPS}, got {steps}."
-            )
-        if length is not None and not length > 0:
-            raise OptionError(f"trajectory_length is positive, got {length}.")
+        check_count(1, MAX_LEAPFROG_STEPS, optional=True, num_leapfrog_steps=steps)
+        check_positive(optional=True, trajectory_length=length)
 
     @property
     def capabilities(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from nbcore.backend import Kernel
-from nbcore.errors import OptionError
+from nbcore.options import check_count
 from nbcore_numpyro.adapter import check_options, make_kernel
 
 
@@ -48,8 +48,7 @@ class NumPyroNUTS:
     def __post_init__(self) -> None:
         """Check the options."""
         check_options(self)
-        if not 1 <= self.max_tree_depth <= 20:
-            raise OptionError(f"max_tree_depth is an integer 1 to 20, got {self.max_tree_depth}.")
+        check_count(1, 20, max_tree_depth=self.max_tree_depth)
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""

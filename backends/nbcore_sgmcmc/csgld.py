@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from nbcore.backend import Kernel, Stats
-from nbcore.errors import OptionError
+from nbcore.options import check_at_least, check_count, check_fraction
 from nbcore.target import Target
-from nbcore_sgmcmc.langevin import Tuned, langevin_step
+from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
 from nbcore_sgmcmc.minibatches import Walk, check_options, measure_whitened, num_rows
 
 
@@ -72,15 +72,10 @@ class CyclicalSGLD:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_options(self, "step_size", "inflation", "temperature")
-        if self.cycle_length < 1:
-            raise OptionError(f"cycle_length must be at least 1, got {self.cycle_length}.")
-        if not 0 <= self.exploration < 1:
-            raise OptionError(f"exploration is within [0, 1), got {self.exploration}.")
-        if not self.exploration_temperature >= 0:
-            raise OptionError(
-                f"exploration_temperature is 0 or more, got {self.exploration_temperature}."
-            )
+        check_options(self)
+        check_count(1, cycle_length=self.cycle_length)
+        check_fraction(zero=True, exploration=self.exploration)
+        check_at_least(0, exploration_temperature=self.exploration_temperature)
 
     @property
     def num_explored(self) -> int:
@@ -105,19 +100,6 @@ class CyclicalSGLD:
             scale = measure_whitened(key, target, position, num_rows(target, self.batch_size))
             return Tuned.of(scale, self.step_size, self.inflation)
 
-        def init(key: jax.Array, target: Target, shared: Tuned, position: Any) -> Walk:
-            del target, shared
-            return Walk.begin(key, position)
-
-        def warmup(
-            key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
-        ) -> tuple[Walk, Stats]:
-            del t
-            size, limit = num_rows(target, self.batch_size), shared.scale.longest
-            return langevin_step(
-                key, target, state, shared, size, temperature=self.temperature, limit=limit
-            )[:2]
-
         def step(
             key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
         ) -> tuple[Walk, Stats]:
@@ -138,7 +120,7 @@ class CyclicalSGLD:
             )  # fmt: skip
             return state, stats._replace(num_gradients=1 + explored)
 
-        return Kernel(init, warmup, step, lambda state: state.position, shared)
+        return langevin_kernel(self, shared, step)
 
     def _height(self, k: Any) -> jax.Array:
         """Return the step size of step k of a cycle, in units of that of the first draw."""

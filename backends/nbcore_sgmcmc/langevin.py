@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from blackjax.sgmcmc import sgld as blackjax_sgld
 
-from nbcore.backend import Stats
+from nbcore.backend import Kernel, Stats
 from nbcore.target import Target
-from nbcore_sgmcmc.minibatches import Scale, Walk, clipped, estimate
+from nbcore_sgmcmc.minibatches import Scale, Walk, clipped, estimate, num_rows
 
 _kernel = blackjax_sgld.build_kernel()
 
@@ -68,3 +68,28 @@ def langevin_step(
     phi: Any = _kernel(key, origin, lambda *_: slope, (), step_size, temperature)  # pyright: ignore[reportArgumentType]
     stats = Stats(log_density=value, num_gradients=1, step_size=step_size)
     return walk.to(walk.flat + scale.move(phi)), stats, gradient
+
+
+def langevin_kernel(backend: Any, shared: Callable[..., Tuned], step: Callable[..., Any]) -> Kernel:
+    """Return the pure functions of a sampler whose warmup is steps of limited length.
+
+    Args:
+        backend: the options; `batch_size` and `temperature` are read.
+        shared: finds coordinates and step size.
+        step: one step after warmup.
+    """
+
+    def init(key: jax.Array, target: Target, shared: Tuned, position: Any) -> Walk:
+        del target, shared
+        return Walk.begin(key, position)
+
+    def warmup(
+        key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
+    ) -> tuple[Walk, Stats]:
+        del t
+        size, limit = num_rows(target, backend.batch_size), shared.scale.longest
+        return langevin_step(
+            key, target, state, shared, size, temperature=backend.temperature, limit=limit
+        )[:2]
+
+    return Kernel(init, warmup, step, lambda state: state.position, shared)

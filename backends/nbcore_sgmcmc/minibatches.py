@@ -13,7 +13,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from nbcore.curvature import Whitening, find_mode, largest_curvature, whiten
-from nbcore.errors import OptionError
+from nbcore.options import check_count, check_positive
 from nbcore.target import NetworkTarget, Target
 
 MAX_BATCH = 256
@@ -80,18 +80,15 @@ class Scale(NamedTuple):
         return jnp.sqrt(self.factor.shape[0] / self.curvature)
 
 
-def check_options(backend: Any, *positive: str) -> None:
-    """Check the batch size and that options are positive, where they are given.
+def check_options(backend: Any) -> None:
+    """Check the options that all stochastic-gradient samplers have.
 
     Raises:
         OptionError: an option has an impossible value.
     """
-    for option in positive:
-        value = getattr(backend, option)
-        if value is not None and not value > 0:
-            raise OptionError(f"{option} must be positive, got {value}.")
-    if backend.batch_size is not None and backend.batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, got {backend.batch_size}.")
+    check_positive(optional=True, step_size=backend.step_size)
+    check_positive(inflation=backend.inflation, temperature=backend.temperature)
+    check_count(1, optional=True, batch_size=backend.batch_size)
 
 
 def num_rows(target: Target, batch_size: int | None) -> int:

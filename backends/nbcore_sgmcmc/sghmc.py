@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from blackjax.sgmcmc import diffusions
 
 from nbcore.backend import Kernel, Stats
-from nbcore.errors import OptionError
+from nbcore.options import check_count, check_positive
 from nbcore.target import Target
 from nbcore_sgmcmc.langevin import Tuned
 from nbcore_sgmcmc.minibatches import (
@@ -76,11 +76,9 @@ class SGHMC:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_options(self, "step_size", "inflation", "friction", "temperature")
-        if self.num_leapfrog_steps < 1:
-            raise OptionError(
-                f"num_leapfrog_steps must be at least 1, got {self.num_leapfrog_steps}."
-            )
+        check_options(self)
+        check_positive(friction=self.friction)
+        check_count(1, num_leapfrog_steps=self.num_leapfrog_steps)
 
     @property
     def expected_gradients(self) -> float:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 import jax
 
 from nbcore.backend import Kernel, Stats
-from nbcore.errors import OptionError
+from nbcore.options import check_choice
 from nbcore.target import Target
-from nbcore_sgmcmc.langevin import Tuned, langevin_step
+from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
 from nbcore_sgmcmc.minibatches import (
     Walk,
     check_options,
@@ -77,11 +77,8 @@ class SGLD:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_options(self, "step_size", "inflation", "temperature")
-        if self.preconditioner not in PRECONDITIONERS:
-            raise OptionError(
-                f"preconditioner is {', '.join(PRECONDITIONERS)}, got {self.preconditioner!r}."
-            )
+        check_options(self)
+        check_choice(PRECONDITIONERS, preconditioner=self.preconditioner)
 
     @property
     def bias_tolerance(self) -> float:
@@ -102,23 +99,10 @@ class SGLD:
                 scale = measure_plain(key, target, find_center(target, position), size)
             return Tuned.of(scale, self.step_size, self.inflation)
 
-        def init(key: jax.Array, target: Target, shared: Tuned, position: Any) -> Walk:
-            del target, shared
-            return Walk.begin(key, position)
-
-        def warmup(
-            key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
-        ) -> tuple[Walk, Stats]:
-            del t
-            size, limit = num_rows(target, self.batch_size), shared.scale.longest
-            return langevin_step(
-                key, target, state, shared, size, temperature=self.temperature, limit=limit
-            )[:2]
-
         def step(
             key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
         ) -> tuple[Walk, Stats]:
             tuned, size = shared.scheduled(self.schedule, t), num_rows(target, self.batch_size)
             return langevin_step(key, target, state, tuned, size, temperature=self.temperature)[:2]
 
-        return Kernel(init, warmup, step, lambda state: state.position, shared)
+        return langevin_kernel(self, shared, step)

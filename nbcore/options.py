@@ -1,0 +1,146 @@
+"""Checks of option values, for samplers, selectors and recipes: what was got, what is possible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+from nbcore.errors import OptionError, did_you_mean
+
+
+def check_fraction(*, zero: bool = False, **options: Any) -> None:
+    """Raise unless every option is a number within (0, 1), or [0, 1) where zero is allowed.
+
+    Args:
+        zero: whether 0 is allowed.
+        options: values by the name of their option.
+
+    Raises:
+        OptionError: one is not.
+
+    Examples:
+        >>> check_fraction(target_acceptance_rate=0.8)
+    """
+    for name, value in options.items():
+        if not (_is_number(value) and 0 <= value < 1 and (zero or value != 0)):
+            possible = "[0, 1)" if zero else "(0, 1)"
+            raise OptionError(f"{name} is a number within {possible}, got {value!r}.")
+
+
+def check_positive(*, optional: bool = False, **options: Any) -> None:
+    """Raise unless every option is a finite positive number, or `None` where that is allowed.
+
+    Args:
+        optional: whether `None` is allowed.
+        options: values by the name of their option.
+
+    Raises:
+        OptionError: one is not.
+
+    Examples:
+        >>> check_positive(optional=True, step_size=None, trajectory_length=2.0)
+    """
+    for name, value in options.items():
+        if optional and value is None:
+            continue
+        if not (_is_number(value) and 0 < value < math.inf):
+            raise OptionError(f"{name} is a positive number{_or_none(optional)}, got {value!r}.")
+
+
+def check_at_least(low: float, **options: Any) -> None:
+    """Raise unless every option is a finite number of at least `low`.
+
+    Args:
+        low: the smallest possible value.
+        options: values by the name of their option.
+
+    Raises:
+        OptionError: one is not.
+
+    Examples:
+        >>> check_at_least(0, weight_decay=0.0)
+    """
+    for name, value in options.items():
+        if not (_is_number(value) and low <= value < math.inf):
+            raise OptionError(f"{name} is a number of at least {low:,}, got {value!r}.")
+
+
+def check_count(
+    low: int, high: int | None = None, *, optional: bool = False, **options: Any
+) -> None:
+    """Raise unless every option is an integer from `low` to `high`, or `None` where allowed.
+
+    Args:
+        low: the smallest possible value.
+        high: the largest one; `None` where there is none.
+        optional: whether `None` is allowed.
+        options: values by the name of their option.
+
+    Raises:
+        OptionError: one is not.
+
+    Examples:
+        >>> check_count(1, 20, max_tree_depth=10)
+        >>> check_count(1, optional=True, batch_size=None)
+    """
+    possible = f"of at least {low:,}" if high is None else f"{low:,} to {high:,}"
+    for name, value in options.items():
+        if optional and value is None:
+            continue
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not (whole and low <= int(value) and (high is None or int(value) <= high)):
+            raise OptionError(
+                f"{name} is an integer {possible}{_or_none(optional)}, got {value!r}."
+            )
+
+
+def check_choice(choices: Iterable[str], *, owner: str = "", **options: Any) -> None:
+    """Raise unless every option is one of these words.
+
+    Args:
+        choices: the possible words.
+        owner: whose words they are, where others have more.
+        options: values by the name of their option.
+
+    Raises:
+        OptionError: one is not; the nearest word is suggested.
+
+    Examples:
+        >>> check_choice(("diagonal", "dense"), mass_matrix="dense")
+    """
+    known = tuple(choices)
+    for name, value in options.items():
+        if value not in known:
+            possible = ", ".join(repr(choice) for choice in known)
+            whose = f" for {owner}" if owner else ""
+            raise OptionError(
+                f"{name} is one of {possible}{whose}, got {value!r}."
+                f"{did_you_mean(str(value), known)}"
+            )
+
+
+def check_flag(**options: Any) -> None:
+    """Raise unless every option is true or false.
+
+    Args:
+        options: values by the name of their option.
+
+    Raises:
+        OptionError: one is not.
+
+    Examples:
+        >>> check_flag(adapt_step_size=True)
+    """
+    for name, value in options.items():
+        if not isinstance(value, bool):
+            raise OptionError(f"{name} is True or False, got {value!r}.")
+
+
+def _or_none(optional: bool) -> str:
+    return " or None" if optional else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
