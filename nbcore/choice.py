@@ -69,7 +69,7 @@ class Choice:
 def _default(network: Network, params: Params) -> ProbabilisticSubset:
     subset = ProbabilisticSubset.first_and_last()
     split = subset.split(network, params)
-    names = list(dict.fromkeys(split.owner(path)[0].name for path in split.paths))
+    names = list(dict.fromkeys(layer.name for layer, _ in split.owners.values()))
     if split.size > MAX_DEFAULT_SIZE:
         raise SubsetError(
             f"No weights were chosen, and the default, first and output layers "

@@ -161,11 +161,9 @@ class Posterior:
         if by not in get_args(By):
             raise OptionError(f"by is {' or '.join(get_args(By))}, got {by!r}.")
         flat = self.flat_draws()
+        known = self.split.owners if self.split else {}
         owners = {
-            path: self.split.owner(path)[0].name
-            if self.split and path in self.split.paths
-            else path.partition("/")[0]
-            for path in flat
+            path: known[path][0].name if path in known else path.partition("/")[0] for path in flat
         }
         table = summarise(flat, self.labels(), owners)
         return table if by == "weight" else by_layer(table)

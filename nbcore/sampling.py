@@ -102,7 +102,7 @@ def sample(
     chains.report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}"))
     checking = time.perf_counter() - begin
     runs, compiling = chains.run(method)
-    draws, stats = _gather(runs)
+    draws, stats = runs[0][:2] if method == "vectorized" else _stacked(runs)
     total = time.perf_counter() - begin
     seconds = _split_seconds(runs, checking + compiling, total)
     num_gradients = {
@@ -305,10 +305,8 @@ class _Chain:
         return lambda a: np.asarray(a)[:count]
 
 
-def _gather(runs: list[_Run]) -> tuple[Any, Stats]:
-    """Return draws and statistics with a leading chain axis."""
-    if len(runs) == 1 and runs[0].stats.log_density.ndim == 2:
-        return runs[0].draws, runs[0].stats
+def _stacked(runs: list[_Run]) -> tuple[Any, Stats]:
+    """Return draws and statistics of single chains, with a leading chain axis."""
     return jax.tree.map(lambda *c: np.stack(c), *[(run.draws, run.stats) for run in runs])
 
 

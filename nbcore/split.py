@@ -159,10 +159,9 @@ class ParameterSplit:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of the stochastic part of each leaf."""
-        known = {leaf.path: leaf for layer in self.layers for leaf in layer.leaves}
         return {
-            path: known[path].shape if path in self.whole else tuple(self.indices[path].shape)
-            for path in self.paths
+            path: leaf.shape if path in self.whole else tuple(self.indices[path].shape)
+            for path, (_, leaf) in self.owners.items()
         }
 
     @property
@@ -175,6 +174,12 @@ class ParameterSplit:
         """Number of weights of the network; state is not counted."""
         return sum(layer.size for layer in self.layers)
 
+    @property
+    def owners(self) -> dict[str, tuple[Layer, Leaf]]:
+        """The layer and the leaf description of each leaf with stochastic entries, by path."""
+        known = {leaf.path: (layer, leaf) for layer in self.layers for leaf in layer.leaves}
+        return {path: known[path] for path in self.paths}
+
     def owner(self, path: str) -> tuple[Layer, Leaf]:
         """Return the layer and the leaf description of a path."""
         return next(
@@ -183,13 +188,13 @@ class ParameterSplit:
 
     def labels(self) -> dict[str, list[str]]:
         """Return a name for each stochastic number, such as `Block0_Attention/query[5, 0, 1]`."""
-        return {path: self._labels_of(path) for path in self.paths}
+        return {path: self._labels_of(*owner) for path, owner in self.owners.items()}
 
-    def _labels_of(self, path: str) -> list[str]:
-        layer, leaf = self.owner(path)
+    def _labels_of(self, layer: Layer, leaf: Leaf) -> list[str]:
         parts = [layer.name, leaf.component, "" if leaf in layer.weights else leaf.role]
         name = "/".join(part for part in parts if part)
-        flat = np.arange(leaf.size) if path in self.whole else np.asarray(self.indices[path])
+        whole = leaf.path in self.whole
+        flat = np.arange(leaf.size) if whole else np.asarray(self.indices[leaf.path])
         where = (
             np.stack(np.unravel_index(flat, leaf.shape), axis=1) if leaf.shape else [[]] * len(flat)
         )
