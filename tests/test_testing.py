@@ -26,6 +26,7 @@ from nbcore.testing import (
     oracle_report,
     parametrize_with_checks,
 )
+from nbcore.testing.cases import Installed
 from nbcore.testing.example import TOKENS, apply, example_network, init
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
@@ -267,7 +268,7 @@ def test_a_sampler_that_cannot_arrive_is_told_so(monkeypatch: pytest.MonkeyPatch
     @dataclass(frozen=True)
     class Stuck(NoWarmup):
         step_size: float = 1e-6
-        target_acceptance_rate: float = 1.0
+        target_acceptance_rate: float = 0.999
 
     message = failures(Stuck(), only={"closed_form"})["closed_form"]
     assert "mixes too slowly" in message
@@ -291,6 +292,27 @@ def test_checks_are_chosen_by_what_is_declared() -> None:
     assert not names["sgld"] & {"closed_form", "skewed_target", "rank_uniformity"}
     with pytest.raises(nb.errors.OptionError, match="NetworkCase"):
         checks_for(3)
+
+
+def test_checks_are_chosen_by_the_options_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Free:
+        name: ClassVar[str] = "free"
+        capabilities: ClassVar[frozenset[str]] = frozenset()
+
+        def kernel(self, num_warmup: int) -> nb.Kernel:
+            raise NotImplementedError
+
+    @dataclass(frozen=True)
+    class Sized(Free):
+        step_size: float = 0.1
+
+    without, names = ({c.name for c in checks_for(s)} for s in (Free(), Sized()))
+    assert names - without == {"bias_falls_with_the_step_size"}
+    (rule,) = (c for c in checks_for(Sized()) if c.name not in without)
+    monkeypatch.setattr(Installed, "build", lambda _: Free())
+    with pytest.raises(pytest.skip.Exception, match="free has no option step_size"):
+        rule(Installed("backend", nb.Spec("free", "nowhere:Free")))
 
 
 def collected(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -58,13 +58,14 @@ def check_bias_within_tolerance(backend: Backend) -> None:
     _hold_bias(runs.sampled_on_oracle(backend), tolerance_of(backend), "The bias")
 
 
-@check("backend", applies=lambda declared: not is_exact(declared), slow=True)
+@check(
+    "backend",
+    applies=lambda declared: not is_exact(declared),
+    options=frozenset({"step_size"}),
+    slow=True,
+)
 def check_bias_falls_with_the_step_size(backend: Backend) -> None:
     """At a quarter of the step size the bias is less than half, towards the closed form."""
-    if "step_size" not in options_of(backend):
-        import pytest  # noqa: PLC0415  no dependency of the library
-
-        pytest.skip(f"{backend.name} has no option step_size")
     coarse = runs.settled_on_oracle(backend)
     taken = np.asarray(coarse.posterior.stats.step_size, np.float64)
     require(

@@ -47,6 +47,7 @@ class Check:
         kind: what it is a rule for.
         function: the rule; raises a `ConformanceError` where it is broken.
         applies: which capabilities (needs of a selector) a subject must declare, as a predicate.
+        options: which options a subject must have.
         slow: whether it takes more than about ten seconds.
     """
 
@@ -54,10 +55,15 @@ class Check:
     kind: Kind
     function: Callable[[Any], None]
     applies: Callable[[frozenset[str]], bool]
+    options: frozenset[str] = frozenset()
     slow: bool = False
 
     def __call__(self, subject: Any) -> None:
-        """Hold a subject to the rule; skip the test where its library is not installed."""
+        """Hold a subject to the rule.
+
+        What is installed is imported only now; so it is now that the test is skipped where its
+        library is missing, or where it lacks an option that the rule is about.
+        """
         if isinstance(subject, Installed):
             import pytest  # noqa: PLC0415  no dependency of the library
 
@@ -65,7 +71,15 @@ class Check:
                 subject = subject.build()
             except MissingExtraError as error:
                 pytest.skip(str(error))
+            if not self.suits(subject):
+                pytest.skip(f"{subject.name} has no option {', '.join(sorted(self.options))}")
         self.function(subject)
+
+    def suits(self, subject: Any) -> bool:
+        """Say whether a subject has the options that the rule is about."""
+        if not self.options:
+            return True
+        return is_dataclass(subject) and self.options <= {f.name for f in fields(subject) if f.init}
 
     def __repr__(self) -> str:
         """Return the name."""
@@ -79,6 +93,7 @@ def check(
     kind: Kind,
     *,
     applies: Callable[[frozenset[str]], bool] = lambda _: True,
+    options: frozenset[str] = frozenset(),
     slow: bool = False,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     """Make a function `check_...` a rule for a kind of subjects.
@@ -86,12 +101,13 @@ def check(
     Args:
         kind: `"backend"`, `"selector"` or `"network"`.
         applies: which declared capabilities it applies to; all by default.
+        options: which options it is about; subjects without them are left out.
         slow: whether it takes more than about ten seconds.
     """
 
     def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
         name = function.__name__.removeprefix("check_")
-        _CHECKS.append(Check(name, kind, function, applies, slow))
+        _CHECKS.append(Check(name, kind, function, applies, options, slow))
         return function
 
     return register
@@ -110,7 +126,8 @@ def checks_for(subject: Any) -> list[Check]:
     """
     _load_checks()
     kind, _, declared = _described(subject)
-    return [c for c in _CHECKS if c.kind == kind and c.applies(declared)]
+    chosen = [c for c in _CHECKS if c.kind == kind and c.applies(declared)]
+    return [c for c in chosen if isinstance(subject, Installed) or c.suits(subject)]
 
 
 def cases(subjects: Iterable[Any]) -> list[Any]:
