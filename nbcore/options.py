@@ -89,7 +89,7 @@ def check_count(
     for name, value in options.items():
         if optional and value is None:
             continue
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        whole = isinstance(value, Integral) and value is not True and value is not False
         if not (whole and low <= int(value) and (high is None or int(value) <= high)):
             raise OptionError(
                 f"{name} is an integer {possible}{_or_none(optional)}, got {value!r}."
@@ -143,4 +143,4 @@ def _or_none(optional: bool) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, Real) and value is not True and value is not False

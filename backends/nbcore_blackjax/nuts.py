@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from blackjax.mcmc import nuts
 
 from nbcore.backend import Kernel, Stats
@@ -71,9 +70,7 @@ class BlackJAXNUTS:
             )
             return state, Stats(
                 log_density=state.logdensity,
-                # A mean of numbers up to 1, which BlackJAX adds up on a log scale: over some
-                # hundred leapfrog steps, rounding takes it slightly above.
-                acceptance_rate=jnp.minimum(info.acceptance_rate, 1.0),
+                acceptance_rate=info.acceptance_rate,
                 is_divergent=info.is_divergent,
                 num_gradients=info.num_integration_steps,
                 tree_depth=info.num_trajectory_expansions,

@@ -156,15 +156,22 @@ def window_kernel(move: Move, windows: Windows, num_warmup: int) -> Kernel:
         del shared
         moved, stats = advance(key, target, state)
         adapted = _adapt(windows, schedule, dual, moved, stats.acceptance_rate, t)
-        return typed(adapted, state), stats
+        return typed(adapted, state), _reported(stats)
 
     def step(
         key: jax.Array, target: Target, shared: Any, state: AdaptedState, t: Any
     ) -> tuple[AdaptedState, Stats]:
         del shared, t
-        return advance(key, target, state)
+        moved, stats = advance(key, target, state)
+        return moved, _reported(stats)
 
     return Kernel(init, warmup, step, lambda state: state.sampler.position)
+
+
+def _reported(stats: Stats) -> Stats:
+    # NUTS averages numbers up to 1, which BlackJAX adds up on a log scale: rounding takes the
+    # mean slightly above 1. Adaptation reads it as it is, as BlackJAX's own does.
+    return stats._replace(acceptance_rate=jnp.minimum(stats.acceptance_rate, 1.0))
 
 
 def _adapt(
