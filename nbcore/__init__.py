@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nbcore.calibration import cross_fit as cross_fit
     from nbcore.deterministic import DeterministicNN as DeterministicNN
     from nbcore.estimators import PartialBNN as PartialBNN
+    from nbcore.expressiveness import ExpressivenessWarning as ExpressivenessWarning
+    from nbcore.expressiveness import check_expressiveness as check_expressiveness
     from nbcore.hookspecs import Spec as Spec
     from nbcore.hookspecs import hookimpl as hookimpl
     from nbcore.inspection import print_layer_configs as print_layer_configs
@@ -56,6 +58,7 @@ _NAMES = {
     "calibration": ("CrossFit", "cross_fit"),
     "deterministic": ("DeterministicNN",),
     "estimators": ("PartialBNN",),
+    "expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "hookspecs": ("Spec", "hookimpl"),
     "inspection": ("print_layer_configs",),
     "layers": ("Layer", "Leaf"),

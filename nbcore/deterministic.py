@@ -11,6 +11,7 @@ import numpy as np
 from nbcore.checks import check_data, check_inputs
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
+from nbcore.likelihood_curvature import LikelihoodCurvature
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood, as_columns
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, as_network, count_outputs, evaluate
@@ -219,6 +220,29 @@ class DeterministicNN:
             batch_size=batch_size,
             key=as_key(None),
         )
+
+    def curvature(self, X: Any, y: Any) -> LikelihoodCurvature:
+        """Return what given data say about each weight, not computed yet.
+
+        The noise of a regression, which the loss leaves open, is that on the validation data of
+        the training where there were some, else on the given data; at least a thousandth of the
+        spread of y.
+
+        Args:
+            X: inputs, as for training.
+            y: targets, in y's own units.
+        """
+        check_data(self.network, X, y)
+        data = self._data(X, y)
+        likelihood = self.likelihood
+        if self.loss == "homoskedastic":
+            noise = self.validation_noise
+            noise = self.residual_noise(X, y) if noise is None else noise
+            scale = 1.0 if self.scaler is None else self.scaler.scale
+            floor = 1e-3 * np.std(data.y, axis=0)
+            likelihood = Gaussian(noise=jnp.asarray(np.maximum(noise / scale, floor + 1e-12)))
+        layers = self.network.layers(self.params)
+        return LikelihoodCurvature(self.network, self.params, likelihood, data.X, data.y, layers)
 
     def _data(self, X: Any, y: Any) -> Data:
         targets = self.scaler.standardise(np.asarray(y)) if self.scaler else y

@@ -20,6 +20,7 @@ from nbcore.checks import check_data
 from nbcore.choice import Choice
 from nbcore.deterministic import DeterministicNN, Loss
 from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.expressiveness import check_expressiveness
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood
 from nbcore.network import Network, Params, as_network, count_outputs
@@ -29,10 +30,10 @@ from nbcore.priors import HalfNormal, NormalPrior, Prior
 from nbcore.progress import Progress
 from nbcore.recipe import SWA
 from nbcore.sampling import ChainMethod, sample
-from nbcore.selection import select_bayesian_components
+from nbcore.selection import arguments_on, select_bayesian_components
 from nbcore.stages import Calibration, Stage, Training, Validation, cross_stages, given_stage
 from nbcore.subset import ProbabilisticSubset
-from nbcore.target import Target
+from nbcore.target import NetworkTarget, Target
 
 FOLDS = 5
 RECIPE: dict[str, Any] = {"learning_rate": 6e-3, "weight_decay": 0.01, "schedule": "cosine"}
@@ -181,7 +182,7 @@ class PartialBNN:
             prior: prior of the stochastic weights, instead of `priors_sigma`.
             select_neurons_config: choose pairs after training: arguments of
                 `nb.select_bayesian_components`, such as method, layer_names and
-                num_pairs_per_layer.
+                num_pairs_per_layer; selectors that look at data get the rows to sample.
             key: random key.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -212,6 +213,8 @@ class PartialBNN:
         posteriors: list[Posterior] = []
         for k, stage in enumerate(stages):
             target = self._target(stage, X, y, select_neurons_config, priors_sigma, prior)
+            if k == 0 and self._loss() != "classification":  # classes need no early noise
+                check_expressiveness(target.split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
             posterior = sample(
                 target,
                 chosen,
@@ -343,9 +346,10 @@ class PartialBNN:
         config: Mapping[str, Any] | None,
         priors_sigma: float,
         prior: Prior | None,
-    ) -> Target:
+    ) -> NetworkTarget:
         if config is not None and stage.det is not None:
-            subset = select_bayesian_components(stage.det, **config)
+            data = take(X, stage.rows), take(y, stage.rows)
+            subset = select_bayesian_components(stage.det, **arguments_on(config, *data))
         else:
             subset = self.choice.resolve(stage.network, stage.params)
         targets = np.asarray(take(y, stage.rows))

@@ -70,6 +70,11 @@ class Leaf:
         axes = (*self.pair_axes, *self.window_axes)
         return values.transpose(axes).reshape(*self.pair_shape, -1)
 
+    def from_pairs(self, values: np.ndarray) -> np.ndarray:
+        """Return values `(*pair_shape, window)` in the storage shape: the inverse of `by_pair`."""
+        axes = (*self.pair_axes, *self.window_axes)
+        return values.reshape([self.shape[a] for a in axes]).transpose(np.argsort(axes))
+
     def entries(self, pairs: np.ndarray) -> np.ndarray:
         """Return the flat storage indices `(p, window)` that pairs `(p, len(pair_axes))` cover."""
         return self.by_pair(np.arange(self.size).reshape(self.shape))[tuple(pairs.T)]

@@ -21,6 +21,8 @@ class Moments:
         count: how many were seen, int32.
         mean: their mean, a pytree.
         sum_of_squares: M, the sum of squared deviations from the mean, a pytree.
+        recent: the last K deviations x_n - mean_n, a pytree with a leading axis K, in turns;
+            `None` where they are not kept.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -37,12 +39,19 @@ class Moments:
     count: jax.Array
     mean: Any
     sum_of_squares: Any
+    recent: Any = None
 
     @staticmethod
-    def empty(like: Any) -> Moments:
-        """Return moments of nothing, for pytrees with the structure and shapes of `like`."""
+    def empty(like: Any, num_recent: int = 0) -> Moments:
+        """Return moments of nothing, for pytrees with the structure and shapes of `like`.
+
+        Args:
+            like: a pytree of arrays.
+            num_recent: how many of the last deviations to keep.
+        """
         zeros = jax.tree.map(jnp.zeros_like, like)
-        return Moments(jnp.zeros((), jnp.int32), zeros, zeros)
+        recent = jax.tree.map(lambda z: jnp.zeros((num_recent, *z.shape), z.dtype), zeros)
+        return Moments(jnp.zeros((), jnp.int32), zeros, zeros, recent if num_recent else None)
 
     def update(self, value: Any) -> Moments:
         """Return the moments with one more pytree; jittable."""
@@ -55,7 +64,12 @@ class Moments:
             mean,
             value,
         )
-        return Moments(count, mean, squares)
+        if self.recent is None:
+            return Moments(count, mean, squares)
+        recent = jax.tree.map(
+            lambda r, x, m: r.at[self.count % r.shape[0]].set(x - m), self.recent, value, mean
+        )
+        return Moments(count, mean, squares, recent)
 
     @property
     def variance(self) -> Any:

@@ -10,7 +10,13 @@ import numpy as np
 import optax
 
 from nbcore.errors import OptionError, did_you_mean
-from nbcore.options import check_at_least, check_choice, check_fraction, check_positive
+from nbcore.options import (
+    check_at_least,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_positive,
+)
 
 SWASchedule = Literal["constant", "linear", "cyclic"]
 RateSchedule = Literal["constant", "cosine"]
@@ -33,6 +39,8 @@ class SWA:
             `"constant"`: no change).
         decay_fraction: fraction of the optimiser steps over which the rate falls.
         cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles.
+        num_recent: how many of the last snapshots' deviations from the running mean to keep, each
+            as large as the weights: the low-rank part of SWAG, for the selector `swag-variance`.
 
     Raises:
         OptionError: an option has an impossible value.
@@ -51,12 +59,14 @@ class SWA:
     swa_lr: float | None = None
     decay_fraction: float = 0.05
     cycle_length: float | None = None
+    num_recent: int = 0
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_choice(get_args(SWASchedule), owner="SWA", schedule=self.schedule)
         check_fraction(zero=True, start_pct=self.start_pct, decay_fraction=self.decay_fraction)
         check_positive(optional=True, swa_lr=self.swa_lr, cycle_length=self.cycle_length)
+        check_count(0, num_recent=self.num_recent)
 
     @staticmethod
     def of(config: SWA | dict[str, Any] | None) -> SWA | None:

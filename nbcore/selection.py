@@ -1,26 +1,30 @@
-"""Choosing the weights that are worth sampling: rank what selectors score, cut, and check."""
+"""Choosing the weights that are worth sampling: which layers, which budget, what selectors see."""
 
 from __future__ import annotations
 
-import zlib
+import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
-import jax
-import numpy as np
-
 from nbcore.checks import check_data, check_inputs
-from nbcore.errors import DataError, OptionError, SelectionError
+from nbcore.errors import DataError, SelectionError
 from nbcore.keys import as_key
 from nbcore.layers import ATTENTION_PARTS, Layer, Leaf
+from nbcore.likelihood_curvature import LikelihoodCurvature
 from nbcore.moments import Moments
 from nbcore.network import Inputs, Key, Network, Params
+from nbcore.ranking import (
+    Budget,
+    Selected,
+    best_of_layers,
+    best_of_network,
+    check_capacity,
+    shares,
+)
 from nbcore.rules import matches, unknown_layer
 from nbcore.selector import (
     NEEDS,
-    ChoosingSelector,
-    ScoringSelector,
+    RestrictingSelector,
     SelectionContext,
     Selector,
     get_selector,
@@ -28,7 +32,14 @@ from nbcore.selector import (
 )
 from nbcore.subset import ProbabilisticSubset
 
-__all__ = ["Selector", "Trained", "get_selector", "list_selectors", "select_bayesian_components"]
+__all__ = [
+    "Selector",
+    "Trained",
+    "arguments_on",
+    "get_selector",
+    "list_selectors",
+    "select_bayesian_components",
+]
 
 
 class Trained(Protocol):
@@ -58,13 +69,19 @@ class Trained(Protocol):
         """Return the moments of the per-batch gradients at the trained parameters."""
         ...
 
+    def curvature(self, X: Inputs, y: Any) -> LikelihoodCurvature:
+        """Return what these data say about each weight at the trained parameters."""
+        ...
+
 
 def select_bayesian_components(
     det: Trained,
     layer_names: str | Sequence[str] | None = None,
     method: str | Selector = "variance",
-    num_pairs_per_layer: int = 32,
+    num_pairs_per_layer: int | None = None,
     *,
+    num_weights: int | None = None,
+    fraction: float | None = None,
     X: Inputs | None = None,
     y: Any | None = None,
     key: Key | int | None = None,
@@ -72,22 +89,28 @@ def select_bayesian_components(
     include_bias: bool = True,
     **options: Any,
 ) -> ProbabilisticSubset:
-    """Choose the weights of each layer that are worth sampling.
+    """Choose the weights that are worth sampling.
 
     A pair stands for one entry of a kernel or embedding, in a convolution for a whole window,
-    whose scores are averaged. Equal scores go to the lowest index.
+    whose scores are averaged. Equal scores go to the earlier layer, then to the lowest index. At
+    most one budget is given: pairs of each layer, or weights of the network, over whose layers
+    scores are compared as they are.
 
     Args:
         det: a trained network, such as `DeterministicNN`.
         layer_names: layers, components (`Block0_Attention/query`) or patterns of them; None
             means every layer that has weights.
         method: name of a selector (see `list_selectors`) or a selector.
-        num_pairs_per_layer: how many pairs of each layer; in a layer with components, such as
-            attention, in total: split evenly over them, what remains goes to the first ones
-            (query, key, value, out).
+        num_pairs_per_layer: how many pairs of each layer, 32 where no budget is given; in a layer
+            with components, such as attention, in total: split evenly over them, what remains
+            goes to the first ones (query, key, value, out).
+        num_weights: how many weights of all layers together, the biases that come with the pairs
+            included. Never more, and exactly as many unless what is left is less than any
+            remaining pair costs.
+        fraction: the same, as a fraction of all weights of the network.
         X: inputs, leading axis examples, for selectors that look at data; with `y`, the
             gradients are computed on them instead of those met while training.
-        y: targets of `X`.
+        y: targets of `X`, in y's own units.
         key: random key or seed; None is the fixed key `jax.random.key(0)`, so the same call
             always chooses the same weights.
         exclude: layers, components or patterns to leave out.
@@ -102,7 +125,7 @@ def select_bayesian_components(
         UnknownSelectorError: no selector has the name `method`.
         OptionError: an option is unknown or impossible.
         DataError: `X` or `y` cannot be used.
-        SelectionError: a layer has fewer pairs than asked for, or what the selector needs is
+        SelectionError: there are fewer weights than asked for, or what the selector needs is
             missing: SWA snapshots, gradients, data.
 
     Examples:
@@ -118,10 +141,14 @@ def select_bayesian_components(
         True
     """
     selector = get_selector(method, **options)
+    budget = Budget(num_pairs_per_layer, num_weights, fraction)
     layers = det.network.layers(det.params)
-    shares = _shares(_selected(layers, layer_names, exclude), num_pairs_per_layer)
+    selected = _restricted(selector, _selected(layers, layer_names, exclude))
+    wanted = shares(selected, budget.pairs) if budget.pairs else []
+    total = 0 if wanted else budget.weights(sum(layer.size for layer in layers))
+    check_capacity(selected, total, include_bias=include_bias)
     _check_data(det.network, X, y)
-    _check_needs(det, selector, X)
+    _check_needs(det, selector, X, y)
     context = SelectionContext(
         network=det.network,
         params=det.params,
@@ -130,19 +157,34 @@ def select_bayesian_components(
         y=y,
         gradients=_gradients(det, selector, X, y),
         trajectory=det.trajectory,
+        curvature=_curvature(det, selector, X, y, selected),
         key=as_key(key),
     )
-    pairs = {layer.name: _pairs(selector, context, layer, parts) for layer, parts in shares}
+    if wanted:
+        pairs = best_of_layers(selector, context, wanted)
+    else:
+        pairs = best_of_network(selector, context, selected, total, include_bias=include_bias)
     return ProbabilisticSubset.pairs(pairs, include_bias=include_bias)
 
 
-_Parts = list[tuple[Leaf, int]]
-"""Weight leaves of one layer, each with its share of the pairs."""
+def arguments_on(config: Mapping[str, Any], X: Inputs, y: Any) -> dict[str, Any]:
+    """Return arguments of `select_bayesian_components` with data, where the selector needs some.
+
+    Args:
+        config: arguments, options of the selector among them; data in it are kept.
+        X: inputs.
+        y: targets.
+    """
+    named = inspect.signature(select_bayesian_components).parameters
+    options = {name: value for name, value in config.items() if name not in named}
+    selector = get_selector(config.get("method", named["method"].default), **options)
+    looks = bool(selector.needs & {"data", "curvature"}) and "X" not in config
+    return {**config, **({"X": X, "y": y} if looks else {})}
 
 
 def _selected(
     layers: tuple[Layer, ...], layer_names: str | Sequence[str] | None, exclude: str | Sequence[str]
-) -> list[tuple[Layer, list[Leaf]]]:
+) -> Selected:
     """Return the layers that are asked for, each with the weight leaves that are."""
     included = _matching(layers, "**" if layer_names is None else layer_names)
     excluded = _matching(layers, exclude, only_weights=False)
@@ -154,6 +196,20 @@ def _selected(
         )
     kept = [ly for ly in layers if any(weight.path in wanted for weight in ly.weights)]
     return [(ly, [w for w in _in_order(ly) if w.path in wanted]) for ly in kept]
+
+
+def _restricted(selector: Selector, selected: Selected) -> Selected:
+    """Return the layers that the selector does not leave out."""
+    if not isinstance(selector, RestrictingSelector):
+        return selected
+    kept = {layer.name for layer in selector.restrict([layer for layer, _ in selected])}
+    found = [(layer, weights) for layer, weights in selected if layer.name in kept]
+    if not found:
+        raise SelectionError(
+            f"The selector {selector.name!r} leaves out every layer that it was asked for: "
+            f"{', '.join(layer.name for layer, _ in selected)}. Name other layers."
+        )
+    return found
 
 
 def _matching(
@@ -186,30 +242,6 @@ def _in_order(layer: Layer) -> list[Leaf]:
     return sorted(layer.weights, key=lambda leaf: rank.get(leaf.component, len(rank)))
 
 
-def _shares(selected: list[tuple[Layer, list[Leaf]]], num_pairs: int) -> list[tuple[Layer, _Parts]]:
-    """Split the pairs of each layer evenly over its weight leaves."""
-    is_integer = isinstance(num_pairs, int | np.integer) and not isinstance(num_pairs, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not is_integer or num_pairs < 1:
-        raise OptionError(
-            f"num_pairs_per_layer counts pairs, got {num_pairs!r}. Give an integer of at least 1."
-        )
-    shares: list[tuple[Layer, _Parts]] = []
-    for layer, weights in selected:
-        each, remainder = divmod(int(num_pairs), len(weights))
-        counts = [each + (n < remainder) for n in range(len(weights))]
-        shares.append((layer, [(w, c) for w, c in zip(weights, counts, strict=True) if c]))
-    short = [(ly, w, c) for ly, parts in shares for w, c in parts if c > w.num_pairs]
-    if short:
-        shown = "; ".join(f"{_where(ly, w)} has {w.num_pairs} of {c}" for ly, w, c in short)
-        possible = min(len(ws) * min(w.num_pairs for w in ws) for _, ws in selected)
-        raise SelectionError(
-            f"num_pairs_per_layer={num_pairs} asks for more pairs than there are: {shown}. Type: "
-            f"num_pairs_per_layer={possible}, or leave out: "
-            f"exclude={list(dict.fromkeys(ly.name for ly, _, _ in short))}"
-        )
-    return shares
-
-
 def _check_data(network: Network, X: Inputs | None, y: Any | None) -> None:
     if X is None and y is not None:
         raise DataError("Got y without X. Give both, or neither.")
@@ -219,7 +251,7 @@ def _check_data(network: Network, X: Inputs | None, y: Any | None) -> None:
         check_inputs(network, X)
 
 
-def _check_needs(det: Trained, selector: Selector, X: Inputs | None) -> None:
+def _check_needs(det: Trained, selector: Selector, X: Inputs | None, y: Any | None) -> None:
     """Raise where something that a selector needs is missing; `_gradients` sees to gradients."""
     unknown = sorted(selector.needs - set(NEEDS))
     if unknown:
@@ -231,6 +263,11 @@ def _check_needs(det: Trained, selector: Selector, X: Inputs | None) -> None:
         raise SelectionError(
             f"The selector {selector.name!r} needs data. "
             f"Type: select_bayesian_components(det, method={selector.name!r}, X=X)"
+        )
+    if "curvature" in selector.needs and (X is None or y is None):
+        raise SelectionError(
+            f"The selector {selector.name!r} needs curvature: gradients on data with targets. "
+            f"Type: select_bayesian_components(det, method={selector.name!r}, X=X, y=y)"
         )
     snapshots = 0 if det.trajectory is None else int(det.trajectory.count)
     if "trajectory" in selector.needs and snapshots < 2:
@@ -257,71 +294,10 @@ def _gradients(det: Trained, selector: Selector, X: Inputs | None, y: Any | None
     return gradients
 
 
-def _pairs(
-    selector: ScoringSelector | ChoosingSelector,
-    context: SelectionContext,
-    layer: Layer,
-    parts: _Parts,
-) -> dict[str, np.ndarray]:
-    """Return the pairs of a layer by component, ascending."""
-    if isinstance(selector, ScoringSelector):
-        scores = selector.score(context, layer)
-        flat = [_best(selector, scores, layer, weight, count) for weight, count in parts]
-    else:
-        flat = [_chosen(selector, context, layer, weight, count) for weight, count in parts]
-    return {
-        weight.component: np.stack(np.unravel_index(np.sort(index), weight.pair_shape), axis=1)
-        for index, (weight, _) in zip(flat, parts, strict=True)
-    }
-
-
-def _best(
-    selector: ScoringSelector, scores: Mapping[str, Any], layer: Layer, weight: Leaf, count: int
-) -> np.ndarray:
-    """Return the flat indices of the pairs with the highest scores."""
-    who = f"The selector {selector.name!r} on {_where(layer, weight)}"
-    values = np.asarray(scores.get(weight.path, np.nan), np.float64)
-    if values.shape != weight.shape:
-        raise SelectionError(
-            f"{who} returned scores for {sorted(scores)}, of shape {values.shape}; "
-            f"expected {weight.path!r} of shape {weight.shape}."
-        )
-    if np.isnan(values).any() or np.isposinf(values).any():
-        raise SelectionError(
-            f"{who} returned scores that are not finite: training has probably diverged. Train "
-            "again with a smaller learning_rate."
-        )
-    ranked = weight.by_pair(values).mean(axis=-1).ravel()
-    eligible = int(np.count_nonzero(ranked > -np.inf))
-    if eligible < count:
-        raise SelectionError(
-            f"{who} finds {eligible} of {len(ranked)} pairs eligible, fewer than the {count} asked "
-            "for. Ask for fewer pairs, or relax the selector's options."
-        )
-    return np.argsort(-ranked, kind="stable")[:count]
-
-
-def _chosen(
-    selector: ChoosingSelector, context: SelectionContext, layer: Layer, weight: Leaf, count: int
-) -> np.ndarray:
-    """Return the flat indices of the pairs that a selector chooses, checked."""
-    part = replace(layer, leaves=tuple(w for w in layer.leaves if w.component == weight.component))
-    stream = np.uint32(zlib.crc32(f"{layer.name}/{weight.component}".encode()))
-    pairs = np.asarray(
-        selector.choose(context, part, count, jax.random.fold_in(context.key, stream))
-    )
-    expected = (count, len(weight.pair_axes))
-    fits = pairs.shape == expected and np.issubdtype(pairs.dtype, np.integer)
-    if fits and ((pairs >= 0) & (pairs < weight.pair_shape)).all():
-        flat = np.unique(np.ravel_multi_index(tuple(pairs.T), weight.pair_shape))
-        if len(flat) == count:
-            return flat
-    raise SelectionError(
-        f"The selector {selector.name!r} on {_where(layer, weight)} must return distinct pairs as "
-        f"integers of shape {expected} below {weight.pair_shape}; it returned {pairs.dtype} of "
-        f"shape {pairs.shape}, or duplicates, or indices out of range."
-    )
-
-
-def _where(layer: Layer, weight: Leaf) -> str:
-    return repr(f"{layer.name}/{weight.component}" if weight.component else layer.name)
+def _curvature(
+    det: Trained, selector: Selector, X: Inputs | None, y: Any | None, selected: Selected
+) -> LikelihoodCurvature | None:
+    """Return the curvature in the weights of the selected layers, not computed yet."""
+    if "curvature" not in selector.needs or X is None or y is None:
+        return None
+    return det.curvature(X, y).of([layer for layer, _ in selected])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import jax
+import numpy as np
 
 from nbcore import plugins
-from nbcore.errors import OptionError
-from nbcore.layers import Layer
+from nbcore.errors import OptionError, SelectionError
+from nbcore.layers import Layer, leaves_by_path
+from nbcore.likelihood_curvature import LikelihoodCurvature
 from nbcore.moments import Moments
 from nbcore.network import Inputs, Key, Network, Params
 
-NEEDS = ("data", "gradients", "trajectory")
-"""What a selector can ask for: X, per-batch gradients, weights over the SWA snapshots."""
+NEEDS = ("data", "gradients", "trajectory", "curvature")
+"""What a selector can ask for: X, per-batch gradients, weights over the SWA snapshots, and what X
+and y say about each weight."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,9 @@ class SelectionContext:
         gradients: moments of per-batch gradients, with the structure of the parameters; only for
             selectors that need them.
         trajectory: moments of the weights over the SWA snapshots, where there are any.
-        key: random key of the whole selection; `choose` gets one of its own for each layer.
+        curvature: per-example gradients and Jacobians on X and y, computed when they are read;
+            only for selectors that need it.
+        key: random key of the whole selection; see `key_for`.
     """
 
     network: Network
@@ -39,26 +49,68 @@ class SelectionContext:
     y: Any | None
     gradients: Moments | None
     trajectory: Moments | None
+    curvature: LikelihoodCurvature | None
     key: Key
+
+    def key_for(self, name: str) -> Key:
+        """Return the random key that belongs to a name, such as that of a layer or a leaf."""
+        return jax.random.fold_in(self.key, np.uint32(zlib.crc32(name.encode())))
+
+    def rng_for(self, name: str) -> np.random.Generator:
+        """Return NumPy's generator from that key: nothing is compiled for the shape of a leaf."""
+        return np.random.default_rng(np.asarray(jax.random.key_data(self.key_for(name))).tolist())
+
+
+def weights_in(layer: Layer, tree: Any) -> dict[str, Any]:
+    """Return what a pytree like the parameters holds for the weights of a layer, by path.
+
+    Examples:
+        >>> from nbcore.layers import infer_layers
+        >>> params = {"Dense0": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}}
+        >>> list(weights_in(infer_layers(params)[0], params))
+        ['Dense0/kernel']
+    """
+    values = leaves_by_path(tree)
+    return {leaf.path: values[leaf.path] for leaf in layer.weights}
+
+
+def required(value: T | None, need: str, who: str) -> T:
+    """Return what a selector reads from its context.
+
+    Args:
+        value: what the context holds.
+        need: its name in `needs`.
+        who: the name of the selector.
+
+    Raises:
+        SelectionError: the context does not hold it.
+
+    Examples:
+        >>> required(3.0, "gradients", "mine")
+        3.0
+    """
+    if value is None:
+        raise SelectionError(f"The selector {who!r} needs {need} in its context.")
+    return value
 
 
 class Selector(Protocol):
     """What every selector declares; its options are dataclass fields.
 
     A selector is a `ScoringSelector`, which ranks the entries of a layer, or a
-    `ChoosingSelector`, which chooses them as a set.
+    `ChoosingSelector`, which chooses them as a set. Either may also be a `RestrictingSelector`.
+    `needs` is a property where it depends on options.
 
     Examples:
+        >>> import jax
         >>> import jax.numpy as jnp
-        >>> from nbcore.layers import leaves_by_path
         >>> @dataclass(frozen=True)
         ... class Smallest:
         ...     name: ClassVar[str] = "smallest"
         ...     needs: ClassVar[frozenset[str]] = frozenset()
         ...
         ...     def score(self, context, layer):
-        ...         values = leaves_by_path(context.params)
-        ...         return {leaf.path: -jnp.abs(values[leaf.path]) for leaf in layer.weights}
+        ...         return jax.tree.map(lambda w: -jnp.abs(w), weights_in(layer, context.params))
         >>> isinstance(Smallest(), ScoringSelector)
         True
     """
@@ -69,7 +121,10 @@ class Selector(Protocol):
 
 @runtime_checkable
 class ScoringSelector(Selector, Protocol):
-    """A selector that gives every entry a score; the core aggregates, ranks and cuts."""
+    """A selector that gives every entry a score; the core aggregates, ranks and cuts.
+
+    Scores of all layers are on one scale: a budget for the network compares them as they are.
+    """
 
     def score(self, context: SelectionContext, layer: Layer) -> Mapping[str, Any]:
         """Return the score of every entry of a layer, higher = sample it.
@@ -100,6 +155,15 @@ class ChoosingSelector(Selector, Protocol):
         ...
 
 
+@runtime_checkable
+class RestrictingSelector(Selector, Protocol):
+    """A selector that leaves out some of the layers that it was asked to choose from."""
+
+    def restrict(self, layers: Sequence[Layer]) -> Sequence[Layer]:
+        """Return the layers to choose from, of those that were asked for; at least one."""
+        ...
+
+
 def list_selectors() -> dict[str, plugins.Spec]:
     """Return the selectors that are installed, by name, without importing their libraries.
 
@@ -110,7 +174,7 @@ def list_selectors() -> dict[str, plugins.Spec]:
     return plugins.specs("selector")
 
 
-def get_selector(selector: str | Selector, **options: Any) -> ScoringSelector | ChoosingSelector:
+def get_selector(selector: str | Selector, /, **options: Any) -> ScoringSelector | ChoosingSelector:
     """Return a selector by name, with options.
 
     Args:

@@ -130,7 +130,8 @@ def train(
     rates, marks = recipe.plan(epochs * batches.per_epoch, batches.per_epoch)
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
     weights = split.select(params)
-    state = _State(weights, optimizer.init(weights), Moments.empty(weights), Moments.empty(weights))
+    trajectory = Moments.empty(weights, recipe.swa.num_recent if recipe.swa else 0)
+    state = _State(weights, optimizer.init(weights), trajectory, Moments.empty(weights))
     gradient_start = int(0.9 * len(rates))
     watch = _Watch(network, likelihood, split, validation, recipe.patience)
     losses: list[float] = []
@@ -369,4 +370,7 @@ def _merged(split: ParameterSplit, moments: Moments) -> Moments:
     """Return the moments as pytrees like the parameters; state has variance 0."""
     zeros = jax.tree.map(jnp.zeros_like, split.params)
     spread = ParameterSplit(zeros, split.indices, split.whole, split.layers, split.subset)
-    return Moments(moments.count, spread.merge(moments.mean), spread.merge(moments.sum_of_squares))
+    recent = None if moments.recent is None else jax.vmap(spread.merge)(moments.recent)
+    return Moments(
+        moments.count, spread.merge(moments.mean), spread.merge(moments.sum_of_squares), recent
+    )

@@ -236,6 +236,13 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
         ("folds = 2", '[select]\nlayers = ["Dense7"]', ["[select]", "Dense7", "Dense1"]),
         ("folds = 2", "[select]\nnum_pairs_per_layer = 3", ["[select]", "method"]),
         ("folds = 2", '[select]\nmethod = "varience"', ["[select]", "'variance'"]),
+        ("folds = 2", '[select]\nmethod = "random"\nnum_weights = 999', ["[select]", "999"]),
+        ("folds = 2", '[select]\nmethod = "random"\nfraction = 5.0', ["[select]", "0.05"]),
+        (
+            "folds = 2",
+            '[select]\nmethod = "clustering"\nnum_weights = 5',
+            ["[select]", "clustering", "num_pairs_per_layer"],
+        ),
         (
             "folds = 2",
             '[select]\nmethod = "magnitude"\nlayer_names = ["Dense1"]\nnum_pairs_per_layer = 99',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,10 +17,26 @@ from hypothesis.extra import numpy as hnp
 
 import nbcore as nb
 from nbcore import errors, plugins
+from nbcore.layers import Layer, leaves_by_path
 from nbcore.moments import Moments
 from nbcore.network import Padding
+from nbcore.selection import get_selector
+from nbcore_flax import FlaxMLP
 
-NAMES = ["clustering", "gradient", "magnitude", "random", "variance"]
+NAMES = [
+    "clustering",
+    "fisher",
+    "gradient",
+    "greedy-predictive",
+    "laplace-variance",
+    "magnitude",
+    "permuted",
+    "random",
+    "snr",
+    "swag-variance",
+    "variance",
+]
+DATA = {"X": np.ones((2, 1), np.float32), "y": np.ones(2, np.float32)}
 
 
 NETWORK = nb.as_network((lambda key, x: {}, lambda params, x: x))
@@ -33,6 +50,11 @@ class TrainedStub:
     trajectory: Moments | None = None
     gradients: Moments | None = None
     network: nb.Network = NETWORK
+    given_curvature: Any = None
+
+    def curvature(self, X: Any, y: Any) -> Any:
+        """Return what was given by hand."""
+        return self.given_curvature
 
     def batch_gradients(self, X: Any, y: Any) -> Moments:
         """Return the moments of d/dW (y - x W)^2 / 2 = x (x W - y), one example a batch."""
@@ -43,8 +65,25 @@ class TrainedStub:
         return moments_of(*(jax.grad(loss)(self.params, x, t) for x, t in zip(X, y, strict=True)))
 
 
-def moments_of(*trees: Any) -> Moments:
-    moments = Moments.empty(trees[0])
+@dataclass(frozen=True)
+class Curvature:
+    """A curvature whose parts are given by hand, by leaf path."""
+
+    values: dict[str, Any]
+
+    fisher = gauss_newton = property(lambda self: {p: v**2 for p, v in self.values.items()})
+
+    def of(self, layers: Any) -> Curvature:
+        """Return itself."""
+        return self
+
+    def gauss_newton_rows(self, layer: Layer, num_rows: int) -> dict[str, Any]:
+        """Return two rows, of which the second is zero."""
+        return {path: jnp.stack([v, 0 * v]) for path, v in self.values.items()}
+
+
+def moments_of(*trees: Any, num_recent: int = 0) -> Moments:
+    moments = Moments.empty(trees[0], num_recent)
     for tree in trees:
         moments = moments.update(tree)
     return moments
@@ -76,7 +115,16 @@ def everything_known(key: jax.Array) -> TrainedStub:
         }
         for k in jax.random.split(key, 3)
     ]
-    return TrainedStub(snapshots[0], moments_of(*snapshots), moments_of(*snapshots))
+    moments = moments_of(*snapshots, num_recent=2)
+    values = leaves_by_path(snapshots[0])
+    return TrainedStub(snapshots[0], moments, moments, given_curvature=Curvature(values))
+
+
+def choose(det: TrainedStub, layer_names: Any, method: Any, *rest: Any, **options: Any) -> Any:
+    """Choose with data for the selectors that look at them."""
+    looks = isinstance(method, str) and "curvature" in nb.list_selectors()[method].capabilities
+    data = DATA if looks else {}
+    return nb.select_bayesian_components(det, layer_names, method, *rest, **data, **options)
 
 
 # ---- what holds for all of them
@@ -85,32 +133,30 @@ def everything_known(key: jax.Array) -> TrainedStub:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_gets_exactly_what_was_asked(name: str) -> None:
     det = everything_known(jax.random.key(1))
-    subset = nb.select_bayesian_components(det, None, name, 10)
+    subset = choose(det, None, name, 10)
     ((_, rule),) = subset.terms
     found = {(ly, part): len(set(pairs)) for ly, part, pairs in rule.items}
     attention = {("T", "query"): 3, ("T", "key"): 3, ("T", "value"): 2, ("T", "out"): 2}
     assert found == {("C", ""): 10, ("D", ""): 10, ("E", ""): 10, **attention}
-    assert subset == nb.select_bayesian_components(det, None, name, 10)
-    split = nb.select_bayesian_components(det, None, name, 10, include_bias=False).split(
-        det.network, det.params
-    )
+    assert subset == choose(det, None, name, 10)
+    split = choose(det, None, name, 10, include_bias=False).split(det.network, det.params)
     assert split.size == 10 + 10 + 10 * 9 + 10
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_full_budget_is_the_whole_layer(name: str) -> None:
     det = everything_known(jax.random.key(2))
-    subset = nb.select_bayesian_components(det, ["E", "D", "C"], name, 28)
+    subset = choose(det, ["E", "D", "C"], name, 28)
     whole = nb.ProbabilisticSubset.layers("E", "D", "C")
     masks, expected = (s.masks(det.network.layers(det.params)) for s in (subset, whole))
     assert all((masks[path] == expected[path]).all() for path in expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "first-and-last"])
 def test_a_spec_declares_what_its_selector_does(name: str) -> None:
     cls = plugins.load("selector", name)
     assert cls.name == name
-    assert cls.needs == nb.list_selectors()[name].capabilities
+    assert cls().needs == nb.list_selectors()[name].capabilities
     assert dataclasses.is_dataclass(cls)
     assert cls() == cls()
 
@@ -185,6 +231,155 @@ def test_variance_takes_the_weights_that_moved_most() -> None:
 def test_variance_without_swa_says_how_to_get_it() -> None:
     with pytest.raises(errors.SelectionError, match=r"swa_config=nb\.SWA"):
         select(TrainedStub(layer([[1.0]])), "variance", 1)
+
+
+# ---- swag-variance
+
+
+def test_swag_variance_counts_the_last_snapshots_again() -> None:
+    """Weight 0 moved early and settled, weight 1 drifts at the end, weight 2 hardly moves."""
+    values = [[0.0, 0.0, 0.0], [2.0, 0.0, 0.1], [1.0, 0.0, 0.1], [1.0, 1.5, 0.1]]
+    det = TrainedStub(layer([values[-1]]), moments_of(*(layer([v]) for v in values), num_recent=2))
+    array = np.array(values)
+    means = np.cumsum(array, axis=0) / np.arange(1, 5)[:, None]
+    expected = (array.var(axis=0) + ((array - means)[2:] ** 2).sum(axis=0) / (2 - 1)) / 2
+    selector = get_selector("swag-variance")
+    context: Any = SimpleNamespace(trajectory=det.trajectory)
+    (scores,) = selector.score(context, det.network.layers(det.params)[0]).values()
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5)
+    assert select(det, "variance", 1) == [(0, 0)]
+    assert select(det, "swag-variance", 1) == [(0, 1)]
+
+
+def test_fewer_snapshots_than_can_be_kept_are_all_kept() -> None:
+    values = [layer([[0.0, 4.0]]), layer([[3.0, 4.0]])]
+    moments = moments_of(*values, num_recent=9)
+    np.testing.assert_allclose(moments.recent["A"]["kernel"][:2], [[[0, 0]], [[1.5, 0]]])
+    assert not np.any(moments.recent["A"]["kernel"][2:])
+    assert select(TrainedStub(values[1], moments), "swag-variance", 1) == [(0, 0)]
+
+
+def test_swag_variance_without_deviations_says_how_to_keep_them() -> None:
+    values = [layer([[1.0]]), layer([[2.0]])]
+    with pytest.raises(errors.SelectionError, match=r"nb\.SWA\(num_recent=20\).*'variance'"):
+        select(TrainedStub(values[0], moments_of(*values)), "swag-variance", 1)
+
+
+# ---- snr
+
+
+def test_snr_takes_either_end_of_the_ratio() -> None:
+    snapshots = [layer([[1.0, 10.0, 0.0, 5.0]]), layer([[-1.0, 12.0, 0.0, 5.0]])]
+    det = TrainedStub(layer([[0.0, 11.0, 0.0, 5.0]]), moments_of(*snapshots))
+    # deviations 1, 1, 0, 0: the first has no signal, the last no noise, the third neither
+    assert select(det, "snr", 1) == [(0, 0)]
+    assert select(det, "snr", 2) == [(0, 0), (0, 1)]
+    assert select(det, "snr", 1, order="high") == [(0, 3)]
+    assert select(det, "snr", 2, order="high") == [(0, 1), (0, 3)]
+
+
+def test_snr_reads_the_posterior_on_request() -> None:
+    det = TrainedStub(
+        layer([[1.0, 1.0, 4.0]]),
+        given_curvature=Curvature({"A/kernel": jnp.array([[3.0, 0.5, 1.0]])}),
+    )  # variances 1 / (g^2 + 1): 0.1, 0.8, 0.5
+    assert select(det, "snr", 1, deviation="laplace", **DATA) == [(0, 1)]
+    assert select(det, "snr", 2, deviation="laplace", **DATA) == [(0, 0), (0, 1)]
+    with pytest.raises(errors.SelectionError, match="needs curvature"):
+        select(det, "snr", 1, deviation="laplace")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("snr", {"order": "middle"}),
+        ("snr", {"deviation": "mad"}),
+        ("snr", {"prior_scale": 0.0}),
+        ("laplace-variance", {"covariance": "kron"}),
+        ("laplace-variance", {"prior_scale": -1.0}),
+        ("greedy-predictive", {"prior_scale": float("inf")}),
+        ("greedy-predictive", {"num_rows": 0}),
+        ("permuted", {"selector": "clustering"}),
+        ("first-and-last", {"selector": "clustering"}),
+    ],
+)
+def test_impossible_options_are_refused(method: str, options: dict[str, Any]) -> None:
+    name, value = next(iter(options.items()))
+    with pytest.raises(errors.OptionError, match=rf"{name}|{value}"):
+        get_selector(method, **options)
+
+
+# ---- permuted
+
+
+def counts(subset: nb.ProbabilisticSubset, det: TrainedStub) -> dict[str, int]:
+    shapes = subset.split(det.network, det.params).shapes
+    return {path: int(np.prod(shape)) for path, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("other", ["magnitude", "variance", "fisher"])
+@pytest.mark.parametrize(
+    "budget", [{"num_pairs_per_layer": 9}, {"num_weights": 57}, {"fraction": 0.3}]
+)
+def test_permuted_has_the_same_sizes_in_other_places(other: str, budget: dict[str, Any]) -> None:
+    """Biases included: one in the layers D and C for each unit that is met."""
+    det = everything_known(jax.random.key(3))
+    chosen = choose(det, None, other, **budget)
+    control = choose(det, None, get_selector("permuted", selector=other), **DATA, **budget)
+    assert counts(control, det) == counts(chosen, det)
+    assert control != chosen
+    again = choose(det, None, get_selector("permuted", selector=other), key=5, **DATA, **budget)
+    assert again != control
+    assert counts(again, det) == counts(chosen, det)
+
+
+def test_permuted_scores_are_the_same_numbers() -> None:
+    det = everything_known(jax.random.key(4))
+    for described in det.network.layers(det.params):
+        context: Any = SimpleNamespace(
+            params=det.params, rng_for=lambda name: np.random.default_rng(len(name))
+        )
+        before, after = (
+            get_selector(name).score(context, described) for name in ("magnitude", "permuted")
+        )
+        for leaf in described.weights:
+            windows = [np.sort(leaf.by_pair(np.asarray(s[leaf.path]))) for s in (before, after)]
+            flat = [w.reshape(-1, w.shape[-1]) for w in windows]
+            rows = [sorted(map(tuple, f.tolist())) for f in flat]
+            assert rows[0] == rows[1]
+
+
+def test_permuted_covers_all_places() -> None:
+    weights = np.zeros((3, 4))
+    weights[1, 2] = 9.0
+    det = TrainedStub({"A": {"kernel": jnp.asarray(weights), "bias": jnp.zeros(4)}})
+    met = {select(det, "permuted", 1, key=key)[0] for key in range(90)}
+    assert len(met) == 12  # one is missed with a chance of 12 (11/12)^90 = 0.005
+
+
+# ---- first-and-last
+
+
+def test_first_and_last_looks_at_no_layer_between() -> None:
+    x = np.ones((1, 3), np.float32)
+    network = nb.as_network(FlaxMLP(hidden_dims=(4, 4)), example=x)
+    params = network.init(jax.random.key(0), x)
+    det = TrainedStub(params, network=network)
+    best = choose(det, None, "first-and-last", num_weights=12).split(network, params)
+    assert best.size == 12
+    assert {best.owner(path)[0].name for path in best.paths} <= {"Dense0", "Dense2"}
+    whole = choose(det, None, "first-and-last", num_weights=16 + 5).split(network, params)
+    expected = nb.ProbabilisticSubset.first_and_last().split(network, params)
+    assert whole.shapes == expected.shapes
+    pairs = choose(det, None, "first-and-last", 3)
+    assert [name for name, _, _ in pairs.terms[0][1].items] == ["Dense0", "Dense2"]
+    named = choose(det, ["Dense1", "Dense2"], "first-and-last", 3)
+    assert [name for name, _, _ in named.terms[0][1].items] == ["Dense1", "Dense2"]
+
+
+def test_first_and_last_needs_the_order_of_calls() -> None:
+    with pytest.raises(errors.NetworkError, match="order in which layers are called"):
+        select(TrainedStub(layer([[1.0, 2.0]])), "first-and-last", 1)
 
 
 # ---- random
@@ -315,7 +510,7 @@ def test_clustering_counts_tokens_for_the_embedding_that_is_called_first() -> No
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        (None, errors.SelectionError, r"counts tokens in X, which was not given.*X=X"),
+        (None, errors.SelectionError, r"needs data.*X=X"),
         (np.array([[0.0, 1.0]]), errors.TokenError, r"float64"),
         (np.array([[0, 6]]), errors.TokenError, r"tokens 0 to 5; X holds 0 to 6"),
         (np.array([[-1, 5]]), errors.TokenError, r"X holds -1 to 5"),

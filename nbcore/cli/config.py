@@ -11,6 +11,7 @@ from typing import Any
 from nbcore.cli.typed import Source
 from nbcore.errors import ConfigError, OptionError
 from nbcore.estimators import BATCH_SIZE, EPOCHS, FOLDS, RECIPE, Calibration
+from nbcore.ranking import Budget
 from nbcore.sampling import ChainMethod
 
 TEST_FRACTION = 0.2
@@ -98,10 +99,12 @@ class SelectSection:
     """Which weights are sampled: one way of choosing, or none for the first and output layers.
 
     Args:
-        method: a selector, see `nbcore plugins`; `layer_names`, `num_pairs_per_layer` and
-            `options` belong to it.
+        method: a selector, see `nbcore plugins`; `layer_names`, one of the budgets
+            `num_pairs_per_layer`, `num_weights` and `fraction`, and `options` belong to it.
         layer_names: layers to choose in; all by default.
         num_pairs_per_layer: how many pairs of each layer.
+        num_weights: how many weights of all layers together, biases included.
+        fraction: the same, as a fraction of all weights of the network.
         options: options of the selector.
         layers: names or patterns of layers, each as a whole.
         last: the last so many hidden layers, and the outputs.
@@ -112,6 +115,8 @@ class SelectSection:
     method: str | None = None
     layer_names: tuple[str, ...] | None = None
     num_pairs_per_layer: int | None = None
+    num_weights: int | None = None
+    fraction: float | None = None
     options: dict[str, Any] | None = None
     layers: tuple[str, ...] | None = None
     last: int | None = None
@@ -124,12 +129,12 @@ class SelectSection:
         given = [way for way in ways if getattr(self, way) not in (None, False)]
         if len(given) > 1:
             raise OptionError(f"Got {len(given)} ways of choosing: {', '.join(given)}. Keep one.")
-        belonging = ("layer_names", "num_pairs_per_layer", "options")
+        budgets = ("num_pairs_per_layer", "num_weights", "fraction")
+        belonging = ("layer_names", *budgets, "options")
         alone = [name for name in belonging if getattr(self, name) is not None]
         if alone and self.method is None:
             raise OptionError(f'{alone[0]} needs a method beside it, such as method = "variance".')
-        if self.num_pairs_per_layer is not None:
-            _at_least(1, num_pairs_per_layer=self.num_pairs_per_layer)
+        Budget(*(getattr(self, name) for name in budgets))
         if self.last is not None:
             _at_least(0, last=self.last)
 

@@ -23,7 +23,8 @@ from nbcore.network import as_network
 from nbcore.prediction import Prediction
 from nbcore.progress import Progress
 from nbcore.report import Evaluation, evaluate
-from nbcore.selection import Trained, get_selector, select_bayesian_components
+from nbcore.selection import Trained, arguments_on, get_selector, select_bayesian_components
+from nbcore.selector import ScoringSelector
 from nbcore.subset import ProbabilisticSubset
 
 
@@ -172,14 +173,18 @@ def _rehearse(job: Job) -> None:
             subset.masks(layers)
         if config.select.method is not None:
             arguments = selection_arguments(job)
-            get_selector(config.select.method, **(config.select.options or {}))
+            selector = get_selector(config.select.method, **(config.select.options or {}))
+            is_scoring = isinstance(selector, ScoringSelector)
             network = as_network(model, example=job.train.X[:1])
             params = network.init(jax.random.key(0), jax.numpy.asarray(job.train.X[:1]))
             untrained = SimpleNamespace(
                 network=network, params=params, trajectory=None, gradients=None
             )
-            names, count = arguments.get("layer_names"), arguments.get("num_pairs_per_layer", 32)
-            select_bayesian_components(cast(Trained, untrained), names, "random", count)
+            asked = ("layer_names", "num_pairs_per_layer", "num_weights", "fraction")
+            known = {name: arguments[name] for name in asked if name in arguments}
+            known["method"] = "random" if is_scoring else selector
+            known = arguments_on(known, job.train.X, job.train.y)
+            select_bayesian_components(cast(Trained, untrained), **known)
 
 
 def _subset(select: SelectSection) -> ProbabilisticSubset | None:
@@ -198,10 +203,9 @@ def selection_arguments(job: Job) -> dict[str, Any]:
     arguments: dict[str, Any] = {"method": select.method, "key": job.config.seed}
     if select.layer_names is not None:
         arguments["layer_names"] = list(select.layer_names)
-    if select.num_pairs_per_layer is not None:
-        arguments["num_pairs_per_layer"] = select.num_pairs_per_layer
-    if "data" in plugins.load("selector", select.method or "").needs:
-        arguments |= {"X": job.train.X, "y": job.train.y}
+    for budget in ("num_pairs_per_layer", "num_weights", "fraction"):
+        if getattr(select, budget) is not None:
+            arguments[budget] = getattr(select, budget)
     return {**arguments, **(select.options or {})}
 
 

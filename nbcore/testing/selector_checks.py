@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,13 @@ import numpy as np
 
 from nbcore.errors import NbcoreError, SelectionError
 from nbcore.layers import Layer
+from nbcore.likelihood_curvature import LikelihoodCurvature
+from nbcore.likelihoods import Gaussian
 from nbcore.moments import Moments
 from nbcore.network import Network, Params
 from nbcore.selection import select_bayesian_components
 from nbcore.selector import NEEDS, ScoringSelector, SelectionContext, Selector
+from nbcore.split import Weights
 from nbcore.subset import ProbabilisticSubset
 from nbcore.testing import declared
 from nbcore.testing.cases import check
@@ -124,6 +128,24 @@ def check_budget_is_met_exactly(selector: Selector) -> None:
 
 
 @check("selector")
+def check_budget_of_the_network_is_met(selector: Selector) -> None:
+    """A selector with scores fills a budget over layers, biases included, to the last weight."""
+    if not isinstance(selector, ScoringSelector):
+        return
+    wanted = 40
+    split = _select(selector, None, num_weights=wanted, exclude="Convolution").split(
+        example_network(), example_params()
+    )
+    require(
+        split.size == wanted,
+        f"{selector.name!r} fills a budget of weights",
+        measured=split.size,
+        limit=wanted,
+        cause="scores of -inf for most entries, or a `restrict` that leaves too few layers.",
+    )
+
+
+@check("selector")
 def check_same_key_same_subset(selector: Selector) -> None:
     """The same key gives the same subset, whatever NumPy's global random state is."""
     state = np.random.get_state()
@@ -157,6 +179,32 @@ def check_impossible_budget_is_refused(selector: Selector) -> None:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Curvature(LikelihoodCurvature):
+    """That of all layers, so that every check reads what was computed once."""
+
+    def of(self, layers: Sequence[Layer]) -> LikelihoodCurvature:
+        """Return itself."""
+        return self
+
+    def gauss_newton_rows(self, layer: Layer, num_rows: int) -> Weights:
+        """Return the rows of a layer, all of them."""
+        return {leaf.path: self._every_row[leaf.path] for leaf in layer.leaves}
+
+    @functools.cached_property
+    def _every_row(self) -> Weights:
+        leaves = tuple(leaf for layer in self.layers for leaf in layer.leaves)
+        return super().gauss_newton_rows(Layer("everything", "other", leaves), 2 * len(TOKENS))
+
+
+@functools.cache
+def _curvature() -> LikelihoodCurvature:
+    network, params = example_network(), example_params()
+    y = np.zeros((len(TOKENS), 2), np.float32)
+    layers = network.layers(params)
+    return _Curvature(network, params, Gaussian(noise=1.0), TOKENS, y, layers)
+
+
 @dataclass(frozen=True)
 class _Trained:
     """What a selection asks of a trained network; None where it is not given."""
@@ -171,14 +219,20 @@ class _Trained:
         del X, y
         return _moments(20)
 
+    def curvature(self, X: Any, y: Any) -> LikelihoodCurvature:
+        """Return the curvature at the weights."""
+        del X, y
+        return _curvature()
+
 
 @functools.cache
 def _moments(seed: int) -> Moments:
-    """Return moments of four pytrees like the parameters."""
+    """Return moments of four pytrees like the parameters, all deviations kept."""
     values = [normal_like_shapes(seed + n) for n in range(4)]
     mean = jax.tree.map(lambda *v: np.mean(v, axis=0), *values)
     squares = jax.tree.map(lambda *v: 4 * np.var(v, axis=0), *values)
-    return Moments(*jax.tree.map(jnp.asarray, (np.int32(4), mean, squares)))
+    recent = jax.tree.map(lambda m, *v: np.stack(v) - m, mean, *values)
+    return Moments(*jax.tree.map(jnp.asarray, (np.int32(4), mean, squares, recent)))
 
 
 def _trained(given: frozenset[str]) -> _Trained:
@@ -193,23 +247,31 @@ def _trained(given: frozenset[str]) -> _Trained:
 def _choose(
     selector: Selector, layer: str, num_pairs: int, given: frozenset[str] | None = None
 ) -> ProbabilisticSubset:
+    return _select(selector, [layer], given, num_pairs_per_layer=num_pairs, include_bias=False)
+
+
+def _select(
+    selector: Selector,
+    layers: list[str] | None,
+    given: frozenset[str] | None = None,
+    **options: Any,
+) -> ProbabilisticSubset:
     given = selector.needs if given is None else given
-    has_data = "data" in given
+    has_data = bool(given & {"data", "curvature"})
     return select_bayesian_components(
         _trained(given),
-        [layer],
+        layers,
         selector,
-        num_pairs,
         X=TOKENS if has_data else None,
         y=jnp.zeros((len(TOKENS), 2)) if has_data else None,
         key=1,
-        include_bias=False,
+        **options,
     )
 
 
 def _context(selector: Selector) -> SelectionContext:
     det = _trained(selector.needs)
-    has_data = "data" in selector.needs
+    has_data = bool(selector.needs & {"data", "curvature"})
     return SelectionContext(
         network=det.network,
         params=det.params,
@@ -218,6 +280,7 @@ def _context(selector: Selector) -> SelectionContext:
         y=jnp.zeros((len(TOKENS), 2)) if has_data else None,
         gradients=det.gradients,
         trajectory=det.trajectory,
+        curvature=_curvature() if "curvature" in selector.needs else None,
         key=jax.random.key(1),
     )
 

@@ -12,10 +12,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from nbcore.errors import OptionError, SelectionError, TokenError
+from nbcore.errors import SelectionError, TokenError
 from nbcore.layers import Layer, Leaf, leaves_by_path
 from nbcore.network import Key
-from nbcore.selector import SelectionContext
+from nbcore.options import check_count
+from nbcore.selector import SelectionContext, required
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,17 @@ class Clustering:
     """
 
     name: ClassVar[str] = "clustering"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     n_clusters: int | None = None
     token_frequency: bool = False
 
     def __post_init__(self) -> None:
-        n = self.n_clusters
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise OptionError(
-                f"n_clusters is the number of groups, got {n!r}. Give an integer of at least 1, "
-                "or None for one group per pair."
-            )
+        check_count(1, optional=True, n_clusters=self.n_clusters)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The tokens of X, where they are counted."""
+        return frozenset({"data"} if self.token_frequency else ())
 
     def choose(self, context: SelectionContext, layer: Layer, num_pairs: int, key: Key) -> Any:
         """Return `num_pairs` distinct pairs of the layer's weight leaf."""
@@ -126,12 +126,7 @@ def _token_counts(context: SelectionContext, layer: Layer, num_tokens: int) -> n
         )
     if layer.name != min(embeddings, key=lambda ly: ly.order or 0).name:
         return np.ones(num_tokens)
-    if context.X is None:
-        raise SelectionError(
-            "token_frequency=True counts tokens in X, which was not given. Type: "
-            "select_bayesian_components(det, method='clustering', token_frequency=True, X=X)"
-        )
-    tokens = np.asarray(context.X)
+    tokens = np.asarray(required(context.X, "data", "clustering"))
     if not np.issubdtype(tokens.dtype, np.integer):
         raise TokenError(
             f"token_frequency=True counts integer tokens, and X is {tokens.dtype}. "

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbcore.errors import SelectionError
-from nbcore.layers import Layer, leaves_by_path
-from nbcore.selector import SelectionContext
+from nbcore.layers import Layer
+from nbcore.selector import SelectionContext, required, weights_in
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,8 @@ class Gradient:
     """Score the root mean square of per-batch gradients, sqrt(mean_b g_b^2).
 
     A signed mean would vanish for every weight once training has converged; the root mean square
-    is the root of the diagonal of the empirical Fisher matrix (over batches), and does not.
+    is the root of the diagonal of the empirical Fisher matrix over batches, and does not. Batches
+    average the gradients of their examples; `fisher` looks at each example.
 
     Examples:
         >>> Gradient()
@@ -31,7 +31,5 @@ class Gradient:
 
     def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
         """Return the root mean square gradient of every entry."""
-        if context.gradients is None:
-            raise SelectionError("The selector 'gradient' needs gradients in its context.")
-        scores = leaves_by_path(context.gradients.root_mean_square)
-        return {leaf.path: scores[leaf.path] for leaf in layer.weights}
+        gradients = required(context.gradients, "gradients", self.name)
+        return weights_in(layer, gradients.root_mean_square)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from nbcore.errors import OptionError
-from nbcore.layers import Layer, leaves_by_path
-from nbcore.selector import SelectionContext
+from nbcore.layers import Layer
+from nbcore.options import check_at_least
+from nbcore.selector import SelectionContext, weights_in
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,12 @@ class Magnitude:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not (
-            math.isfinite(self.threshold) and self.threshold >= 0
-        ):
-            raise OptionError(
-                f"threshold is the smallest eligible |w|, got {self.threshold!r}. "
-                "Give a number of at least 0, or None."
-            )
+        if self.threshold is not None:
+            check_at_least(0, threshold=self.threshold)
 
     def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
         """Return |w| of every entry, -inf where its pair is below the threshold."""
-        params = leaves_by_path(context.params)
-        scores = {leaf.path: jnp.abs(params[leaf.path]) for leaf in layer.weights}
+        scores = {path: jnp.abs(w) for path, w in weights_in(layer, context.params).items()}
         if self.threshold is None:
             return scores
         return {

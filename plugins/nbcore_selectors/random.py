@@ -5,32 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from nbcore.layers import Layer
-from nbcore.network import Key
 from nbcore.selector import SelectionContext
 
 
 @dataclass(frozen=True)
 class Random:
-    """Choose pairs uniformly, without replacement.
+    """Score pairs by uniform numbers, so that any set of pairs is as likely as any other.
 
     Examples:
         >>> Random()
         Random()
 
     References:
-        Sharma, Farquhar, Nalisnick and Rainforth (2023), "Do Bayesian neural networks need to be
-        fully stochastic?": a small stochastic part can do, so chance is a fair rival.
+        Kampen, Als and Andersen (2024), "Towards scalable Bayesian transformers: investigating
+        stochastic subset selection for NLP": for larger subsets, chance was the best selector.
     """
 
     name: ClassVar[str] = "random"
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    def choose(self, context: SelectionContext, layer: Layer, num_pairs: int, key: Key) -> Any:
-        """Return `num_pairs` distinct pairs of the layer's weight leaf."""
-        (weight,) = layer.weights
-        flat = np.asarray(jax.random.permutation(key, weight.num_pairs))[:num_pairs]
-        return np.stack(np.unravel_index(flat, weight.pair_shape), axis=1)
+    def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
+        """Return a uniform number for every pair, the same in its whole window."""
+        scores: dict[str, Any] = {}
+        for leaf in layer.weights:
+            drawn = context.rng_for(leaf.path).random(leaf.pair_shape)
+            windows = np.broadcast_to(drawn[..., None], (*drawn.shape, leaf.size // drawn.size))
+            scores[leaf.path] = leaf.from_pairs(windows)
+        return scores

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbcore.errors import SelectionError
-from nbcore.layers import Layer, leaves_by_path
-from nbcore.selector import SelectionContext
+from nbcore.layers import Layer
+from nbcore.selector import SelectionContext, required, weights_in
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,5 @@ class Variance:
 
     def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
         """Return the variance of every entry over the snapshots."""
-        if context.trajectory is None:
-            raise SelectionError("The selector 'variance' needs a trajectory in its context.")
-        scores = leaves_by_path(context.trajectory.variance)
-        return {leaf.path: scores[leaf.path] for leaf in layer.weights}
+        trajectory = required(context.trajectory, "trajectory", self.name)
+        return weights_in(layer, trajectory.variance)
