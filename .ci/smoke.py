@@ -16,6 +16,7 @@ PACKAGES = (
     "nbcore_blackjax",
     "nbcore_flax",
     "nbcore_laplace",
+    "nbcore_neurobayes",
     "nbcore_numpyro",
     "nbcore_selectors",
     "nbcore_sgmcmc",

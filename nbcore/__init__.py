@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nbcore.calibration import CrossFit as CrossFit
     from nbcore.calibration import cross_fit as cross_fit
     from nbcore.deterministic import DeterministicNN as DeterministicNN
+    from nbcore.ensemble import EnsembleDeterministicNN as EnsembleDeterministicNN
     from nbcore.estimators import PartialBNN as PartialBNN
     from nbcore.expressiveness import ExpressivenessWarning as ExpressivenessWarning
     from nbcore.expressiveness import check_expressiveness as check_expressiveness
@@ -57,6 +58,7 @@ _NAMES = {
     "backend": ("Backend", "Kernel", "Stats", "get_backend", "list_backends"),
     "calibration": ("CrossFit", "cross_fit"),
     "deterministic": ("DeterministicNN",),
+    "ensemble": ("EnsembleDeterministicNN",),
     "estimators": ("PartialBNN",),
     "expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "hookspecs": ("Spec", "hookimpl"),

@@ -20,13 +20,14 @@ from nbcore.deterministic import DeterministicNN
 from nbcore.errors import OptionError
 from nbcore.keys import as_key
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood
+from nbcore.minibatches import BatchPlan
 from nbcore.network import as_network
 from nbcore.prediction import Prediction
 from nbcore.priors import HalfNormal, LogNormal
 from nbcore.progress import Progress, Report, progress_from
-from nbcore.training import BatchPlan
 
 SEEN_RATIO = 0.8
+NOISE_FLOOR = 0.25
 WORKERS = 2
 
 
@@ -165,6 +166,24 @@ def tight_noise_prior(noise: np.ndarray, count: int) -> LogNormal:
     return LogNormal(tuple(float(s) for s in noise), 0.1 / float(np.sqrt(2 * count)))
 
 
+def mixture_noise(
+    squared: np.ndarray, between: np.ndarray, epistemic: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Return the noise of a mixture of networks, so that their spread is not counted twice.
+
+    A member's squared error is, on average over members, that of their mean plus the variance
+    between them (Krogh & Vedelsby 1995, equation 6). So the mixture, whose variance is noise^2 +
+    between + epistemic, is as wide as its mean errs with noise^2 = squared - 2 between -
+    epistemic, averaged over rows; at least a quarter of `squared` is kept.
+
+    Args:
+        squared: squared error of a member on unseen rows `(outputs,)`.
+        between: variance between members `(outputs,)`.
+        epistemic: mean variance within members `(outputs,)`.
+    """
+    return np.sqrt(np.maximum(squared - 2 * between - epistemic, NOISE_FLOOR * squared))
+
+
 def standardised(likelihood: Likelihood, scale: np.ndarray) -> Likelihood:
     """Return the likelihood of y in units of `scale` `(outputs,)`, given that of y itself.
 
@@ -202,6 +221,16 @@ def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: s
             CalibrationWarning,
             stacklevel=3,
         )
+
+
+def warn_of_training_noise() -> None:
+    """Warn that the noise is that of rows which were trained on."""
+    warnings.warn(
+        "The noise is that of the training residuals, and so too small: no row was kept from "
+        "training. Give validation_data=(X, y), or type bootstrap=True",
+        CalibrationWarning,
+        stacklevel=4,
+    )
 
 
 class _Together:

@@ -65,6 +65,11 @@ class Choice:
             return ProbabilisticSubset.pairs(self.probabilistic_neurons)
         return _default(network, params)
 
+    def is_everything(self, network: Network, params: Params) -> bool:
+        """Return whether all weights of the network were chosen."""
+        split = self.resolve(network, params).split(network, params)
+        return split.size == split.total_size
+
 
 def _default(network: Network, params: Params) -> ProbabilisticSubset:
     subset = ProbabilisticSubset.first_and_last()

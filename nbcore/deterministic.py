@@ -13,6 +13,7 @@ from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihood_curvature import LikelihoodCurvature
 from nbcore.likelihoods import Categorical, Gaussian, Likelihood, as_columns
+from nbcore.minibatches import BatchPlan, Data
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, as_network, count_outputs, evaluate
 from nbcore.options import check_count
@@ -20,7 +21,7 @@ from nbcore.padding import batches, in_order
 from nbcore.prediction import Scaler
 from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA, RateSchedule, Recipe
-from nbcore.training import BatchPlan, Data, Fit, batch_gradients, train
+from nbcore.training import Fit, batch_gradients, train
 
 Loss = Literal["homoskedastic", "classification"]
 _LIKELIHOODS: dict[str, Likelihood] = {
@@ -163,34 +164,59 @@ class DeterministicNN:
             ShapeError, DataError, TokenError, LabelError: X and y do not fit.
             TrainingError: the loss is not finite.
         """
+        init_key, train_key = jax.random.split(as_key(key))
+        params, data, validation = self.prepare(
+            X, y, validation_data, epochs=epochs, batch_size=batch_size, key=init_key
+        )
+        fit = train(
+            self.network, self.likelihood, self.recipe, params, data,
+            epochs=epochs, batch_size=batch_size, key=train_key, validation=validation,
+            plan=plan, progress=progress_from(progress),
+        )  # fmt: skip
+        return self.finish(fit, validation_data)
+
+    def prepare(
+        self,
+        X: Any,
+        y: Any,
+        validation_data: tuple[Any, Any] | None,
+        *,
+        epochs: int,
+        batch_size: int,
+        key: jax.Array,
+    ) -> tuple[Params, Data, Data | None]:
+        """Check the arguments of `train`; return fresh weights, and the data in units of training.
+
+        Raises:
+            OptionError, ShapeError, DataError, TokenError, LabelError: see `train`.
+        """
         check_count(1, epochs=epochs, batch_size=batch_size)
         network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         if validation_data is not None:
             check_data(network, *validation_data, name="validation X", target="validation y")
-        init_key, train_key = jax.random.split(as_key(key))
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
-        params = network.init(init_key, first)
+        params = network.init(key, first)
         self.num_outputs = count_outputs(network, params, first)
         self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
         self._network = network
-        self._fit = train(
-            network,
-            self.likelihood,
-            self.recipe,
-            params,
-            self._data(X, y),
-            epochs=epochs,
-            batch_size=batch_size,
-            key=train_key,
-            validation=None if validation_data is None else self._data(*validation_data),
-            plan=plan,
-            progress=progress_from(progress),
-        )
+        validation = None if validation_data is None else self._data(*validation_data)
+        return params, self._data(X, y), validation
+
+    def finish(self, fit: Fit, validation_data: tuple[Any, Any] | None = None) -> DeterministicNN:
+        """Keep what training gave, and the error on validation data."""
+        self._fit = fit
         self.validation_noise = None
         if validation_data is not None and self.loss == "homoskedastic":
             self.validation_noise = self.residual_noise(*validation_data)
         return self
+
+    def restore(
+        self, network: Network, fit: Fit, scaler: Scaler | None, num_outputs: int
+    ) -> DeterministicNN:
+        """Take the place of a network that was trained earlier."""
+        self._network, self.scaler, self.num_outputs = network, scaler, num_outputs
+        return self.finish(fit)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return predictions in y's own units, or class probabilities.

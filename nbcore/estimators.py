@@ -12,6 +12,7 @@ import numpy as np
 from nbcore.backend import Backend, get_backend
 from nbcore.calibration import (
     CrossFit,
+    mixture_noise,
     standardised,
     take,
     tight_noise_prior,
@@ -19,6 +20,7 @@ from nbcore.calibration import (
 from nbcore.checks import check_data
 from nbcore.choice import Choice
 from nbcore.deterministic import DeterministicNN, Loss
+from nbcore.ensemble import EnsembleDeterministicNN
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.expressiveness import check_expressiveness
 from nbcore.keys import as_key
@@ -29,9 +31,19 @@ from nbcore.prediction import Prediction
 from nbcore.priors import HalfNormal, NormalPrior, Prior
 from nbcore.progress import Progress
 from nbcore.recipe import SWA
-from nbcore.sampling import ChainMethod, sample
+from nbcore.restarts import sample_with_restarts
+from nbcore.sampling import ChainMethod
 from nbcore.selection import arguments_on, select_bayesian_components
-from nbcore.stages import Calibration, Stage, Training, Validation, cross_stages, given_stage
+from nbcore.stages import (
+    Calibration,
+    Stage,
+    Training,
+    Validation,
+    cross_stages,
+    ensemble_stages,
+    first_of,
+    given_stage,
+)
 from nbcore.subset import ProbabilisticSubset
 from nbcore.target import NetworkTarget, Target
 
@@ -39,7 +51,6 @@ FOLDS = 5
 RECIPE: dict[str, Any] = {"learning_rate": 6e-3, "weight_decay": 0.01, "schedule": "cosine"}
 EPOCHS = 60
 BATCH_SIZE = 32
-NOISE_FLOOR = 0.25
 
 
 class PartialBNN:
@@ -52,7 +63,9 @@ class PartialBNN:
     Args:
         net: a network, or a model that `nb.as_network` knows.
         deterministic_weights: a trained `nb.DeterministicNN`, its parameters, or what
-            `nb.cross_fit` returned; `None` trains.
+            `nb.cross_fit` returned; `None` trains. With a trained `nb.EnsembleDeterministicNN`
+            each member gets a posterior of its own, predictions are their mixture; where all
+            weights are sampled, its members are where the chains of one posterior start.
         subset: which weights are stochastic.
         probabilistic_layer_names: layer names or patterns, each as a whole.
         num_probabilistic_layers: the last so many hidden layers, and the outputs.
@@ -93,7 +106,11 @@ class PartialBNN:
     def __init__(
         self,
         net: Any,
-        deterministic_weights: DeterministicNN | CrossFit | Params | None = None,
+        deterministic_weights: DeterministicNN
+        | CrossFit
+        | EnsembleDeterministicNN
+        | Params
+        | None = None,
         *,
         subset: ProbabilisticSubset | None = None,
         probabilistic_layer_names: Sequence[str] | None = None,
@@ -146,6 +163,8 @@ class PartialBNN:
         priors_sigma: float = 1.0,
         prior: Prior | None = None,
         select_neurons_config: Mapping[str, Any] | None = None,
+        max_num_restarts: int = 0,
+        min_accept_prob: float = 0.55,
         key: Any = None,
         progress: bool | Progress = True,
     ) -> PartialBNN:
@@ -178,11 +197,15 @@ class PartialBNN:
             swa_config: averaging of the last weights; over the last tenth by default.
             map_sigma: standard deviation of the prior in training.
             priors_sigma: standard deviation of the prior of the stochastic weights, around the
-                trained values.
+                trained values; around zero where an ensemble only starts the chains.
             prior: prior of the stochastic weights, instead of `priors_sigma`.
             select_neurons_config: choose pairs after training: arguments of
                 `nb.select_bayesian_components`, such as method, layer_names and
                 num_pairs_per_layer; selectors that look at data get the rows to sample.
+            max_num_restarts: how often to sample again, at most, while the mean acceptance is below
+                `min_accept_prob`. The best run is kept, which is a choice by the draws, and so
+                biased towards regions where steps are accepted easily.
+            min_accept_prob: mean acceptance that is enough.
             key: random key.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -209,27 +232,24 @@ class PartialBNN:
         epochs = EPOCHS if sgd_epochs is None else sgd_epochs
         batch_size = BATCH_SIZE if sgd_batch_size is None else sgd_batch_size
         training = Training(self._loss(), recipe, epochs, batch_size, folds, train_key, progress)
-        stages = self._stages(training, network, X, y, calibration, ensemble, validation_data)
+        stages = self._stages(
+            training, network, X, y, calibration, ensemble, validation_data, select_neurons_config
+        )
         posteriors: list[Posterior] = []
         for k, stage in enumerate(stages):
             target = self._target(stage, X, y, select_neurons_config, priors_sigma, prior)
             if k == 0 and self._loss() != "classification":  # classes need no early noise
                 check_expressiveness(target.split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
-            posterior = sample(
-                target,
-                chosen,
-                key=jax.random.fold_in(sample_key, k),
-                num_warmup=num_warmup,
-                num_samples=num_samples,
-                num_chains=num_chains,
-                thin=thin,
-                chain_method=chain_method,
-                progress=progress,
-            )
+            posterior = sample_with_restarts(
+                target, chosen, key=jax.random.fold_in(sample_key, k),
+                max_num_restarts=max_num_restarts, min_accept_prob=min_accept_prob,
+                num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thin=thin,
+                init=stage.ensemble or "trained", chain_method=chain_method, progress=progress,
+            )  # fmt: skip
             posteriors.append(posterior.in_units_of(stage.scaler) if stage.scaler else posterior)
         self.posteriors = tuple(posteriors)
         self.noise = stages[0].noise
-        self.ensemble_noise = self._shared_noise(X, stages) if ensemble else None
+        self.ensemble_noise = self._shared_noise(X, stages) if len(stages) > 1 else None
         return self
 
     @property
@@ -278,7 +298,8 @@ class PartialBNN:
                 f"Got 2 ways of choosing weights at once: {self.choice.given()[0]} and "
                 "select_neurons_config. Give one."
             )
-        bare = self.given is not None and not isinstance(self.given, DeterministicNN | CrossFit)
+        trained = DeterministicNN | CrossFit | EnsembleDeterministicNN
+        bare = self.given is not None and not isinstance(self.given, trained)
         if config is not None and bare:
             raise OptionError(
                 "select_neurons_config needs a trained nb.DeterministicNN, and bare parameters "
@@ -289,7 +310,7 @@ class PartialBNN:
         if self.num_classes is None:
             return
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
-        given = self.given.full if isinstance(self.given, CrossFit) else self.given
+        given = first_of(self.given)
         params = given.params if isinstance(given, DeterministicNN) else given
         if params is None:
             params = jax.eval_shape(network.init, jax.random.key(0), first)
@@ -301,7 +322,7 @@ class PartialBNN:
             )
 
     def _loss(self) -> Loss:
-        given = self.given.full if isinstance(self.given, CrossFit) else self.given
+        given = first_of(self.given)
         trained = isinstance(given, DeterministicNN) and given.loss == "classification"
         classes = self.num_classes is not None or isinstance(self.likelihood, Categorical)
         return "classification" if trained or classes else "homoskedastic"
@@ -315,6 +336,7 @@ class PartialBNN:
         calibration: Calibration,
         ensemble: bool,
         validation_data: Validation,
+        config: Mapping[str, Any] | None,
     ) -> list[Stage]:
         """Train what was not given; remember it as `det` and `cross`."""
         given = self.given
@@ -324,10 +346,14 @@ class PartialBNN:
         if self.cross is not None:
             self.det = self.cross.full
             return cross_stages(self.cross, X, y, ensemble=ensemble)
+        has_noise = self.likelihood is not None or self.noise_prior is not None
         if given is None:
             stages = training.stages(self.model, X, y, calibration, validation_data=validation_data)
+        elif isinstance(given, EnsembleDeterministicNN):
+            first = first_of(given)
+            everything = config is None and self.choice.is_everything(given.network, first.params)
+            stages = ensemble_stages(given, X, is_everything=everything, has_noise=has_noise)
         else:
-            has_noise = self.likelihood is not None or self.noise_prior is not None
             is_regression = self._loss() == "homoskedastic"
             stages = [
                 given_stage(
@@ -352,6 +378,7 @@ class PartialBNN:
             subset = select_bayesian_components(stage.det, **arguments_on(config, *data))
         else:
             subset = self.choice.resolve(stage.network, stage.params)
+        center = "params" if stage.ensemble is None else "zero"
         targets = np.asarray(take(y, stage.rows))
         if stage.scaler is not None:
             targets = stage.scaler.standardise(targets)
@@ -362,7 +389,7 @@ class PartialBNN:
             take(X, stage.rows),
             targets,
             likelihood=self._likelihood(stage, targets),
-            prior=prior if prior is not None else NormalPrior(scale=priors_sigma),
+            prior=prior if prior is not None else NormalPrior(priors_sigma, center),
         )
 
     def _likelihood(self, stage: Stage, targets: np.ndarray) -> Likelihood:
@@ -377,21 +404,14 @@ class PartialBNN:
         return Gaussian(noise_prior=tight_noise_prior(stage.noise / scale, len(targets)))
 
     def _shared_noise(self, X: Any, stages: Sequence[Stage]) -> np.ndarray | None:
-        """Return the noise of an ensemble, so that its members' spread is not counted twice.
-
-        A member's squared error is, on average over members, that of their mean plus the variance
-        between them (Krogh & Vedelsby 1995, equation 6). So the mixture, whose variance is noise^2
-        + between + epistemic, is as wide as its mean errs with noise^2 = out-of-fold^2 -
-        2 between - epistemic, averaged over rows.
-        """
+        """Return the noise of a mixture, whose members' spread is not counted twice."""
         if stages[0].noise is None or self.likelihood is not None or self.noise_prior is not None:
             return None
         predictions = [posterior.predict(X, max_draws=200) for posterior in self.posteriors]
         members = np.stack([p.draw_means.mean(axis=0) for p in predictions])
         between = members.var(axis=0).mean(axis=0)
         epistemic = np.mean([p.draw_means.var(axis=0).mean(axis=0) for p in predictions], axis=0)
-        squared = stages[0].noise ** 2
-        return np.sqrt(np.maximum(squared - 2 * between - epistemic, NOISE_FLOOR * squared))
+        return mixture_noise(stages[0].noise ** 2, between, epistemic)
 
 
 def predict_together(

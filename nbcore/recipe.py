@@ -20,6 +20,8 @@ from nbcore.options import (
 
 SWASchedule = Literal["constant", "linear", "cyclic"]
 RateSchedule = Literal["constant", "cosine"]
+# Two snapshots; before the first one the rate falls in a step, and a cycle has two.
+LEAST_STEPS: dict[SWASchedule, int] = {"constant": 2, "linear": 3, "cyclic": 4}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class SWA:
 
     Snapshots are taken per optimiser step within the window; their mean becomes the weights, and
     their variance is what the variance selector reads. Moments are streamed: no list is kept.
+    However short the training, the window is long enough for two snapshots, where there are as
+    many steps.
+
+    Every weight is averaged in the same way, scales and biases of normalisation layers (LayerNorm,
+    GroupNorm, BatchNorm) included. Running statistics of a BatchNorm are state, no weights: they
+    are not averaged, and need not be computed anew afterwards, because they normalise in training
+    as in prediction, at the values that the parameters came with.
 
     Args:
         schedule: `"constant"` (the rate stays as it is, or is `swa_lr` within the window; every
@@ -38,7 +47,8 @@ class SWA:
         swa_lr: learning rate of the window; `None` is a tenth of the peak rate (for
             `"constant"`: no change).
         decay_fraction: fraction of the optimiser steps over which the rate falls.
-        cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles.
+        cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles, fewer where
+            the window has not two steps for each.
         num_recent: how many of the last snapshots' deviations from the running mean to keep, each
             as large as the weights: the low-rank part of SWAG, for the selector `swag-variance`.
 
@@ -92,9 +102,12 @@ class SWA:
         Args:
             rates: learning rates without averaging `(steps,)`.
             steps_per_epoch: optimiser steps of an epoch.
+
+        Raises:
+            OptionError: `cycle_length` is longer than the window.
         """
         total = len(rates)
-        start = int(total * self.start_pct)
+        start = max(0, min(int(total * self.start_pct), total - LEAST_STEPS[self.schedule]))
         steps = np.arange(total)
         if self.schedule == "constant":
             inside = steps >= start
@@ -111,6 +124,11 @@ class SWA:
         window = total - start - decay
         shortest = 2 if window > 2 else 1  # where two steps are left, both are low points
         cycle = max(shortest, int((self.cycle_length or 0) * steps_per_epoch) or window // 10)
+        if self.cycle_length is not None and cycle >= window:
+            raise OptionError(
+                f"A cycle of {cycle} steps leaves one snapshot in a window of {window}. Lower "
+                "cycle_length or start_pct, or train longer."
+            )
         phase = (steps - start - decay) % cycle
         peak = low + 0.5 * (float(rates.max()) - low)
         swing = 1 - np.abs(2 * phase / cycle - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 import jax
@@ -23,6 +23,8 @@ class RunInfo:
         seconds: wall time: compile, warmup, sampling, and their sum, total.
         num_gradients: gradient evaluations of all chains: warmup (tuning included), sampling.
         versions: versions of what the draws depend on.
+        acceptance_of_runs: where restarts were allowed, the mean acceptance of each run, in order;
+            the draws are those of the highest.
     """
 
     backend: str
@@ -32,6 +34,7 @@ class RunInfo:
     seconds: dict[str, float]
     num_gradients: dict[str, int]
     versions: dict[str, str]
+    acceptance_of_runs: list[float] = field(default_factory=list[float])
 
     @staticmethod
     def describe(

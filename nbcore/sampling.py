@@ -59,7 +59,8 @@ def sample(
         thin: keep every `thin`-th step: `num_samples // thin` draws of each chain are kept.
         init: where chains start: `"trained"` (the trained weights with a small jitter),
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
-            curvature of the density), or positions with a leading chain axis.
+            curvature of the density), positions with a leading chain axis, or an
+            `nb.EnsembleDeterministicNN`, one member for each chain.
         chain_method: `"vectorized"` (one vectorised program), `"threads"` (one program, called
             for each chain from its own thread), `"sequential"`, or `"auto"`: vectorised for
             samplers of fixed cost, else threads.

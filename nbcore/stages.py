@@ -19,6 +19,7 @@ from nbcore.calibration import (
 )
 from nbcore.checks import check_data, num_examples
 from nbcore.deterministic import DeterministicNN, Loss, network_outputs
+from nbcore.ensemble import EnsembleDeterministicNN
 from nbcore.errors import OptionError
 from nbcore.network import Network, Params
 from nbcore.prediction import Scaler
@@ -40,6 +41,7 @@ class Stage:
         rows: rows to sample on.
         noise: noise of each output from unseen rows, in y's own units; `None` if unknown.
         det: what trained the network; `None` for bare weights.
+        ensemble: where chains start, one at each member; `None`: at the weights.
     """
 
     network: Network
@@ -48,6 +50,7 @@ class Stage:
     rows: np.ndarray
     noise: np.ndarray | None
     det: DeterministicNN | None
+    ensemble: EnsembleDeterministicNN | None = None
 
 
 @dataclass(frozen=True)
@@ -143,14 +146,38 @@ def given_stage(
             seen = _residual_noise(network, params, scaler, X, y)
             warn_if_seen(seen, noise, "The noise is taken from the unseen rows instead.")
         elif not has_noise:
-            warnings.warn(
-                "The noise could not be checked: these weights may have been trained on the rows "
-                "that are sampled, and then intervals come out too narrow. Give "
-                "validation_data=(X, y) that they have not seen.",
-                CalibrationWarning,
-                stacklevel=3,
-            )
+            _warn_unchecked("Give validation_data=(X, y) that they have not seen.")
     return Stage(network, params, scaler, np.arange(num_examples(X)), noise, det)
+
+
+def first_of(given: Any) -> Any:
+    """Return the one network, or parameters, that stand for all that was given."""
+    if isinstance(given, CrossFit):
+        return given.full
+    return given.members[0] if isinstance(given, EnsembleDeterministicNN) else given
+
+
+def ensemble_stages(
+    ensemble: EnsembleDeterministicNN, X: Any, *, is_everything: bool, has_noise: bool
+) -> list[Stage]:
+    """Return the stage of each member; of a network without frozen weights, one for all.
+
+    Without frozen weights all members are starts of chains on one posterior; with them, each
+    member has a posterior of its own, and predictions are the mixture.
+
+    Args:
+        ensemble: a trained ensemble.
+        X: inputs to sample on.
+        is_everything: whether all weights are sampled.
+        has_noise: whether the user said what the noise is.
+    """
+    rows, first = np.arange(num_examples(X)), ensemble.members[0]
+    if is_everything:
+        return [Stage(first.network, first.params, first.scaler, rows, None, first, ensemble)]
+    noise = ensemble.member_noise
+    if noise is None and first.loss == "homoskedastic" and not has_noise:
+        _warn_unchecked("Train with validation_data=(X, y), or bootstrap=True.")
+    return [_stage(member, rows, noise) for member in ensemble.members]
 
 
 def cross_stages(cross: CrossFit, X: Any, y: Any, *, ensemble: bool) -> list[Stage]:
@@ -176,6 +203,15 @@ def cross_stages(cross: CrossFit, X: Any, y: Any, *, ensemble: bool) -> list[Sta
         remedy = "The noise is taken from out-of-fold residuals instead."
         warn_if_seen(cross.full.residual_noise(X, y), noise, remedy)
     return [_stage(cross.full, np.arange(len(cross.fold)), noise)]
+
+
+def _warn_unchecked(remedy: str) -> None:
+    warnings.warn(
+        "The noise could not be checked: these weights may have been trained on the rows that are "
+        f"sampled, and then intervals come out too narrow. {remedy}",
+        CalibrationWarning,
+        stacklevel=4,
+    )
 
 
 def _stage(det: DeterministicNN, rows: np.ndarray, noise: np.ndarray | None) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,15 @@ from nbcore.target import Target
 Start = Literal["trained", "prior", "laplace"]
 
 
+@runtime_checkable
+class ChainStarts(Protocol):
+    """What chains can start from, such as an ensemble: it gives a position for each of them."""
+
+    def chain_starts(self, target: Target, num_chains: int) -> list[Any]:
+        """Return a position for each chain."""
+        ...
+
+
 def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> list[Any]:
     """Return a position for each chain.
 
@@ -24,7 +33,7 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
         keys: a key for each chain.
         init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
             prior), `"laplace"` (draws of the normal that has mode and curvature of the density),
-            or positions with a leading chain axis.
+            positions with a leading chain axis, or what gives them (`ChainStarts`).
 
     Raises:
         OptionError: `init` is no such word, or positions have other shapes.
@@ -40,6 +49,8 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
             return _laplace(target, keys)
         draw = target.prior_position if init == "prior" else target.initial_position
         return [draw(key) for key in keys]
+    if isinstance(init, ChainStarts):
+        return init.chain_starts(target, len(keys))
     return _given(target.start, len(keys), init)
 
 

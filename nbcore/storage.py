@@ -18,8 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from nbcore.errors import OptionError, RunFolderError
 
-FORMAT = "nbcore-posterior-1"
-ARRAYS, FACTS = "arrays.safetensors", "posterior.json"
+ARRAYS = "arrays.safetensors"
 Arrays = dict[str, np.ndarray]
 
 
@@ -98,38 +97,52 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_folder(folder: Path, arrays: Arrays, facts: dict[str, Any], *, overwrite: bool) -> None:
+def write_folder(
+    folder: Path, arrays: Arrays, facts: dict[str, Any], *, overwrite: bool, kind: str = "posterior"
+) -> None:
     """Write arrays and facts into a folder, whole or not at all.
+
+    Args:
+        folder: where to write.
+        arrays: arrays by name.
+        facts: JSON data.
+        overwrite: whether a folder of this kind may be replaced.
+        kind: what it holds; the facts are in the file of that name.
 
     Raises:
         RunFolderError: the folder exists and may not be replaced.
     """
-    with whole_folder(folder, FACTS, overwrite=overwrite) as written:
+    with whole_folder(folder, f"{kind}.json", overwrite=overwrite) as written:
         contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
         save_file(contiguous, written / ARRAYS)
-        text = json.dumps({"format": FORMAT, **facts}, indent=1, sort_keys=True)
-        (written / FACTS).write_text(text, encoding="utf-8")
+        text = json.dumps({"format": _format(kind), **facts}, indent=1, sort_keys=True)
+        (written / f"{kind}.json").write_text(text, encoding="utf-8")
 
 
-def read_folder(folder: Path) -> tuple[Arrays, dict[str, Any]]:
+def read_folder(folder: Path, *, kind: str = "posterior") -> tuple[Arrays, dict[str, Any]]:
     """Read what `write_folder` wrote.
 
     Raises:
         RunFolderError: it is missing, damaged, or of another format.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise RunFolderError(
-            f"{folder} holds no readable posterior ({error}). A posterior folder has {FACTS} and "
-            f"{ARRAYS}, written by posterior.save()."
+            f"{folder} holds no readable {kind} ({error}). Its folder has {kind}.json and "
+            f"{ARRAYS}, written by {kind}.save()."
         ) from error
-    if facts.get("format") != FORMAT:
+    if facts.get("format") != _format(kind):
         raise RunFolderError(
-            f"{folder} has the format {facts.get('format')!r}; this version reads {FORMAT!r}."
+            f"{folder} has the format {facts.get('format')!r}; this version reads "
+            f"{_format(kind)!r}."
         )
     return arrays, facts
+
+
+def _format(kind: str) -> str:
+    return f"nbcore-{kind}-1"
 
 
 def below(arrays: Arrays, prefix: str) -> Arrays:

@@ -7,8 +7,8 @@ so that the full-batch loss is the negative log posterior divided by the number 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nbcore.checks import num_examples
+from nbcore.early_stopping import EarlyStopping
 from nbcore.errors import TrainingError
-from nbcore.likelihoods import Likelihood, as_columns
+from nbcore.likelihoods import Likelihood
+from nbcore.minibatches import Batches, BatchPlan, Data, MemberBatches, Minibatch, batch_loss
 from nbcore.moments import Moments
-from nbcore.network import Network, Padding, Params, Static
-from nbcore.padding import Group, length_groups, lengths
+from nbcore.network import Network, Params, Static
 from nbcore.priors import NormalPrior, ResolvedPrior
 from nbcore.progress import Progress, Report
 from nbcore.recipe import Recipe
@@ -31,76 +31,51 @@ from nbcore.subset import ProbabilisticSubset
 
 @dataclass(frozen=True)
 class Fit:
-    """What training gives.
+    """What training gives; arrays of an ensemble have a leading member axis.
 
     Args:
         params: the trained parameters.
         trajectory: moments of the snapshots; `None` where there were none.
         gradients: moments of the per-batch gradients of the likelihood, near the end.
-        losses: mean training loss of each epoch.
-        validation_losses: mean validation loss of each epoch; empty without validation data.
+        losses: mean training loss of each epoch; of an ensemble `(members,)` each, NaN for members
+            that have stopped.
+        validation_losses: the same of validation data; empty without.
     """
 
     params: Params
     trajectory: Moments | None
     gradients: Moments
-    losses: tuple[float, ...]
-    validation_losses: tuple[float, ...]
+    losses: tuple[Any, ...]
+    validation_losses: tuple[Any, ...]
 
+    def member(self, m: int) -> Fit:
+        """Return what training gave one member of an ensemble."""
 
-class Data(NamedTuple):
-    """Inputs and checked targets."""
+        def of(values: tuple[Any, ...]) -> tuple[float, ...]:
+            return tuple(float(v[m]) for v in values if not np.isnan(v[m]))
 
-    X: Any
-    y: np.ndarray
-
-
-class Part(NamedTuple):
-    """Rows of a minibatch that have similar length.
-
-    Args:
-        x: inputs, trimmed to that length.
-        y: targets.
-        mask: 1 for rows that count, 0 for those that fill the part up.
-    """
-
-    x: Any
-    y: Any
-    mask: Any
-
-
-Minibatch = tuple[Part, ...]
-
-
-class BatchPlan(NamedTuple):
-    """The shapes of a minibatch: networks that are trained with the same share programs.
-
-    Args:
-        lengths: to what length the rows of each part are trimmed, ascending; `None` where inputs
-            are not padded.
-        sizes: rows of each part, at most.
-    """
-
-    lengths: tuple[int | None, ...]
-    sizes: tuple[int, ...]
-
-    @staticmethod
-    def of(X: Any, padding: Padding | None, batch_size: int) -> BatchPlan:
-        """Return the plan that wastes least on these inputs; `batch_size` is met on average."""
-        groups = length_groups(X, padding)
-        steps = -(-sum(len(group.rows) for group in groups) // batch_size)
-        return BatchPlan(
-            tuple(group.length for group in groups),
-            tuple(-(-len(group.rows) // steps) for group in groups),
+        params, trajectory, gradients = jax.tree.map(
+            lambda a: a[m], (self.params, self.trajectory, self.gradients)
         )
+        averaged = trajectory is not None and int(trajectory.count) > 0
+        return Fit(
+            params, trajectory if averaged else None, gradients,
+            of(self.losses), of(self.validation_losses),
+        )  # fmt: skip
 
-    def rows_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
-        """Return the rows that belong to each part."""
-        if padding is None or self.lengths[-1] is None:
-            return [np.arange(num_examples(X))]
-        bounds = np.array(self.lengths)
-        part = np.searchsorted(bounds, lengths(np.asarray(X), padding))
-        return [np.flatnonzero(part == g) for g in range(len(bounds))]
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """Several networks trained as one program; their parameters have a leading member axis.
+
+    Args:
+        count: number of members.
+        rows: rows of the data that each member sees `(members, n)`; `None`: all of them, in the
+            same minibatches.
+    """
+
+    count: int
+    rows: np.ndarray | None = None
 
 
 def train(
@@ -115,52 +90,80 @@ def train(
     key: jax.Array,
     validation: Data | None = None,
     plan: BatchPlan | None = None,
+    members: Members | None = None,
     progress: Progress = lambda report: None,
 ) -> Fit:
     """Train a network from given parameters; `plan` is that of the data by default.
+
+    With `members` the parameters, and all that is returned, have a leading member axis.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     plan = plan or BatchPlan.of(data.X, network.padding, batch_size)
-    batches = _Batches(network, data, plan)
-    split = ProbabilisticSubset.everything().split(network, params)
-    prior = NormalPrior(scale=recipe.sigma, center="zero").resolve(split)
-    prior_weight = 1.0 / len(data.y) if recipe.map else 0.0
+    batches, count = Batches(network, data, plan), len(data.y)
+    if members is not None and members.rows is not None:
+        batches, count = MemberBatches(network, data, plan, members.rows), members.rows.shape[1]
+    split, prior = _everything(network, params, recipe.sigma, members)
+    prior_weight = 1.0 / count if recipe.map else 0.0
     rates, marks = recipe.plan(epochs * batches.per_epoch, batches.per_epoch)
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
-    weights = split.select(params)
-    trajectory = Moments.empty(weights, recipe.swa.num_recent if recipe.swa else 0)
-    state = _State(weights, optimizer.init(weights), trajectory, Moments.empty(weights))
+    each = _each(members)
+    num_recent = recipe.swa.num_recent if recipe.swa else 0
+    state = each(functools.partial(_start, optimizer, num_recent))(split.select(params))
     gradient_start = int(0.9 * len(rates))
-    watch = _Watch(network, likelihood, split, validation, recipe.patience)
-    losses: list[float] = []
+    watch = EarlyStopping(
+        network, likelihood, split, validation, recipe.patience, members and members.count
+    )
+    losses: list[np.ndarray] = []
     n = 0
     for epoch in range(epochs):
         total: list[jax.Array] = []
         epoch_key = jax.random.fold_in(key, epoch)
         for batch in batches.epoch(epoch_key):
             flags = jnp.array([marks[n], n >= gradient_start])
-            state, loss = _step(
-                optimizer, Static(network), likelihood, prior, split, state, batch,
-                jnp.float32(rates[n]), prior_weight, flags, jax.random.fold_in(epoch_key, n),
-            )  # fmt: skip
+            step_key = jax.random.fold_in(epoch_key, n)
+            inputs = (split, state, batch, jnp.float32(rates[n]), prior_weight, flags, step_key)
+            if members is None:
+                state, loss = _step(optimizer, Static(network), likelihood, prior, *inputs)
+            else:
+                state, loss = _step_members(
+                    optimizer, Static(network), members.rows is None,
+                    likelihood, prior, *inputs, watch.active,
+                )  # fmt: skip
             total.append(loss)
             n += 1
-        losses.append(_mean_loss(total, epoch))
-        progress(Report("training", None, 1, epoch + 1, epochs, f"loss {losses[-1]:.4f}"))
+        losses.append(np.where(watch.active, _mean_loss(total, epoch), np.nan))
+        progress(
+            Report("training", None, 1, epoch + 1, epochs, f"loss {np.nanmean(losses[-1]):.4f}")
+        )
         if watch.should_stop(state.weights):
             break
-    averaged = int(state.trajectory.count) > 0
-    final = state.trajectory.mean if averaged else state.weights
-    final = watch.best(final)
+    final = watch.best(each(_averaged)(state))
     return Fit(
-        params=split.merge(final),
-        trajectory=_merged(split, state.trajectory) if averaged else None,
-        gradients=_merged(split, state.gradients),
-        losses=tuple(losses),
-        validation_losses=tuple(watch.losses),
+        params=each(ParameterSplit.merge)(split, final),
+        trajectory=each(_merged)(split, state.trajectory)
+        if np.any(state.trajectory.count)
+        else None,
+        gradients=each(_merged)(split, state.gradients),
+        losses=tuple(losses if members else map(float, losses)),
+        validation_losses=tuple(watch.losses if members else map(float, watch.losses)),
     )
+
+
+def _each(members: Members | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what lifts a function of one network to one of all members."""
+    return jax.vmap if members is not None else lambda function: function
+
+
+def _everything(
+    network: Network, params: Params, sigma: float, members: Members | None
+) -> tuple[ParameterSplit, ResolvedPrior]:
+    """Return the split of all weights, which has the parameters of all members, and their prior."""
+    one = params if members is None else jax.tree.map(lambda a: a[0], params)
+    split = ProbabilisticSubset.everything().split(network, one)
+    prior = NormalPrior(scale=sigma, center="zero").resolve(split)
+    return replace(split, params=jax.tree.map(jnp.asarray, params)), prior
 
 
 class _State(NamedTuple):
@@ -168,6 +171,21 @@ class _State(NamedTuple):
     optimizer: Any
     trajectory: Moments
     gradients: Moments
+
+
+def _start(
+    optimizer: optax.GradientTransformation, num_recent: int, weights: dict[str, jax.Array]
+) -> _State:
+    trajectory = Moments.empty(weights, num_recent)
+    return _State(weights, optimizer.init(weights), trajectory, Moments.empty(weights))
+
+
+def _averaged(state: _State) -> dict[str, jax.Array]:
+    """Return the mean of the snapshots, or the last weights where there are none."""
+    moments = state.trajectory
+    return jax.tree.map(
+        lambda mean, last: jnp.where(moments.count > 0, mean, last), moments.mean, state.weights
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -178,22 +196,6 @@ def _optimizer(clip: float, weight_decay: float) -> optax.GradientTransformation
         optax.scale_by_adam(),
         optax.add_decayed_weights(weight_decay),
     )
-
-
-def batch_loss(
-    network: Network,
-    likelihood: Likelihood,
-    params: Params,
-    batch: Minibatch,
-    key: jax.Array | None,
-) -> jax.Array:
-    """Return the mean negative log likelihood of the rows that count; a key switches dropout on."""
-    total = jnp.zeros(())
-    for g, part in enumerate(batch):
-        own = None if key is None else jax.random.fold_in(key, g)
-        outputs = as_columns(network.apply(params, part.x, train=key is not None, key=own))
-        total = total - jnp.sum(likelihood.log_prob(outputs, part.y, {}) * part.mask)
-    return total / sum(jnp.sum(part.mask) for part in batch)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -228,100 +230,36 @@ def _step(
     return _State(weights, optimizer_state, trajectory, gradients), value
 
 
-class _Batches:
-    """Shuffled minibatches; each holds its share of every length, in parts of similar length."""
-
-    def __init__(self, network: Network, data: Data, plan: BatchPlan) -> None:
-        self.network, self.data, self.plan = network, data, plan
-        self.rows = plan.rows_of_parts(data.X, network.padding)
-        self.per_epoch = max(
-            -(-len(rows) // size) for rows, size in zip(self.rows, plan.sizes, strict=True)
-        )
-
-    def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
-        """Yield minibatches that hold every row once."""
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-        shares = [np.array_split(rng.permutation(rows), self.per_epoch) for rows in self.rows]
-        for n in range(self.per_epoch):
-            # Where rows do not divide evenly, parts take their turns to hold one row more.
-            yield tuple(
-                self._part(g, share[(n + g) % self.per_epoch]) for g, share in enumerate(shares)
-            )
-
-    def in_turn(self) -> Iterator[Minibatch]:
-        """Yield every row once, a part at a time, without shuffling."""
-        for g, (rows, size) in enumerate(zip(self.rows, self.plan.sizes, strict=True)):
-            for i in range(0, len(rows), size):
-                yield (self._part(g, rows[i : i + size]),)
-
-    def _part(self, g: int, rows: np.ndarray) -> Part:
-        """Return rows, filled up to the size of the part with rows that do not count."""
-        size = self.plan.sizes[g]
-        padded = rows if len(rows) else np.zeros(1, int)
-        full = Group(np.resize(padded, size), self.plan.lengths[g])
-        mask = (np.arange(size) < len(rows)).astype(np.float32)
-        return Part(full.take(self.data.X, self.network.padding), self.data.y[full.rows], mask)
-
-
-class _Watch:
-    """Early stopping: remembers the weights with the lowest validation loss."""
-
-    def __init__(
-        self,
-        network: Network,
-        likelihood: Likelihood,
-        split: ParameterSplit,
-        validation: Data | None,
-        patience: int,
-    ) -> None:
-        self.network, self.likelihood, self.split = network, likelihood, split
-        self.batches = (
-            None
-            if validation is None
-            else _Batches(network, validation, BatchPlan.of(validation.X, network.padding, 256))
-        )
-        self.patience = patience
-        self.losses: list[float] = []
-        self._weights: Any = None
-
-    def should_stop(self, weights: Any) -> bool:
-        """Note the validation loss; say whether it has not improved for long enough."""
-        if self.batches is None:
-            return False
-        loss = self._loss(weights)
-        if not self.losses or loss < min(self.losses):
-            self._weights = weights
-        self.losses.append(loss)
-        return len(self.losses) - int(np.argmin(self.losses)) > self.patience
-
-    def best(self, final: Any) -> Any:
-        """Return the final weights, or those that did better on the validation data."""
-        if self.batches is None or self._loss(final) <= min(self.losses):
-            return final
-        return self._weights
-
-    def _loss(self, weights: Any) -> float:
-        if self.batches is None:
-            return float("nan")
-        total, count = 0.0, 0
-        for batch in self.batches.in_turn():
-            rows = int(batch[0].mask.sum())
-            loss = _validation_loss(
-                Static(self.network), self.likelihood, self.split, weights, batch
-            )
-            total, count = total + float(loss) * rows, count + rows
-        return total / count
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _validation_loss(
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _step_members(
+    optimizer: optax.GradientTransformation,
     static: Static,
+    is_batch_shared: bool,
     likelihood: Likelihood,
+    prior: ResolvedPrior,
     split: ParameterSplit,
-    weights: Any,
+    state: _State,
     batch: Minibatch,
-) -> jax.Array:
-    return batch_loss(static.network, likelihood, split.merge(weights), batch, None)
+    rate: jax.Array,
+    prior_weight: float,
+    flags: jax.Array,
+    key: jax.Array,
+    active: np.ndarray,
+) -> tuple[_State, jax.Array]:
+    """Take a step with every member; those that have stopped stay as they are."""
+
+    def one(
+        split: ParameterSplit, state: _State, batch: Minibatch, key: jax.Array, active: Any
+    ) -> tuple[_State, jax.Array]:
+        after, loss = _step(
+            optimizer, static, likelihood, prior,
+            split, state, batch, rate, prior_weight, flags, key,
+        )  # fmt: skip
+        return jax.tree.map(lambda a, b: jnp.where(active, a, b), after, state), loss
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(active)))
+    axes = (0, 0, None if is_batch_shared else 0, 0, 0)
+    return jax.vmap(one, axes)(split, state, batch, keys, active)
 
 
 def batch_gradients(
@@ -335,7 +273,7 @@ def batch_gradients(
 ) -> Moments:
     """Return the moments of the per-batch gradients of the likelihood at given parameters."""
     split = ProbabilisticSubset.everything().split(network, params)
-    batches = _Batches(network, data, BatchPlan.of(data.X, network.padding, batch_size))
+    batches = Batches(network, data, BatchPlan.of(data.X, network.padding, batch_size))
     moments = Moments.empty(split.stochastic)
     for batch in batches.epoch(key):
         moments = _add_gradient(Static(network), likelihood, split, moments, batch)
@@ -356,12 +294,13 @@ def _add_gradient(
     return moments.update(jax.grad(loss)(split.stochastic))
 
 
-def _mean_loss(losses: list[jax.Array], epoch: int) -> float:
-    mean = float(jnp.mean(jnp.stack(losses)))
-    if not np.isfinite(mean):
+def _mean_loss(losses: list[jax.Array], epoch: int) -> np.ndarray:
+    mean = np.asarray(jnp.mean(jnp.stack(losses), axis=0))
+    if not np.all(np.isfinite(mean)):
+        who = f" of member {np.flatnonzero(~np.isfinite(mean))[0]}" if mean.ndim else ""
         raise TrainingError(
-            f"The training loss is {mean} in epoch {epoch + 1}. Lower learning_rate, or "
-            "standardise X and y (standardize=True)."
+            f"The training loss{who} is {mean[~np.isfinite(mean)].flat[0]} in epoch {epoch + 1}. "
+            "Lower learning_rate, or standardise X and y (standardize=True)."
         )
     return mean
 

@@ -10,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
 import nbcore as nb
 from nbcore import errors, training
+from nbcore.minibatches import Batches, BatchPlan, Data, Minibatch, Part, batch_loss
 from nbcore.moments import Moments
 from nbcore.network import Network, Padding
 from nbcore.recipe import SWA, Recipe
-from nbcore.training import BatchPlan, Data, Fit, Minibatch, Part, batch_loss, train
+from nbcore.training import Fit, train
 from nbcore_flax import FlaxMLP
 
 RNG = np.random.default_rng(0)
@@ -181,7 +183,7 @@ def test_parts_make_the_loss_of_the_whole_batch() -> None:
     whole = (Part(tokens, data.y, np.ones(600, np.float32)),)
     network = bag_of_tokens()
     plan = BatchPlan.of(tokens, network.padding, 600)
-    (parts,) = training._Batches(network, data, plan).epoch(jax.random.key(0))  # pyright: ignore[reportPrivateUsage]
+    (parts,) = Batches(network, data, plan).epoch(jax.random.key(0))
     assert len(parts) == 3
     losses = [batch_loss(network, UNIT, params, batch, None) for batch in (whole, parts)]
     assert float(losses[1]) == pytest.approx(float(losses[0]), rel=1e-5)
@@ -249,6 +251,68 @@ def test_swa_windows_hold_snapshots(schedule: Any, epochs: int, steps_per_epoch:
         assert np.all(np.diff(rates[start : np.argmax(marks) + 1]) <= 0)
     if schedule == "linear":
         assert marks[np.argmax(marks) :].all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "counts"),
+    [
+        ("constant", {20: 2, 100: 5, 500: 25}),  # every step of the last twentieth
+        ("linear", {20: 2, 100: 3, 500: 13}),  # every step after the rate has fallen
+        ("cyclic", {20: 2, 100: 2, 500: 7}),  # a low point in two steps, up to ten
+    ],
+)
+@pytest.mark.parametrize("epochs", [20, 100, 500])
+def test_averaging_collects_snapshots_by_default(
+    schedule: Any, counts: dict[int, int], epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step an epoch, the least there can be: the mean is that of the listed snapshots."""
+    record = Record(monkeypatch)
+    found = fit(Recipe(learning_rate=0.02, swa=SWA(schedule)), epochs=epochs, batch_size=48)
+    assert found.trajectory is not None
+    assert int(found.trajectory.count) == counts[epochs]
+    marked = [bool(args[9][0]) for args, _ in record.calls]
+    check_moments(found.trajectory, record.weights()[marked])
+    mean = found.trajectory.mean["out"]["kernel"]
+    np.testing.assert_array_equal(found.params["out"]["kernel"], mean)
+
+
+def test_a_cycle_that_does_not_fit_is_refused() -> None:
+    swa = SWA("cyclic", start_pct=0.5, cycle_length=50)
+    with pytest.raises(errors.OptionError, match=r"cycle of 50 steps leaves one snapshot"):
+        Recipe(swa=swa).plan(100, 1)
+
+
+class Normalised(nn.Module):
+    """A network with two normalisation layers."""
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool = False) -> Any:
+        x = nn.BatchNorm(use_running_average=not train, name="Batch")(nn.Dense(4, name="In")(x))
+        return nn.Dense(1, name="Out")(nn.LayerNorm(name="Layer")(nn.tanh(x)))
+
+
+def test_normalisation_layers_are_averaged_as_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scales and biases are weights like others; running statistics stay, in training too."""
+    record = Record(monkeypatch)
+    network = nb.as_network(Normalised(), example=X[:1])
+    params = network.init(jax.random.key(0), X[:1])
+    statistics = {"mean": jnp.full(4, 0.3), "var": jnp.full(4, 2.0)}
+    params = {**params, "batch_stats": {"Batch": statistics}}
+    recipe = Recipe(learning_rate=0.05, swa=SWA(start_pct=0.5))
+    found = fit(recipe, network, params=params, epochs=10, batch_size=48)
+    jax.tree.map(np.testing.assert_array_equal, found.params["batch_stats"]["Batch"], statistics)
+    for layer in ("Batch", "Layer"):
+        for name in ("scale", "bias"):
+            path = f"params/{layer}/{name}"
+            snapshots = np.stack([state.weights[path] for _, state in record.calls[5:]])
+            averaged = found.params["params"][layer][name]
+            np.testing.assert_allclose(averaged, snapshots.mean(axis=0), rtol=1e-4, atol=1e-6)
+            assert np.ptp(snapshots, axis=0).max() > 0
+    trained, used = (
+        network.apply(found.params, X, train=train, key=jax.random.key(0))
+        for train in (True, False)
+    )
+    np.testing.assert_array_equal(trained, used)
 
 
 def test_cycles_swing_halfway_up_and_are_as_long_as_asked() -> None:
