@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nbcore.backend import Stats as Stats
     from nbcore.backend import get_backend as get_backend
     from nbcore.backend import list_backends as list_backends
+    from nbcore.bnn import BNN as BNN
     from nbcore.calibration import CrossFit as CrossFit
     from nbcore.calibration import cross_fit as cross_fit
     from nbcore.deterministic import DeterministicNN as DeterministicNN
@@ -30,18 +31,26 @@ if TYPE_CHECKING:
     from nbcore.inspection import print_layer_configs as print_layer_configs
     from nbcore.layers import Layer as Layer
     from nbcore.layers import Leaf as Leaf
+    from nbcore.likelihoods import Bernoulli as Bernoulli
     from nbcore.likelihoods import Categorical as Categorical
     from nbcore.likelihoods import Gaussian as Gaussian
+    from nbcore.likelihoods import Heteroskedastic as Heteroskedastic
     from nbcore.likelihoods import Likelihood as Likelihood
+    from nbcore.likelihoods import NoiseModel as NoiseModel
+    from nbcore.likelihoods import Poisson as Poisson
+    from nbcore.likelihoods import StudentT as StudentT
     from nbcore.network import Network as Network
     from nbcore.network import Padding as Padding
     from nbcore.network import as_network as as_network
+    from nbcore.positive import HalfNormal as HalfNormal
+    from nbcore.positive import LogNormal as LogNormal
+    from nbcore.positive import PositivePrior as PositivePrior
     from nbcore.posterior import Posterior as Posterior
     from nbcore.prediction import Prediction as Prediction
-    from nbcore.priors import HalfNormal as HalfNormal
-    from nbcore.priors import LogNormal as LogNormal
+    from nbcore.prior_scale import ScaleChoice as ScaleChoice
     from nbcore.priors import NormalPrior as NormalPrior
     from nbcore.priors import Prior as Prior
+    from nbcore.priors import pretrained_priors as pretrained_priors
     from nbcore.recipe import SWA as SWA
     from nbcore.sampling import sample as sample
     from nbcore.selection import Selector as Selector
@@ -56,6 +65,7 @@ __version__ = "0.1.0"
 _MODULES = ("datasets", "errors", "metrics")
 _NAMES = {
     "backend": ("Backend", "Kernel", "Stats", "get_backend", "list_backends"),
+    "bnn": ("BNN",),
     "calibration": ("CrossFit", "cross_fit"),
     "deterministic": ("DeterministicNN",),
     "ensemble": ("EnsembleDeterministicNN",),
@@ -64,11 +74,22 @@ _NAMES = {
     "hookspecs": ("Spec", "hookimpl"),
     "inspection": ("print_layer_configs",),
     "layers": ("Layer", "Leaf"),
-    "likelihoods": ("Categorical", "Gaussian", "Likelihood"),
+    "likelihoods": (
+        "Bernoulli",
+        "Categorical",
+        "Gaussian",
+        "Heteroskedastic",
+        "Likelihood",
+        "NoiseModel",
+        "Poisson",
+        "StudentT",
+    ),
     "network": ("Network", "Padding", "as_network"),
     "posterior": ("Posterior",),
     "prediction": ("Prediction",),
-    "priors": ("HalfNormal", "LogNormal", "NormalPrior", "Prior"),
+    "positive": ("HalfNormal", "LogNormal", "PositivePrior"),
+    "prior_scale": ("ScaleChoice",),
+    "priors": ("NormalPrior", "Prior", "pretrained_priors"),
     "sampling": ("sample",),
     "selection": ("Selector", "list_selectors", "select_bayesian_components"),
     "split": ("ParameterSplit",),

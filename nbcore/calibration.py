@@ -16,14 +16,13 @@ import jax
 import numpy as np
 
 from nbcore.checks import num_examples
-from nbcore.deterministic import DeterministicNN
+from nbcore.deterministic import DeterministicNN, predict_at
 from nbcore.errors import OptionError
 from nbcore.keys import as_key
-from nbcore.likelihoods import Categorical, Gaussian, Likelihood
 from nbcore.minibatches import BatchPlan
 from nbcore.network import as_network
+from nbcore.padding import in_order
 from nbcore.prediction import Prediction
-from nbcore.priors import HalfNormal, LogNormal
 from nbcore.progress import Progress, Report, progress_from
 
 SEEN_RATIO = 0.8
@@ -45,7 +44,10 @@ class CrossFit:
         fold: fold of each row `(N,)`.
         predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
             classes.
-        noise: root mean square out-of-fold error of each output `(outputs,)`; for classes empty.
+        noise: root mean square out-of-fold error of each output `(outputs,)`; empty where the
+            network predicts the noise itself, or there is none.
+        residuals: out-of-fold residuals `(N, outputs)` in y's own units; as empty.
+        variances: out-of-fold variances `(N, outputs)` that the networks predict; else empty.
     """
 
     full: DeterministicNN
@@ -53,14 +55,17 @@ class CrossFit:
     fold: np.ndarray
     predictions: np.ndarray
     noise: np.ndarray
+    residuals: np.ndarray
+    variances: np.ndarray
 
     def nlpd(self, y: Any) -> float:
-        """Return the out-of-fold NLPD: with out-of-fold noise, or of the class probabilities."""
+        """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
         draws = self.predictions[None]
-        if not self.noise.size:
-            return Prediction(draws, np.zeros((1, 1, 1)), "categorical").nlpd(np.asarray(y))
-        prediction = Prediction(draws, np.broadcast_to(self.noise**2, draws.shape), "normal")
-        return prediction.nlpd(np.asarray(y, np.float64).reshape(prediction.mean.shape))
+        known = self.noise**2 if self.noise.size else self.variances
+        variances = np.broadcast_to(known, draws.shape)
+        prediction = Prediction(draws, variances, self.full.likelihood.kind)
+        y = np.asarray(y)
+        return prediction.nlpd(y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
 
 
 def cross_fit(
@@ -133,15 +138,21 @@ def cross_fit(
         for future in [pool.submit(fit, k) for k in reversed(range(folds + 1))]:
             future.result()
     full, members = networks[folds], tuple(networks[:folds])
-    predictions = np.empty((count, full.num_outputs))
-    for k, member in enumerate(members):
-        rows = np.flatnonzero(fold == k)
-        predictions[rows] = np.reshape(member.predict(take(X, rows)), (len(rows), -1))
-    noise = np.zeros(0)
-    if full.loss == "homoskedastic":
-        residual = np.asarray(y, np.float64).reshape(count, -1) - predictions
-        noise = np.sqrt(np.mean(residual**2, axis=0))
-    return CrossFit(full, members, fold, predictions, noise)
+    unseen = [np.flatnonzero(fold == k) for k in range(folds)]
+    parts = [
+        predict_at(m.network, m.params, m.likelihood, m.scaler, take(X, rows))
+        for m, rows in zip(members, unseen, strict=True)
+    ]
+    predictions, variances = (
+        in_order(list(zip(unseen, part, strict=True)), axis=0).astype(np.float64)
+        for part in ([p.draw_means[0] for p in parts], [p.draw_variances[0] for p in parts])
+    )
+    none = np.zeros(0)
+    if not full.is_squared_error:
+        return CrossFit(full, members, fold, predictions, none, none, variances)
+    residuals = np.asarray(y, np.float64).reshape(count, -1) - predictions
+    noise = np.sqrt(np.mean(residuals**2, axis=0))
+    return CrossFit(full, members, fold, predictions, noise, residuals, none)
 
 
 def fold_of_rows(key: jax.Array, count: int, folds: int) -> np.ndarray:
@@ -152,18 +163,6 @@ def fold_of_rows(key: jax.Array, count: int, folds: int) -> np.ndarray:
 def take(x: Any, rows: np.ndarray) -> Any:
     """Return some rows of an array or of a pytree of arrays."""
     return jax.tree.map(lambda a: np.asarray(a)[rows], x)
-
-
-def tight_noise_prior(noise: np.ndarray, count: int) -> LogNormal:
-    """Return a noise prior so tight around `noise` that `count` residuals do not move it.
-
-    N residuals know log noise to 1 / sqrt(2 N); the prior is ten times as sure.
-
-    Args:
-        noise: noise of each output `(outputs,)`, from rows that were not trained on.
-        count: number of rows that the posterior is sampled on.
-    """
-    return LogNormal(tuple(float(s) for s in noise), 0.1 / float(np.sqrt(2 * count)))
 
 
 def mixture_noise(
@@ -182,33 +181,6 @@ def mixture_noise(
         epistemic: mean variance within members `(outputs,)`.
     """
     return np.sqrt(np.maximum(squared - 2 * between - epistemic, NOISE_FLOOR * squared))
-
-
-def standardised(likelihood: Likelihood, scale: np.ndarray) -> Likelihood:
-    """Return the likelihood of y in units of `scale` `(outputs,)`, given that of y itself.
-
-    Raises:
-        OptionError: it is not known how the likelihood, or its noise prior, changes with units.
-    """
-    if isinstance(likelihood, Categorical):
-        return likelihood
-    if type(likelihood) is Gaussian:
-        prior = likelihood.noise_prior
-        if likelihood.noise is not None:
-            return Gaussian(noise=_divided(likelihood.noise, scale))
-        if isinstance(prior, LogNormal):
-            return Gaussian(noise_prior=LogNormal(_divided(prior.median, scale), prior.spread))
-        if isinstance(prior, HalfNormal) and len(scale) == 1:
-            return Gaussian(noise_prior=HalfNormal(prior.scale / float(scale[0])))
-    raise OptionError(
-        "y is standardised for training, and it is not known how to standardise "
-        f"{likelihood}. Give a Gaussian with noise= or a LogNormal noise_prior, or "
-        "deterministic_weights that were trained with standardize=False."
-    )
-
-
-def _divided(value: Any, scale: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(v) for v in np.broadcast_to(np.asarray(value) / scale, scale.shape))
 
 
 def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,32 @@ from nbcore.checks import check_data, check_inputs
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihood_curvature import LikelihoodCurvature
-from nbcore.likelihoods import Categorical, Gaussian, Likelihood, as_columns
+from nbcore.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Heteroskedastic,
+    Likelihood,
+    Poisson,
+    as_columns,
+)
 from nbcore.minibatches import BatchPlan, Data
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, as_network, count_outputs, evaluate
 from nbcore.options import check_count
 from nbcore.padding import batches, in_order
-from nbcore.prediction import Scaler
+from nbcore.prediction import Prediction, Scaler
 from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA, RateSchedule, Recipe
 from nbcore.training import Fit, batch_gradients, train
 
-Loss = Literal["homoskedastic", "classification"]
-_LIKELIHOODS: dict[str, Likelihood] = {
+Loss = Literal["homoskedastic", "heteroskedastic", "classification", "binary", "poisson"]
+_LIKELIHOODS: dict[Loss, Likelihood] = {
     "homoskedastic": Gaussian(noise=1.0),
+    "heteroskedastic": Heteroskedastic(),
     "classification": Categorical(),
+    "binary": Bernoulli(),
+    "poisson": Poisson(),
 }
 ROWS = 512
 
@@ -39,7 +50,10 @@ class DeterministicNN:
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
-        loss: `"homoskedastic"` (squared error) or `"classification"` (cross entropy of logits).
+        loss: `"homoskedastic"` (squared error), `"heteroskedastic"` (a second head predicts the
+            noise, see `nb.Heteroskedastic`), `"classification"` (cross entropy of logits),
+            `"binary"` (the same for one logit), `"poisson"` (counts), or a likelihood, of which
+            what is unknown is left out.
         learning_rate: peak learning rate.
         map: whether the Gaussian prior of the weights is part of the loss.
         sigma: standard deviation of that prior.
@@ -66,7 +80,7 @@ class DeterministicNN:
     def __init__(
         self,
         net: Any,
-        loss: Loss = "homoskedastic",
+        loss: Loss | Likelihood = "homoskedastic",
         learning_rate: float = 1e-3,
         map: bool = True,
         sigma: float = 1.0,
@@ -77,28 +91,39 @@ class DeterministicNN:
         standardize: bool = False,
         patience: int = 20,
     ) -> None:
-        if loss not in _LIKELIHOODS:
+        if isinstance(loss, str) and loss not in _LIKELIHOODS:
             raise OptionError(
-                f"loss is {' or '.join(_LIKELIHOODS)}, got {loss!r}."
+                f"loss is {', '.join(get_args(Loss))} or a likelihood, got {loss!r}."
                 f"{did_you_mean(loss, _LIKELIHOODS)}"
             )
-        if standardize and loss == "classification":
-            raise OptionError("Class labels cannot be standardised. Leave standardize=False.")
         self.model = net
-        self.loss: Loss = loss
+        self.loss: Loss | Likelihood = loss
+        self.likelihood: Likelihood = (
+            _LIKELIHOODS[loss] if isinstance(loss, str) else loss.for_training()
+        )
+        if standardize and not self.likelihood.standardises:
+            raise OptionError(
+                "Class labels and counts cannot be standardised. Leave standardize=False."
+            )
         self.recipe = Recipe(
             learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa_config), patience
         )
         self.standardize = standardize
         self.scaler: Scaler | None = None
-        self.validation_noise: np.ndarray | None = None
+        self.validation_residuals: np.ndarray | None = None
         self._network: Network | None = None
         self._fit: Fit | None = None
 
     @property
-    def likelihood(self) -> Likelihood:
-        """The likelihood of the loss."""
-        return _LIKELIHOODS[self.loss]
+    def is_squared_error(self) -> bool:
+        """Whether the loss is the squared error, which says nothing about the noise."""
+        return isinstance(self.likelihood, Gaussian)
+
+    @property
+    def validation_noise(self) -> np.ndarray | None:
+        """Root mean square error of each output on the validation data `(outputs,)`."""
+        residuals = self.validation_residuals
+        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
 
     @property
     def network(self) -> Network:
@@ -206,9 +231,9 @@ class DeterministicNN:
     def finish(self, fit: Fit, validation_data: tuple[Any, Any] | None = None) -> DeterministicNN:
         """Keep what training gave, and the error on validation data."""
         self._fit = fit
-        self.validation_noise = None
-        if validation_data is not None and self.loss == "homoskedastic":
-            self.validation_noise = self.residual_noise(*validation_data)
+        self.validation_residuals = None
+        if validation_data is not None and self.is_squared_error:
+            self.validation_residuals = self.residuals(*validation_data)
         return self
 
     def restore(
@@ -219,21 +244,38 @@ class DeterministicNN:
         return self.finish(fit)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return predictions in y's own units, or class probabilities.
+        """Return predictions in y's own units, or probabilities of labels.
 
         Args:
             X: inputs, as for training.
 
         Returns:
-            `(N,)` for one output, else `(N, outputs)`; probabilities `(N, classes)`.
+            `(N,)` for one target, else `(N, targets)`; probabilities `(N, classes)`.
         """
-        columns = self._columns(X)
-        return columns[:, 0] if self.loss == "homoskedastic" and columns.shape[1] == 1 else columns
+        columns = self._prediction(X).draw_means[0]
+        return columns[:, 0] if columns.shape[1] == 1 else columns
+
+    def predict_distribution(self, X: Any) -> Prediction:
+        """Return the predictive distribution at these weights, of one draw as it were.
+
+        Raises:
+            OptionError: the loss is the squared error, which does not say how large the noise is.
+        """
+        if self.is_squared_error:
+            raise OptionError(
+                "The squared error does not say how large the noise is. Add it: "
+                "nb.Prediction(det.predict(X).reshape(1, len(X), -1), "
+                "det.residual_noise(X_unseen, y_unseen)[None, None] ** 2)"
+            )
+        return self._prediction(X)
+
+    def residuals(self, X: Any, y: Any) -> np.ndarray:
+        """Return y minus prediction `(N, targets)`, in y's own units."""
+        return np.asarray(y, np.float64).reshape(len(y), -1) - self._prediction(X).draw_means[0]
 
     def residual_noise(self, X: Any, y: Any) -> np.ndarray:
-        """Return the root mean square error of each output `(outputs,)`, in y's own units."""
-        residual = np.asarray(y, np.float64).reshape(len(y), -1) - self._columns(X)
-        return np.sqrt(np.mean(residual**2, axis=0))
+        """Return the root mean square error of each target `(targets,)`, in y's own units."""
+        return np.sqrt(np.mean(self.residuals(X, y) ** 2, axis=0))
 
     def batch_gradients(self, X: Any, y: Any, batch_size: int = 32) -> Moments:
         """Return the moments of the per-batch gradients of the loss on given data."""
@@ -274,12 +316,19 @@ class DeterministicNN:
         targets = self.scaler.standardise(np.asarray(y)) if self.scaler else y
         return Data(X, np.asarray(self.likelihood.check(targets, self.num_outputs)))
 
-    def _columns(self, X: Any) -> np.ndarray:
+    def _prediction(self, X: Any) -> Prediction:
         check_inputs(self.network, X)
-        outputs = network_outputs(self.network, self.params, X)
-        if self.loss == "classification":
-            return np.asarray(jax.nn.softmax(outputs))
-        return outputs if self.scaler is None else self.scaler.shift + self.scaler.scale * outputs
+        return predict_at(self.network, self.params, self.likelihood, self.scaler, X)
+
+
+def predict_at(
+    network: Network, params: Params, likelihood: Likelihood, scaler: Scaler | None, X: Any
+) -> Prediction:
+    """Return the prediction of one set of weights; the likelihood has no unknowns."""
+    outputs = jnp.asarray(network_outputs(network, params, X))
+    mean, variance = (np.asarray(part)[None] for part in likelihood.moments(outputs, {}))
+    prediction = Prediction(mean, variance, likelihood.kind)
+    return prediction if scaler is None else prediction.in_units_of(scaler)
 
 
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:

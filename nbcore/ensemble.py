@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nbcore.deterministic import DeterministicNN, Loss
 from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.keys import as_key
 from nbcore.layers import leaves_by_path
-from nbcore.likelihoods import Categorical, as_columns
+from nbcore.likelihoods import as_columns
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, Static, as_network
 from nbcore.options import check_count
@@ -31,6 +31,7 @@ from nbcore.training import Fit, Members, train
 
 ROWS = 512
 KIND = "ensemble"
+RESIDUALS = "member_residuals"
 
 
 class EnsembleDeterministicNN:
@@ -78,7 +79,7 @@ class EnsembleDeterministicNN:
         self.loss: Loss = loss
         DeterministicNN(net, loss, **options)  # which checks the options
         self.noise: np.ndarray | None = None
-        self.member_noise: np.ndarray | None = None
+        self.member_residuals: np.ndarray | None = None
         self._members: tuple[DeterministicNN, ...] = ()
         self._params: Params = None
 
@@ -93,6 +94,12 @@ class EnsembleDeterministicNN:
     def params(self) -> Params:
         """The trained parameters, with a leading member axis."""
         return self._params if self.members else None
+
+    @property
+    def member_noise(self) -> np.ndarray | None:
+        """Root mean square error of a member on unseen rows `(outputs,)`."""
+        residuals = self.member_residuals
+        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
 
     @property
     def network(self) -> Network:
@@ -186,12 +193,11 @@ class EnsembleDeterministicNN:
         likelihood = self.members[0].likelihood
         outputs = jnp.asarray(self._outputs(X))
         means, variances = jax.vmap(lambda f: likelihood.moments(f, {}))(outputs)
-        kind = "categorical" if isinstance(likelihood, Categorical) else "normal"
-        prediction = Prediction(np.asarray(means), np.asarray(variances), kind)
+        prediction = Prediction(np.asarray(means), np.asarray(variances), likelihood.kind)
         prediction = prediction.in_units_of(self.scaler) if self.scaler else prediction
         if self.noise is None:
             return prediction
-        return Prediction(prediction.draw_means, self.noise[None, None, :] ** 2, kind)
+        return replace(prediction, draw_variances=self.noise[None, None, :] ** 2)
 
     def chain_starts(self, target: Target, num_chains: int) -> list[Position]:
         """Return a position for each chain: chain c starts at member c.
@@ -256,8 +262,9 @@ class EnsembleDeterministicNN:
             "recipe": asdict(first.recipe),
             "scaler": None if first.scaler is None else first.scaler.to_data(),
             "noise": None if self.noise is None else self.noise.tolist(),
-            "member_noise": None if self.member_noise is None else self.member_noise.tolist(),
         }
+        if self.member_residuals is not None:
+            arrays[RESIDUALS] = self.member_residuals
         storage.write_folder(Path(folder), arrays, facts, overwrite=overwrite, kind=KIND)
 
     @staticmethod
@@ -290,10 +297,8 @@ class EnsembleDeterministicNN:
             )
             for m in range(ensemble.num_models)
         )
-        ensemble.noise, ensemble.member_noise = (
-            None if facts[name] is None else np.array(facts[name])
-            for name in ("noise", "member_noise")
-        )
+        ensemble.noise = None if facts["noise"] is None else np.array(facts["noise"])
+        ensemble.member_residuals = arrays.get(RESIDUALS)
         return ensemble
 
     def _keys(self, key: Any) -> list[jax.Array]:
@@ -317,8 +322,8 @@ class EnsembleDeterministicNN:
 
     def _measure_noise(self, X: Any, y: Any, rows: np.ndarray | None, validation: Any) -> None:
         """Set the noise from rows that members have not seen, where there are such."""
-        self.noise = self.member_noise = None
-        if self.loss != "homoskedastic":
+        self.noise = self.member_residuals = None
+        if not self.members[0].is_squared_error:
             return
         inputs, targets = (X, y) if validation is None else validation
         unseen = np.ones((self.num_models, num_examples(inputs)), bool)
@@ -331,13 +336,13 @@ class EnsembleDeterministicNN:
             unseen[:] = True
         scaler = self.scaler or Scaler.identity(self.members[0].num_outputs)
         means = scaler.shift + scaler.scale * self._outputs(inputs).astype(np.float64)
-        squared, between = _errors(means, np.asarray(targets, np.float64), unseen)
-        self.noise = mixture_noise(squared, between)
-        self.member_noise = np.sqrt(squared) if is_unseen else None
+        residuals, between = _errors(means, np.asarray(targets, np.float64), unseen)
+        self.noise = mixture_noise(np.mean(residuals**2, axis=0), between)
+        self.member_residuals = residuals if is_unseen else None
 
 
 def _errors(means: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a member's mean squared error, and the variance between members, of each output.
+    """Return the members' residuals `(rows, outputs)`, and the variance between members.
 
     Args:
         means: predictions `(members, examples, outputs)`.
@@ -345,12 +350,12 @@ def _errors(means: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> tuple[np.nd
         unseen: which of them count `(members, examples)`.
     """
     counts = np.where(unseen[..., None], means, np.nan)
-    squared = np.nanmean((counts - y.reshape(means.shape[1:])) ** 2, axis=(0, 1))
+    residuals = (y.reshape(means.shape[1:]) - means)[unseen]
     several = unseen.sum(axis=0) >= 2
     if not several.any():
-        return squared, np.zeros_like(squared)
+        return residuals, np.zeros(means.shape[2])
     spread = np.nanvar(counts[:, several], axis=0, ddof=1).mean(axis=0)
-    return squared, spread * (1 - 1 / len(means))
+    return residuals, spread * (1 - 1 / len(means))
 
 
 def _bootstrap_size(count: int, fraction: float) -> int:

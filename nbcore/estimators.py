@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nbcore.backend import Backend, get_backend
-from nbcore.calibration import (
-    CrossFit,
-    mixture_noise,
-    standardised,
-    take,
-    tight_noise_prior,
-)
+from nbcore.calibration import CrossFit, take
 from nbcore.checks import check_data
 from nbcore.choice import Choice
-from nbcore.deterministic import DeterministicNN, Loss
+from nbcore.deterministic import DeterministicNN
 from nbcore.ensemble import EnsembleDeterministicNN
-from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.errors import OptionError, TrainingError
 from nbcore.expressiveness import check_expressiveness
 from nbcore.keys import as_key
-from nbcore.likelihoods import Categorical, Gaussian, Likelihood
-from nbcore.network import Network, Params, as_network, count_outputs
+from nbcore.likelihood_choice import check_classes, chosen_likelihood, stage_likelihood
+from nbcore.likelihoods import Bernoulli, Categorical, Likelihood
+from nbcore.mixtures import predict_together, shared_noise
+from nbcore.network import Network, Params, as_network
 from nbcore.posterior import Posterior
 from nbcore.prediction import Prediction
-from nbcore.priors import HalfNormal, NormalPrior, Prior
-from nbcore.progress import Progress
+from nbcore.prior_scale import (
+    Criterion,
+    ScaleChoice,
+    asked_scale,
+    check_criterion,
+    choose_scale,
+    scale_folds,
+)
+from nbcore.priors import NormalPrior, Prior
+from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA
 from nbcore.restarts import sample_with_restarts
 from nbcore.sampling import ChainMethod
@@ -39,6 +42,7 @@ from nbcore.stages import (
     Stage,
     Training,
     Validation,
+    check_calibration,
     cross_stages,
     ensemble_stages,
     first_of,
@@ -71,8 +75,10 @@ class PartialBNN:
         num_probabilistic_layers: the last so many hidden layers, and the outputs.
         probabilistic_neurons: index pairs by layer, see `nb.ProbabilisticSubset.pairs`.
         num_classes: number of classes of a classification; `None` is a regression.
-        likelihood: what outputs say about y, in y's own units; by default Gaussian, or
-            Categorical for classes.
+        likelihood: what outputs say about y, in y's own units: `nb.Gaussian`, `nb.StudentT`,
+            `nb.Heteroskedastic`, `nb.NoiseModel`, `nb.Bernoulli`, `nb.Categorical` or
+            `nb.Poisson`; by default that of the given `nb.DeterministicNN`, else Gaussian, or
+            Categorical for classes. A noise that it leaves open comes from unseen rows.
         noise_prior: prior of the noise of the default Gaussian, in y's own units; by default it
             comes from rows that the network has not seen.
 
@@ -102,6 +108,9 @@ class PartialBNN:
     References:
         Sharma et al. (2023), "Do Bayesian neural networks need to be fully stochastic?".
     """
+
+    default_calibration: ClassVar[Calibration] = "crossfit"
+    has_frozen_weights: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -137,6 +146,7 @@ class PartialBNN:
         self.det: DeterministicNN | None = None
         self.posteriors: tuple[Posterior, ...] = ()
         self.noise: np.ndarray | None = None
+        self.scale_choice: ScaleChoice | None = None
         self.ensemble_noise: np.ndarray | None = None
 
     def fit(
@@ -151,7 +161,7 @@ class PartialBNN:
         backend: str | Backend = "numpyro-nuts",
         backend_options: Mapping[str, Any] | None = None,
         thin: int = 1,
-        calibration: Calibration = "crossfit",
+        calibration: Calibration | None = None,
         ensemble: bool = False,
         folds: int = FOLDS,
         validation_data: tuple[Any, Any] | None = None,
@@ -160,7 +170,9 @@ class PartialBNN:
         sgd_batch_size: int | None = None,
         swa_config: SWA | dict[str, Any] | None = None,
         map_sigma: float = 1.0,
-        priors_sigma: float = 1.0,
+        priors_sigma: float | None = None,
+        prior_scale: float | Literal["auto"] | None = None,
+        scale_criterion: Criterion = "nlpd",
         prior: Prior | None = None,
         select_neurons_config: Mapping[str, Any] | None = None,
         max_num_restarts: int = 0,
@@ -183,7 +195,7 @@ class PartialBNN:
             backend_options: options of a sampler that was given by name.
             thin: keep every `thin`-th step.
             calibration: where the noise comes from when the network is trained here.
-                `"crossfit"`: from out-of-fold residuals, then all rows are sampled.
+                `"crossfit"`, the default: from out-of-fold residuals, then all rows are sampled.
                 `"holdout"`: a fifth of the rows is kept from training, and only it is sampled.
                 `"none"`: all rows are trained on and sampled; the noise comes out too small.
             ensemble: keep the fold networks, sample each on its own held-out fold, and predict
@@ -197,8 +209,14 @@ class PartialBNN:
             swa_config: averaging of the last weights; over the last tenth by default.
             map_sigma: standard deviation of the prior in training.
             priors_sigma: standard deviation of the prior of the stochastic weights, around the
-                trained values; around zero where an ensemble only starts the chains.
-            prior: prior of the stochastic weights, instead of `priors_sigma`.
+                trained values; around zero where an ensemble only starts the chains. 1 by default.
+            prior_scale: the same, or `"auto"`: the best of 0.01 to 3 on rows that have not been
+                seen, remembered as `scale_choice`.
+            scale_criterion: what `"auto"` goes by. `"nlpd"`: the out-of-fold negative log
+                predictive density, with the fold networks of `"crossfit"` or in folds of the rows
+                of `"holdout"`. `"marginal_likelihood"`: the evidence of the rows that are sampled,
+                refused where the frozen weights were trained on them.
+            prior: prior of the stochastic weights, instead of their scale.
             select_neurons_config: choose pairs after training: arguments of
                 `nb.select_bayesian_components`, such as method, layer_names and
                 num_pairs_per_layer; selectors that look at data get the rows to sample.
@@ -217,11 +235,16 @@ class PartialBNN:
             ShapeError, DataError, TokenError, LabelError: X and y do not fit.
             SubsetError: nothing, or too much by default, would be sampled.
         """
-        self._check_options(calibration, ensemble, select_neurons_config)
+        calibration = calibration or self.default_calibration
+        check_calibration(calibration, ensemble, self.given)
+        self._check_selection(select_neurons_config)
+        scale = asked_scale(priors_sigma, prior_scale, prior)
+        check_criterion(scale_criterion)
+        base = chosen_likelihood(self.given, self.likelihood, self.num_classes, self.noise_prior)
         chosen = get_backend(backend, **dict(backend_options or {}))
         network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
-        self._check_classes(network, X)
+        check_classes(self.num_classes, self.given, network, X)
         train_key, sample_key = jax.random.split(as_key(key))
         recipe = {
             **RECIPE,
@@ -231,14 +254,33 @@ class PartialBNN:
         }
         epochs = EPOCHS if sgd_epochs is None else sgd_epochs
         batch_size = BATCH_SIZE if sgd_batch_size is None else sgd_batch_size
-        training = Training(self._loss(), recipe, epochs, batch_size, folds, train_key, progress)
+        training = Training(
+            base.for_training(), recipe, epochs, batch_size, folds, train_key, progress,
+            has_frozen_weights=self.has_frozen_weights,
+        )  # fmt: skip
         stages = self._stages(
-            training, network, X, y, calibration, ensemble, validation_data, select_neurons_config
-        )
+            training, base, network, X, y, calibration, ensemble, validation_data,
+            select_neurons_config,
+        )  # fmt: skip
+        center = self._center(stages[0])
+
+        def build(stage: Stage, prior: Prior | None = None) -> NetworkTarget:
+            return self._target(stage, base, X, y, select_neurons_config, prior)
+
+        self.scale_choice = None
+        if scale == "auto":
+            whole = self.cross if len(stages) == 1 else None
+            parts = scale_folds(stages, whole, X, y, validation_data, scale_criterion, build)
+            scale_key = jax.random.fold_in(sample_key, 2**31 - 1)
+            self.scale_choice = choose_scale(
+                parts, center, scale_key, scale_criterion, progress=progress_from(progress)
+            )
+            scale = self.scale_choice.scale
         posteriors: list[Posterior] = []
         for k, stage in enumerate(stages):
-            target = self._target(stage, X, y, select_neurons_config, priors_sigma, prior)
-            if k == 0 and self._loss() != "classification":  # classes need no early noise
+            target = build(stage, prior or NormalPrior(scale, center))
+            if k == 0 and not isinstance(base, Categorical | Bernoulli):
+                # Labels need no early noise.
                 check_expressiveness(target.split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
             posterior = sample_with_restarts(
                 target, chosen, key=jax.random.fold_in(sample_key, k),
@@ -249,7 +291,9 @@ class PartialBNN:
             posteriors.append(posterior.in_units_of(stage.scaler) if stage.scaler else posterior)
         self.posteriors = tuple(posteriors)
         self.noise = stages[0].noise
-        self.ensemble_noise = self._shared_noise(X, stages) if len(stages) > 1 else None
+        self.ensemble_noise = None
+        if len(stages) > 1 and self.noise is not None and base.calibrates:
+            self.ensemble_noise = shared_noise(self.posteriors, X, self.noise)
         return self
 
     @property
@@ -281,18 +325,7 @@ class PartialBNN:
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
         return predict_together(self.posteriors, X, self.ensemble_noise)
 
-    def _check_options(self, calibration: str, ensemble: bool, config: Any) -> None:
-        if calibration not in get_args(Calibration):
-            raise OptionError(
-                f"calibration is {', '.join(get_args(Calibration))}, got {calibration!r}."
-                f"{did_you_mean(calibration, get_args(Calibration))}"
-            )
-        fitted = self.given is None or isinstance(self.given, CrossFit)
-        if ensemble and (calibration != "crossfit" or not fitted):
-            raise OptionError(
-                "ensemble=True keeps the fold networks of calibration='crossfit': give no "
-                "deterministic_weights, or those of nb.cross_fit(...)."
-            )
+    def _check_selection(self, config: Any) -> None:
         if config is not None and self.choice.given():
             raise OptionError(
                 f"Got 2 ways of choosing weights at once: {self.choice.given()[0]} and "
@@ -306,30 +339,14 @@ class PartialBNN:
                 "were given. Type: deterministic_weights=det"
             )
 
-    def _check_classes(self, network: Network, X: Any) -> None:
-        if self.num_classes is None:
-            return
-        first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
-        given = first_of(self.given)
-        params = given.params if isinstance(given, DeterministicNN) else given
-        if params is None:
-            params = jax.eval_shape(network.init, jax.random.key(0), first)
-        outputs = count_outputs(network, params, first)
-        if outputs != self.num_classes:
-            raise OptionError(
-                f"num_classes={self.num_classes}, and the network has {outputs} output(s), one for "
-                f"each class. Give the network {self.num_classes} outputs."
-            )
-
-    def _loss(self) -> Loss:
-        given = first_of(self.given)
-        trained = isinstance(given, DeterministicNN) and given.loss == "classification"
-        classes = self.num_classes is not None or isinstance(self.likelihood, Categorical)
-        return "classification" if trained or classes else "homoskedastic"
+    def _center(self, stage: Stage) -> Any:
+        """Return where the prior is centred by default."""
+        return "params" if stage.ensemble is None else "zero"
 
     def _stages(
         self,
         training: Training,
+        base: Likelihood,
         network: Network,
         X: Any,
         y: Any,
@@ -346,19 +363,17 @@ class PartialBNN:
         if self.cross is not None:
             self.det = self.cross.full
             return cross_stages(self.cross, X, y, ensemble=ensemble)
-        has_noise = self.likelihood is not None or self.noise_prior is not None
         if given is None:
             stages = training.stages(self.model, X, y, calibration, validation_data=validation_data)
         elif isinstance(given, EnsembleDeterministicNN):
             first = first_of(given)
             everything = config is None and self.choice.is_everything(given.network, first.params)
-            stages = ensemble_stages(given, X, is_everything=everything, has_noise=has_noise)
+            stages = ensemble_stages(given, X, is_everything=everything, likelihood=base)
         else:
-            is_regression = self._loss() == "homoskedastic"
             stages = [
                 given_stage(
-                    given, network, X, y, validation_data,
-                    is_regression=is_regression, has_noise=has_noise,
+                    given, network, X, y, validation_data, base,
+                    has_frozen_weights=self.has_frozen_weights,
                 )
             ]  # fmt: skip
         self.det = stages[0].det
@@ -367,10 +382,10 @@ class PartialBNN:
     def _target(
         self,
         stage: Stage,
+        base: Likelihood,
         X: Any,
         y: Any,
         config: Mapping[str, Any] | None,
-        priors_sigma: float,
         prior: Prior | None,
     ) -> NetworkTarget:
         if config is not None and stage.det is not None:
@@ -378,47 +393,13 @@ class PartialBNN:
             subset = select_bayesian_components(stage.det, **arguments_on(config, *data))
         else:
             subset = self.choice.resolve(stage.network, stage.params)
-        center = "params" if stage.ensemble is None else "zero"
-        targets = np.asarray(take(y, stage.rows))
-        if stage.scaler is not None:
-            targets = stage.scaler.standardise(targets)
+        inputs, targets = stage.data(X, y)
         return Target.build(
             stage.network,
             stage.params,
             subset,
-            take(X, stage.rows),
+            inputs,
             targets,
-            likelihood=self._likelihood(stage, targets),
-            prior=prior if prior is not None else NormalPrior(priors_sigma, center),
+            likelihood=stage_likelihood(base, stage, len(targets)),
+            prior=prior,
         )
-
-    def _likelihood(self, stage: Stage, targets: np.ndarray) -> Likelihood:
-        if self._loss() == "classification":
-            return self.likelihood or Categorical()
-        own = self.likelihood or (self.noise_prior and Gaussian(noise_prior=self.noise_prior))
-        if own is not None:
-            return own if stage.scaler is None else standardised(own, stage.scaler.scale)
-        if stage.noise is None:
-            return Gaussian(noise_prior=HalfNormal(float(np.std(targets)) or 1.0))
-        scale = 1.0 if stage.scaler is None else stage.scaler.scale
-        return Gaussian(noise_prior=tight_noise_prior(stage.noise / scale, len(targets)))
-
-    def _shared_noise(self, X: Any, stages: Sequence[Stage]) -> np.ndarray | None:
-        """Return the noise of a mixture, whose members' spread is not counted twice."""
-        if stages[0].noise is None or self.likelihood is not None or self.noise_prior is not None:
-            return None
-        predictions = [posterior.predict(X, max_draws=200) for posterior in self.posteriors]
-        members = np.stack([p.draw_means.mean(axis=0) for p in predictions])
-        between = members.var(axis=0).mean(axis=0)
-        epistemic = np.mean([p.draw_means.var(axis=0).mean(axis=0) for p in predictions], axis=0)
-        return mixture_noise(stages[0].noise ** 2, between, epistemic)
-
-
-def predict_together(
-    posteriors: Sequence[Posterior], X: Any, noise: np.ndarray | None = None
-) -> Prediction:
-    """Return the mixture of posteriors; `noise` `(outputs,)` replaces theirs where it is given."""
-    mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])
-    if noise is None:
-        return mixture
-    return Prediction(mixture.draw_means, noise[None, None, :] ** 2, mixture.kind)

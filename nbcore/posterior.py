@@ -18,7 +18,7 @@ from nbcore.diagnostics import Diagnostics, diagnose
 from nbcore.errors import NbcoreError, OptionError, ShapeError
 from nbcore.export import arviz_data
 from nbcore.forward import Forward, is_per_example
-from nbcore.likelihoods import Categorical, Likelihood
+from nbcore.likelihoods import Likelihood
 from nbcore.network import Network, as_network
 from nbcore.padding import batches, in_order
 from nbcore.prediction import Prediction, Scaler
@@ -201,9 +201,10 @@ class Posterior:
         likelihood, observed = None, None
         if self.split is not None:
             units = 1.0 if self.scaler is None else self.scaler.scale
+            in_units_of_y = self._network()[1].in_units_of_y
             for name, values in self.constrained()["likelihood"].items():
                 path = f"likelihood/{name}"
-                draws[path] = values * units if name == "noise" else values
+                draws[path] = values * units if name in in_units_of_y else values
         if self.target is not None:
             likelihood = self.log_likelihood()
             observed = self.target.targets()
@@ -227,14 +228,24 @@ class Posterior:
         """
         _, likelihood = self._network()
         unknowns = self._chosen(self.draws["likelihood"], max_draws)
-        outputs = jnp.asarray(self.outputs(X, max_draws=max_draws))
+        outputs = jnp.asarray(self._all_outputs(X, max_draws))
         means, variances = jax.vmap(likelihood.moments)(outputs, unknowns)
-        kind = "categorical" if isinstance(likelihood, Categorical) else "normal"
-        prediction = Prediction(np.asarray(means), np.asarray(variances), kind)
+        df = likelihood.degrees_of_freedom(unknowns)
+        prediction = Prediction(
+            np.asarray(means),
+            np.asarray(variances),
+            likelihood.kind,
+            None if df is None else np.asarray(df).reshape(-1, 1, 1),
+        )
         return prediction.in_units_of(self.scaler) if self.scaler else prediction
 
     def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
         """Return the network's outputs for each draw, `(draws, examples, outputs)`."""
+        outputs = self._all_outputs(X, max_draws)
+        return outputs[:, :, : self._network()[1].num_network_outputs(outputs.shape[2])]
+
+    def _all_outputs(self, X: Any, max_draws: int | None) -> np.ndarray:
+        """Return outputs, and what the likelihood reads of x."""
         split, _ = self._network()
         network = self.network
         if network is None:
@@ -305,6 +316,7 @@ class Posterior:
         likelihood = likelihood or stored
         if likelihood is None:
             raise OptionError("The likelihood was not one of nbcore's own. Type: likelihood=...")
+        network = likelihood.observing(network)
         split = _split_stored(ProbabilisticSubset.from_json(text["subset"]), network, params)
         flat = storage.below(arrays, "draws/")
         draws: dict[str, Any] = {"weights": {}, "likelihood": {}, "prior": {}}

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
+import jax
 import numpy as np
 
-from nbcore.errors import DataError, LabelError, OptionError, ShapeError
+from nbcore.errors import DataError, OptionError, ShapeError, did_you_mean
+from nbcore.families import FAMILIES, Draws, Family, Kind
+from nbcore.keys import as_key
+from nbcore.metrics import crps
+
+CRPS_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class Prediction:
 
     With draws s = 1..S of mean m_s and variance v_s:
     mean = E_s m_s, aleatoric variance = E_s v_s, epistemic variance = Var_s m_s,
-    variance = aleatoric + epistemic (law of total variance).
+    variance = aleatoric + epistemic (law of total variance). Of labels, with p_s the
+    probabilities: total entropy H(E_s p_s) = expected entropy E_s H(p_s) + mutual information.
 
     Arrays have shape `(examples,)` for one output, else `(examples, outputs)`; for classes,
     `(examples, classes)` with `mean` the class probabilities.
@@ -59,18 +66,33 @@ class Prediction:
     Args:
         draw_means: mean of each draw, `(draws, examples, outputs)`, in the units of y.
         draw_variances: variance of each draw, broadcastable to `draw_means`.
-        kind: `"normal"` (each draw predicts a normal) or `"categorical"`.
+        kind: how y is distributed given a draw: `"normal"`, `"student-t"`, `"poisson"`,
+            `"bernoulli"` or `"categorical"`.
+        draw_df: degrees of freedom of Student's t, broadcastable to `draw_means`.
 
     Examples:
         >>> import numpy as np
         >>> prediction = Prediction(np.array([[[0.0]], [[2.0]]]), np.ones((2, 1, 1)), "normal")
         >>> prediction.mean, prediction.epistemic_variance, prediction.variance
         (array([1.]), array([1.]), array([2.]))
+
+    References:
+        Depeweg, Hernández-Lobato, Doshi-Velez & Udluft (2018), "Decomposition of uncertainty in
+        Bayesian deep learning for efficient and risk-sensitive learning", equations 1 and 5.
     """
 
     draw_means: np.ndarray
     draw_variances: np.ndarray
-    kind: Literal["normal", "categorical"]
+    kind: Kind = "normal"
+    draw_df: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check the kind."""
+        if self.kind not in FAMILIES:
+            raise OptionError(
+                f"kind is {', '.join(FAMILIES)}, got {self.kind!r}."
+                f"{did_you_mean(str(self.kind), FAMILIES)}"
+            )
 
     @property
     def mean(self) -> np.ndarray:
@@ -95,13 +117,35 @@ class Prediction:
 
     @property
     def labels(self) -> np.ndarray:
-        """Most probable class of each example `(examples,)`."""
-        if self.kind != "categorical":
-            raise OptionError("Only predictions of classes have labels. Use .mean")
-        return self.mean.argmax(axis=1)
+        """Most probable label: the class `(examples,)`, or 0 and 1.
+
+        Raises:
+            OptionError: these are no predictions of classes.
+        """
+        return self._shaped(self._family.labels(self.draw_means.mean(axis=0, dtype=np.float64)))
+
+    @property
+    def total_entropy(self) -> np.ndarray:
+        """Entropy of the mean probabilities, in nats; one number for each label.
+
+        Raises:
+            OptionError: these are no predictions of classes.
+        """
+        return self._shaped(self._family.entropy(self.draw_means.mean(axis=0, dtype=np.float64)))
+
+    @property
+    def expected_entropy(self) -> np.ndarray:
+        """Mean entropy of the draws, in nats: what remains when the weights are known."""
+        each = self._family.entropy(np.asarray(self.draw_means, np.float64))
+        return self._shaped(each.mean(axis=0))
+
+    @property
+    def mutual_information(self) -> np.ndarray:
+        """What y would tell about the weights, in nats: total minus expected entropy."""
+        return np.maximum(self.total_entropy - self.expected_entropy, 0.0)
 
     def quantile(self, q: float | Sequence[float]) -> np.ndarray:
-        """Return quantiles of the mixture of normals, by bisection to 1e-6 of its spread.
+        """Return quantiles of the mixture; of counts, the smallest that reaches q.
 
         Args:
             q: one probability, or several; several give a leading axis.
@@ -109,16 +153,18 @@ class Prediction:
         Raises:
             OptionError: classes have no quantiles, or q is not within (0, 1).
         """
-        if self.kind != "normal":
-            raise OptionError("Classes have no quantiles. Use .mean for their probabilities.")
         levels = np.atleast_1d(np.asarray(q, np.float64))
         if not np.all((levels > 0) & (levels < 1)):
             raise OptionError(f"Quantiles are asked for between 0 and 1, got {q}.")
-        found = np.stack([self._quantile(float(level)) for level in levels])
-        return found if np.ndim(q) else found[0]
+        draws = self._draws
+        found = [self._shaped(self._family.quantile(float(level), draws)) for level in levels]
+        return np.stack(found) if np.ndim(q) else found[0]
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds of the central interval that holds `level` of the mixture."""
+        """Return the bounds of the central interval that holds `level` of the mixture.
+
+        That of counts holds its bounds, and so at least `level`.
+        """
         low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return low, high
 
@@ -137,41 +183,23 @@ class Prediction:
             >>> Prediction(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), "normal").cdf(np.zeros(1))
             array([0.5])
         """
-        if self.kind != "normal":
-            raise OptionError("Classes have no order. Use .mean for their probabilities.")
-        y = np.asarray(y)
-        if y.shape != self.mean.shape:
-            raise ShapeError(f"y has shape {y.shape}, and the prediction {self.mean.shape}.")
-        z = y.reshape(self.draw_means.shape[1:]) - self.draw_means
-        return self._shaped(_normal_cdf(z / np.sqrt(self.draw_variances)).mean(axis=0))
+        values = self._checked(y)
+        return self._shaped(self._family.cdf(values, self._draws).mean(axis=0))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """Return log p(y_i) under the mixture `(examples,)`, summed over outputs within a draw.
 
+        Of labels and counts it is a log probability.
+
         Raises:
             ShapeError: y has not the shape of `mean` (labels: `(examples,)`).
+            LabelError, DataError: y is no label, or no count.
         """
-        y = np.asarray(y)
-        if self.kind == "categorical":
-            if y.shape != self.mean.shape[:1]:
-                raise ShapeError(f"Labels have shape {self.mean.shape[:1]}, got {y.shape}.")
-            wrong = (y < 0) | (y >= self.mean.shape[1]) | (y != np.floor(y))
-            if wrong.any():
-                raise LabelError(
-                    f"Labels are integers 0 to {self.mean.shape[1] - 1}, got {y[wrong][0]} in row "
-                    f"{np.flatnonzero(wrong)[0]}."
-                )
-            return np.log(self.mean[np.arange(len(y)), y.astype(int)])
-        if y.shape != self.mean.shape:
-            raise ShapeError(
-                f"y has shape {y.shape}, and the prediction {self.mean.shape}. Reshape y."
-            )
-        residual = y.reshape(self.draw_means.shape[1:]) - self.draw_means
-        variances = np.broadcast_to(self.draw_variances, self.draw_means.shape)
-        each = -0.5 * (residual**2 / variances + np.log(2 * np.pi * variances))
-        joint = each.sum(axis=2)
-        peak = joint.max(axis=0)
-        return peak + np.log(np.exp(joint - peak).mean(axis=0))
+        each = self._family.log_density(self._checked(y), self._draws)
+        peak = each.max(axis=0)
+        finite = np.where(np.isfinite(peak), peak, 0.0)
+        with np.errstate(divide="ignore"):  # where no draw can give y
+            return finite + np.log(np.exp(each - finite).mean(axis=0))
 
     def nlpd(self, y: np.ndarray) -> float:
         """Return the negative log predictive density of the mixture, averaged over examples."""
@@ -183,6 +211,41 @@ class Prediction:
         if np.shape(y) != low.shape:
             raise ShapeError(f"y has shape {np.shape(y)}, and the prediction {low.shape}.")
         return float(np.mean((low <= y) & (y <= high)))
+
+    def crps(self, y: np.ndarray) -> float:
+        """Return the continuous ranked probability score, in the units of y.
+
+        In closed form for a single normal, else from 2,000 draws of y.
+
+        Raises:
+            OptionError: classes have no order; use `nb.metrics.brier`.
+        """
+        known = self._family.crps(self._checked(y), self._draws)
+        return crps(y, self.sample(CRPS_DRAWS)) if known is None else known
+
+    def sample(self, num_samples: int, key: Any = None) -> np.ndarray:
+        """Draw y: from each draw in turn, as often as it takes.
+
+        Args:
+            num_samples: how many.
+            key: random key.
+
+        Returns:
+            `(num_samples, examples)` for one output and for classes, whose labels they are, else
+            `(num_samples, examples, outputs)`.
+
+        Raises:
+            OptionError: fewer than one is asked for.
+        """
+        if num_samples < 1:
+            raise OptionError(f"num_samples must be at least 1, got {num_samples}.")
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).tolist())
+        total = len(self.draw_means)
+        few = np.linspace(0, total - 1, min(num_samples, total)).round().astype(int)
+        chosen = np.resize(few, num_samples)
+        draws = Draws(*(part[np.minimum(chosen, len(part) - 1)] for part in self._draws))
+        drawn = self._family.sample(rng, draws)
+        return drawn[..., 0] if drawn.ndim == 3 and drawn.shape[2] == 1 else drawn
 
     def in_units_of(self, scaler: Scaler) -> Prediction:
         """Return the prediction in the units of y that the scaler knows."""
@@ -211,23 +274,29 @@ class Prediction:
         variances = np.concatenate(
             [np.broadcast_to(p.draw_variances, p.draw_means.shape) for p in predictions]
         )
-        return Prediction(means, variances, predictions[0].kind)
+        given = [p.draw_df for p in predictions if p.draw_df is not None]
+        counts = [len(p.draw_means) for p in predictions]
+        df = None
+        if given:
+            df = np.concatenate(
+                [np.broadcast_to(d, (n, *d.shape[1:])) for d, n in zip(given, counts, strict=True)]
+            )
+        return Prediction(means, variances, predictions[0].kind, df)
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.kind]
+
+    @property
+    def _draws(self) -> Draws:
+        means = np.asarray(self.draw_means, np.float64)
+        variances = np.asarray(np.broadcast_to(self.draw_variances, means.shape), np.float64)
+        df = np.full((len(means), 1, 1), np.inf) if self.draw_df is None else self.draw_df
+        return Draws(means, variances, np.asarray(df, np.float64))
+
+    def _checked(self, y: np.ndarray) -> np.ndarray:
+        _, count, outputs = self.draw_means.shape
+        return self._family.check(np.asarray(y), (count, outputs))
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if values.shape[1] == 1 else values
-
-    def _quantile(self, level: float) -> np.ndarray:
-        deviations = np.sqrt(self.draw_variances)
-        low = (self.draw_means - 8 * deviations).min(axis=0)
-        high = (self.draw_means + 8 * deviations).max(axis=0)
-        for _ in range(32):
-            middle = (low + high) / 2
-            below = _normal_cdf((middle - self.draw_means) / deviations).mean(axis=0) < level
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return self._shaped((low + high) / 2)
-
-
-def _normal_cdf(z: np.ndarray) -> np.ndarray:
-    from scipy.special import ndtr  # noqa: PLC0415  scipy comes with jax, and takes long to import
-
-    return ndtr(z)

@@ -1,17 +1,21 @@
-"""Priors: over the stochastic weights, and over positive scalars such as a noise level."""
+"""Priors over the stochastic weights: their centre and their scale, known or sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nbcore.errors import OptionError
-from nbcore.layers import leaves_by_path
+from nbcore.layers import Layer, Leaf, leaves_by_path
+from nbcore.positive import HalfNormal as HalfNormal
+from nbcore.positive import LogNormal as LogNormal
+from nbcore.positive import PositivePrior as PositivePrior
+from nbcore.positive import check_prior
 from nbcore.rules import matches, unknown_layer
 from nbcore.split import ParameterSplit, Weights
 
@@ -43,39 +47,28 @@ class Prior(Protocol):
         ...
 
 
-class PositivePrior(Protocol):
-    """A prior over one positive number, or over an array of independent ones; a pytree."""
-
-    @property
-    def median(self) -> Any:
-        """The median, a sensible start."""
-        ...
-
-    @property
-    def log_spread(self) -> Any:
-        """How far log x spreads, about: samplers move on (log x - log median) / spread."""
-        ...
-
-    def log_prob(self, value: jax.Array) -> jax.Array:
-        """Return log p(value), elementwise."""
-        ...
-
-    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Draw positive numbers."""
-        ...
+ScaleRule = float | PositivePrior
 
 
 @dataclass(frozen=True)
 class NormalPrior:
     r"""Independent normals, w_i ~ N(c_i, s_i^2).
 
+    A scale that is itself a prior makes the scale unknown: it is sampled with the weights, as
+    `position["prior"]["log_scale"]`, its density with the Jacobian, log p(scale) + log scale. The
+    parametrisation is centred, so that draws of weights are weights; the joint mode of weights and
+    scale is at scale 0, so that samplers which start from a mode are refused.
+
     Args:
-        scale: standard deviation of every weight, or a mapping from layer patterns (as in
-            `ProbabilisticSubset.layers`) to standard deviations; the last pattern that matches
-            counts, and every stochastic layer must match one.
+        scale: standard deviation of every weight, a number; a prior of it (`nb.LogNormal`,
+            `nb.HalfNormal`), one scale for all weights; a mapping from layer patterns (as in
+            `ProbabilisticSubset.layers`) to either, where the last pattern that matches counts,
+            and every stochastic layer must match one; or a pytree like the parameters.
         center: `"params"` (the trained values), `"zero"` (for untrained networks; scale
             parameters of normalisation layers keep centre 1), or a pytree with the structure of
             the parameters.
+        fan_in: whether the scale of each kernel is divided by the square root of the number of
+            inputs that an output of it sums; embeddings, biases and norms keep the scale.
 
     Raises:
         OptionError: a scale is not positive, a layer has none, or the centre does not fit.
@@ -89,10 +82,14 @@ class NormalPrior:
         >>> prior = nb.NormalPrior(scale=2.0).resolve(split)
         >>> round(float(prior.log_density(split.stochastic, {})), 4)  # -3 log(2 sqrt(2 pi))
         -4.8363
+
+    References:
+        Neal (1996), "Bayesian learning for neural networks", chapter 2, for the fan-in.
     """
 
-    scale: float | Mapping[str, float] = 1.0
+    scale: ScaleRule | Mapping[str, ScaleRule] | Any = 1.0
     center: Literal["params", "zero"] | Any = "params"
+    fan_in: bool = False
 
     def resolve(self, split: ParameterSplit) -> ResolvedNormal:
         """Return the normal prior of these stochastic weights."""
@@ -104,45 +101,114 @@ class NormalPrior:
         if isinstance(self.center, str):
             center = position if self.center == "params" else _zero_center(split)
         else:
-            center = _given_center(split, self.center)
-        scales = {path: self._scale_of(split, path) for path in split.paths}
-        dtypes = {path: w.dtype for path, w in position.items()}
-        return ResolvedNormal(center, {p: jnp.asarray(s, dtypes[p]) for p, s in scales.items()})
+            center = _selected(split, self.center, "center")
+        scales: Weights = {}
+        unknown: dict[str, PositivePrior] = {}
+        group: list[tuple[str, str]] = []
+        given = self._given_scales(split)
+        for path in split.paths:
+            layer, leaf = split.owner(path)
+            name, rule = ("", given[path]) if given else self._rule(split, layer, leaf)
+            known: Any = 1.0
+            if hasattr(rule, "log_prob"):
+                unknown[name] = rule
+                group.append((path, name))
+            else:
+                known = rule
+            divisor = np.sqrt(_fan_in(layer, leaf)) if self.fan_in else 1.0
+            scales[path] = jnp.asarray(known / divisor, position[path].dtype)
+        return ResolvedNormal(center, scales, unknown, tuple(group))
 
-    def _scale_of(self, split: ParameterSplit, path: str) -> float:
-        layer, leaf = split.owner(path)
-        scale: float | None = None
+    def _given_scales(self, split: ParameterSplit) -> Weights | None:
+        """Return the scales of a pytree like the parameters; `None` where it is none."""
+        nested = isinstance(self.scale, Mapping) and any(
+            isinstance(value, Mapping | list | tuple) for value in self.scale.values()
+        )
+        if not nested and not isinstance(self.scale, list | tuple):
+            return None
+        scales = _selected(split, self.scale, "scale")
+        for path, values in scales.items():
+            if not bool(jnp.all((values > 0) & jnp.isfinite(values))):
+                raise OptionError(f"The prior scales of {path!r} must be positive.")
+        return scales
+
+    def _rule(self, split: ParameterSplit, layer: Layer, leaf: Leaf) -> tuple[str, Any]:
+        """Return the scale of a leaf, and the pattern it is from (empty for one of all layers)."""
+        name, rule = "", None if isinstance(self.scale, Mapping) else self.scale
         if isinstance(self.scale, Mapping):
-            for pattern, value in self.scale.items():
+            for pattern, value in cast("Mapping[str, Any]", self.scale).items():
                 if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
                     raise unknown_layer(pattern, split.layers)
-                scale = value if matches(pattern, layer, leaf) else scale
-        else:
-            scale = self.scale
-        if scale is None:
+                name, rule = (pattern, value) if matches(pattern, layer, leaf) else (name, rule)
+        if rule is None:
             raise OptionError(
                 f"The prior has no scale for the stochastic layer {layer.name!r}. "
                 f"Add {layer.name!r} or '**' to scale."
             )
-        if not (scale > 0 and np.isfinite(scale)):
-            raise OptionError(f"The prior scale of {layer.name!r} must be positive, got {scale}.")
-        return float(scale)
+        if hasattr(rule, "log_prob"):
+            check_prior(rule, "scale")
+            if np.ndim(rule.median):
+                raise OptionError(f"The prior of a scale is of one number, got {rule}.")
+        elif not (np.ndim(rule) == 0 and rule > 0 and np.isfinite(rule)):
+            raise OptionError(f"The prior scale of {layer.name!r} must be positive, got {rule}.")
+        return name, rule
 
 
-def _given_center(split: ParameterSplit, center: Any) -> Weights:
+def pretrained_priors(trained: Any, scale: Any = 1.0, *, fan_in: bool = False) -> NormalPrior:
+    """Return a prior around weights that were trained elsewhere, such as on simulations.
+
+    Args:
+        trained: a trained `nb.DeterministicNN`, or parameters with the structure of the network's.
+        scale: how far weights may move, as in `nb.NormalPrior`: a number, a mapping from layer
+            patterns, or a pytree like the parameters.
+        fan_in: as in `nb.NormalPrior`.
+
+    Examples:
+        >>> import jax.numpy as jnp, nbcore as nb
+        >>> prior = nb.pretrained_priors({"out": {"kernel": jnp.ones((3, 1))}}, scale=0.1)
+        >>> prior.scale, prior.center["out"]["kernel"].shape
+        (0.1, (3, 1))
+    """
+    return NormalPrior(scale, getattr(trained, "params", trained), fan_in)
+
+
+def _fan_in(layer: Layer, leaf: Leaf) -> int:
+    """Return how many inputs an output of a kernel sums; 1 for what is no kernel.
+
+    Examples:
+        >>> kernel = Leaf("Conv/kernel", "kernel", (3, 4, 8), (1, 2), ("in_channel", "out_channel"))
+        >>> _fan_in(Layer("Conv", "convolution", (kernel,)), kernel)
+        12
+    """
+    if leaf.role != "kernel" or leaf.size == 0:
+        return 1
+    bias = layer.bias_of(leaf)
+    named = [n for n, axis in zip(leaf.pair_shape, leaf.axes, strict=True) if axis[:2] == "in"]
+    if bias is not None and bias.pair_axes:
+        outputs = leaf.pair_shape[len(leaf.pair_shape) - len(bias.pair_axes) :]
+    elif named:
+        outputs = leaf.pair_shape[len(named) :]
+    else:
+        outputs = leaf.pair_shape[-1:]
+    return leaf.size // int(np.prod(outputs, dtype=np.int64))
+
+
+def _selected(split: ParameterSplit, tree: Any, name: str) -> Weights:
+    """Return the stochastic entries of a pytree like the parameters."""
     given, expected = (
         {path: np.shape(leaf) for path, leaf in leaves_by_path(tree).items()}
-        for tree in (center, split.params)
+        for tree in (tree, split.params)
     )
     if given != expected:
         differ = sorted(p for p in given | expected if given.get(p) != expected.get(p))
+        also = "'params', 'zero' or " if name == "center" else "a number, a mapping of layers or "
         raise OptionError(
-            "center is 'params', 'zero' or a pytree with the structure and shapes of the "
+            f"{name} is {also}a pytree with the structure and shapes of the "
             f"parameters; at {differ[0]!r} got shape {given.get(differ[0])}, expected "
             f"{expected.get(differ[0])}. Start from split.params."
         )
     default = jnp.result_type(float)
-    chosen = split.select(jax.tree.map(jnp.asarray, center))
+    chosen = split.select(jax.tree.map(jnp.asarray, tree))
     return {path: jnp.asarray(w, default) for path, w in chosen.items()}
 
 
@@ -156,98 +222,64 @@ def _zero_center(split: ParameterSplit) -> Weights:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ResolvedNormal:
-    """`NormalPrior` for one split: a centre `(like the weights)` and a scale per leaf."""
+    """`NormalPrior` for one split.
+
+    Args:
+        center: centre of the weights.
+        scale: scale of each leaf, a number or an array like it; in units of the unknown scale of
+            its group where it has one.
+        unknown: prior of the unknown scale of each group.
+        group: leaf paths with an unknown scale, and their group.
+    """
 
     center: Weights
     scale: dict[str, jax.Array]
+    unknown: dict[str, PositivePrior] = field(default_factory=dict[str, PositivePrior])
+    group: tuple[tuple[str, str], ...] = field(default=(), metadata={"static": True})
 
     def initial(self) -> Hyper:
-        """Return `{}`: nothing is unknown."""
-        return {}
+        """Return the log medians of the unknown scales; `{}` where all are known."""
+        default = jnp.result_type(float)
+        return {
+            _hyper(name): jnp.asarray(jnp.log(jnp.asarray(prior.median)), default)
+            for name, prior in self.unknown.items()
+        }
 
     def log_density(self, weights: Weights, hyper: Hyper) -> jax.Array:
-        """Return the sum of normal log densities."""
-        del hyper
+        """Return the sum of normal log densities, and those of log scales where they are unknown.
+
+        log p(log scale) = log p(scale) + log scale.
+        """
+        scales = self._scales(hyper)
         terms = [
-            jnp.sum(jax.scipy.stats.norm.logpdf(weights[p], self.center[p], self.scale[p]))
+            jnp.sum(jax.scipy.stats.norm.logpdf(weights[p], self.center[p], scales[p]))
             for p in sorted(self.center)
         ]
+        for name, prior in sorted(self.unknown.items()):
+            log_scale = hyper[_hyper(name)]
+            terms.append(prior.log_prob(jnp.exp(log_scale)) + log_scale)
         return jnp.sum(jnp.stack(terms))
 
     def sample(self, key: jax.Array) -> tuple[Weights, Hyper]:
-        """Draw weights from the normals."""
+        """Draw the unknown scales, and weights given them."""
+        hyper: Hyper = {}
+        if self.unknown:
+            key, *scale_keys = jax.random.split(key, len(self.unknown) + 1)
+            for (name, prior), k in zip(sorted(self.unknown.items()), scale_keys, strict=True):
+                hyper[_hyper(name)] = jnp.log(prior.sample(k, ()))
+        scales = self._scales(hyper)
         keys = jax.random.split(key, len(self.center))
         drawn = {
             p: self.center[p]
-            + self.scale[p] * jax.random.normal(k, self.center[p].shape, self.center[p].dtype)
+            + scales[p] * jax.random.normal(k, self.center[p].shape, self.center[p].dtype)
             for p, k in zip(sorted(self.center), keys, strict=True)
         }
-        return drawn, {}
+        return drawn, hyper
+
+    def _scales(self, hyper: Hyper) -> dict[str, jax.Array]:
+        unknown = {path: jnp.exp(hyper[_hyper(name)]) for path, name in self.group}
+        return {path: known * unknown.get(path, 1.0) for path, known in self.scale.items()}
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class HalfNormal:
-    """Half-normal prior of a positive number, p(x) = 2 N(x; 0, scale^2) for x > 0.
-
-    Args:
-        scale: scale, in the units of the number.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> round(float(HalfNormal(1.0).log_prob(jnp.array(0.5))), 4)
-        -0.3508
-    """
-
-    scale: float = 1.0
-
-    @property
-    def median(self) -> Any:
-        """The median, 0.6745 scale."""
-        return 0.6744897501960817 * self.scale
-
-    @property
-    def log_spread(self) -> float:
-        """1: the spread of log x, about."""
-        return 1.0
-
-    def log_prob(self, value: jax.Array) -> jax.Array:
-        """Return log p(value), elementwise."""
-        return jnp.log(2.0) + jax.scipy.stats.norm.logpdf(value, 0.0, self.scale)
-
-    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Draw positive numbers."""
-        return self.scale * jnp.abs(jax.random.normal(key, shape))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class LogNormal:
-    """Log-normal prior of a positive number, log x ~ N(log median, spread^2).
-
-    Args:
-        median: the median, in the units of the number; a tuple gives one per output.
-        spread: standard deviation of log x, no units.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> round(float(LogNormal(1.0, 1.0).log_prob(jnp.array(1.0))), 4)
-        -0.9189
-    """
-
-    median: Any = 1.0
-    spread: float = field(default=0.5)
-
-    @property
-    def log_spread(self) -> float:
-        """The standard deviation of log x."""
-        return self.spread
-
-    def log_prob(self, value: jax.Array) -> jax.Array:
-        """Return log p(value), elementwise."""
-        center = jnp.log(jnp.asarray(self.median))
-        return jax.scipy.stats.norm.logpdf(jnp.log(value), center, self.spread) - jnp.log(value)
-
-    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Draw positive numbers."""
-        return jnp.asarray(self.median) * jnp.exp(self.spread * jax.random.normal(key, shape))
+def _hyper(name: str) -> str:
+    return f"log_scale/{name}" if name else "log_scale"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -18,9 +18,10 @@ from nbcore.calibration import (
     warn_if_seen,
 )
 from nbcore.checks import check_data, num_examples
-from nbcore.deterministic import DeterministicNN, Loss, network_outputs
+from nbcore.deterministic import DeterministicNN, network_outputs
 from nbcore.ensemble import EnsembleDeterministicNN
-from nbcore.errors import OptionError
+from nbcore.errors import OptionError, did_you_mean
+from nbcore.likelihoods import Gaussian, Likelihood
 from nbcore.network import Network, Params
 from nbcore.prediction import Scaler
 from nbcore.progress import Progress
@@ -39,35 +40,56 @@ class Stage:
         params: its weights.
         scaler: units of y; `None` where the network was trained in y's own.
         rows: rows to sample on.
-        noise: noise of each output from unseen rows, in y's own units; `None` if unknown.
+        residuals: y minus prediction of unseen rows `(rows, outputs)`, in y's own units; `None`
+            if unknown.
+        seen: whether the frozen weights were trained on the rows to sample; `None` if unknown.
         det: what trained the network; `None` for bare weights.
         ensemble: where chains start, one at each member; `None`: at the weights.
+        calibrates: whether the residuals say the noise; rows that are sampled and were not trained
+            on say it by themselves.
     """
 
     network: Network
     params: Params
     scaler: Scaler | None
     rows: np.ndarray
-    noise: np.ndarray | None
+    residuals: np.ndarray | None
+    seen: bool | None
     det: DeterministicNN | None
     ensemble: EnsembleDeterministicNN | None = None
+    calibrates: bool = True
+
+    def data(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Return inputs and targets of the rows to sample, in the units of the network."""
+        targets = np.asarray(take(y, self.rows))
+        if self.scaler is not None:
+            targets = self.scaler.standardise(targets)
+        return take(X, self.rows), targets
+
+    @property
+    def noise(self) -> np.ndarray | None:
+        """Root mean square residual of each output `(outputs,)`, in y's own units."""
+        residuals = self.residuals
+        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
 
 
 @dataclass(frozen=True)
 class Training:
     """How the deterministic networks are trained, and which rows are kept from them."""
 
-    loss: Loss
+    likelihood: Likelihood
     recipe: dict[str, Any]
     epochs: int
     batch_size: int
     folds: int
     key: jax.Array
     progress: bool | Progress
+    has_frozen_weights: bool = True
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {**self.recipe, "loss": self.loss, "standardize": self.loss == "homoskedastic"}
+        standardize = self.likelihood.standardises
+        return {**self.recipe, "loss": self.likelihood, "standardize": standardize}
 
     def cross(self, model: Any, X: Any, y: Any) -> CrossFit:
         """Train on all rows, and without each fold."""
@@ -99,15 +121,15 @@ class Training:
             fold = fold_of_rows(self.key, count, HOLDOUT)
             seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
             det = self.one(model, take(X, seen), take(y, seen), None)
-            noise = None
-            if self.loss == "homoskedastic":
-                noise = det.residual_noise(take(X, unseen), take(y, unseen))
-            return [_stage(det, unseen, noise)]
+            residuals = None
+            if det.is_squared_error:
+                residuals = det.residuals(take(X, unseen), take(y, unseen))
+            return [replace(_stage(det, unseen, residuals, seen=False), calibrates=False)]
         det = self.one(model, X, y, validation_data)
-        if det.validation_noise is not None:
+        if det.validation_noise is not None and self.has_frozen_weights:
             remedy = "With calibration='none' the noise comes out too small."
             warn_if_seen(det.residual_noise(X, y), det.validation_noise, remedy)
-        return [_stage(det, np.arange(count), None)]
+        return [_stage(det, np.arange(count), None, seen=self.has_frozen_weights)]
 
 
 def given_stage(
@@ -116,9 +138,9 @@ def given_stage(
     X: Any,
     y: Any,
     validation_data: Validation,
+    likelihood: Likelihood,
     *,
-    is_regression: bool,
-    has_noise: bool,
+    has_frozen_weights: bool = True,
 ) -> Stage:
     """Return the stage of weights that were given; the noise is that of rows they have not seen.
 
@@ -128,26 +150,47 @@ def given_stage(
         X: inputs to sample on.
         y: targets to sample on.
         validation_data: `(X, y)` that the weights have not seen.
-        is_regression: whether there is a noise.
-        has_noise: whether the user said what the noise is.
+        likelihood: what outputs say about y.
+        has_frozen_weights: whether some weights stay as they are given; where none does, the rows
+            that are sampled tell the noise.
     """
     det = given if isinstance(given, DeterministicNN) else None
     params = given if det is None else det.params
     network = network if det is None else det.network
     scaler = None if det is None else det.scaler
-    noise = None
-    if is_regression:
+    residuals = None
+    if has_frozen_weights and isinstance(likelihood.for_training(), Gaussian):
         if validation_data is not None:
             check_data(network, *validation_data, name="validation X", target="validation y")
-            noise = _residual_noise(network, params, scaler, *validation_data)
+            residuals = _residuals(network, params, scaler, *validation_data)
         elif det is not None:
-            noise = det.validation_noise
-        if noise is not None:
-            seen = _residual_noise(network, params, scaler, X, y)
-            warn_if_seen(seen, noise, "The noise is taken from the unseen rows instead.")
-        elif not has_noise:
+            residuals = det.validation_residuals
+        if residuals is not None:
+            seen = _root_mean_square(_residuals(network, params, scaler, X, y))
+            remedy = "The noise is taken from the unseen rows instead."
+            warn_if_seen(seen, _root_mean_square(residuals), remedy)
+        elif likelihood.calibrates:
             _warn_unchecked("Give validation_data=(X, y) that they have not seen.")
-    return Stage(network, params, scaler, np.arange(num_examples(X)), noise, det)
+    seen = None if has_frozen_weights else False
+    return Stage(network, params, scaler, np.arange(num_examples(X)), residuals, seen, det)
+
+
+def check_calibration(calibration: str, ensemble: bool, given: Any) -> None:
+    """Check that a way of calibrating is known, and that it fits what was given as weights.
+
+    Raises:
+        OptionError: it is not, or does not.
+    """
+    if calibration not in get_args(Calibration):
+        raise OptionError(
+            f"calibration is {', '.join(get_args(Calibration))}, got {calibration!r}."
+            f"{did_you_mean(calibration, get_args(Calibration))}"
+        )
+    if ensemble and (calibration != "crossfit" or not isinstance(given, CrossFit | None)):
+        raise OptionError(
+            "ensemble=True keeps the fold networks of calibration='crossfit': give no "
+            "deterministic_weights, or those of nb.cross_fit(...)."
+        )
 
 
 def first_of(given: Any) -> Any:
@@ -158,7 +201,7 @@ def first_of(given: Any) -> Any:
 
 
 def ensemble_stages(
-    ensemble: EnsembleDeterministicNN, X: Any, *, is_everything: bool, has_noise: bool
+    ensemble: EnsembleDeterministicNN, X: Any, *, is_everything: bool, likelihood: Likelihood
 ) -> list[Stage]:
     """Return the stage of each member; of a network without frozen weights, one for all.
 
@@ -169,15 +212,15 @@ def ensemble_stages(
         ensemble: a trained ensemble.
         X: inputs to sample on.
         is_everything: whether all weights are sampled.
-        has_noise: whether the user said what the noise is.
+        likelihood: what outputs say about y.
     """
     rows, first = np.arange(num_examples(X)), ensemble.members[0]
     if is_everything:
-        return [Stage(first.network, first.params, first.scaler, rows, None, first, ensemble)]
-    noise = ensemble.member_noise
-    if noise is None and first.loss == "homoskedastic" and not has_noise:
+        return [replace(_stage(first, rows, None, seen=False), ensemble=ensemble)]
+    residuals = ensemble.member_residuals
+    if residuals is None and likelihood.calibrates:
         _warn_unchecked("Train with validation_data=(X, y), or bootstrap=True.")
-    return [_stage(member, rows, noise) for member in ensemble.members]
+    return [_stage(member, rows, residuals, seen=None) for member in ensemble.members]
 
 
 def cross_stages(cross: CrossFit, X: Any, y: Any, *, ensemble: bool) -> list[Stage]:
@@ -187,22 +230,23 @@ def cross_stages(cross: CrossFit, X: Any, y: Any, *, ensemble: bool) -> list[Sta
             f"The cross-fit is of {len(cross.fold)} rows, and X has {num_examples(X)}. Fit "
             "the rows that nb.cross_fit got."
         )
-    noise = cross.noise if cross.noise.size else None
+    residuals = cross.residuals if cross.residuals.size else None
     if ensemble:
         folds = [np.flatnonzero(cross.fold == k) for k in range(len(cross.members))]
         pairs = zip(cross.members, folds, strict=True)
-        return [_stage(member, rows, noise) for member, rows in pairs]
-    if noise is None:
+        return [_stage(member, rows, residuals, seen=False) for member, rows in pairs]
+    if residuals is None:
         warnings.warn(
-            "Classes have no noise to calibrate: all rows are sampled, which the frozen "
-            "weights have seen. Use calibration='holdout', or ensemble=True.",
+            f"{type(cross.full.likelihood).__name__} has no noise to calibrate: all rows are "
+            "sampled, which the frozen weights have seen. Use calibration='holdout', or "
+            "ensemble=True.",
             CalibrationWarning,
             stacklevel=3,
         )
     else:
         remedy = "The noise is taken from out-of-fold residuals instead."
-        warn_if_seen(cross.full.residual_noise(X, y), noise, remedy)
-    return [_stage(cross.full, np.arange(len(cross.fold)), noise)]
+        warn_if_seen(cross.full.residual_noise(X, y), cross.noise, remedy)
+    return [_stage(cross.full, np.arange(len(cross.fold)), residuals, seen=True)]
 
 
 def _warn_unchecked(remedy: str) -> None:
@@ -214,15 +258,20 @@ def _warn_unchecked(remedy: str) -> None:
     )
 
 
-def _stage(det: DeterministicNN, rows: np.ndarray, noise: np.ndarray | None) -> Stage:
-    return Stage(det.network, det.params, det.scaler, rows, noise, det)
+def _stage(
+    det: DeterministicNN, rows: np.ndarray, residuals: np.ndarray | None, *, seen: bool | None
+) -> Stage:
+    return Stage(det.network, det.params, det.scaler, rows, residuals, seen, det)
 
 
-def _residual_noise(
+def _residuals(
     network: Network, params: Params, scaler: Scaler | None, X: Any, y: Any
 ) -> np.ndarray:
     outputs = network_outputs(network, params, X)
     scaler = scaler or Scaler.identity(outputs.shape[1])
     means = scaler.shift + scaler.scale * outputs
-    residual = np.asarray(y, np.float64).reshape(len(y), -1) - means
-    return np.sqrt(np.mean(residual**2, axis=0))
+    return np.asarray(y, np.float64).reshape(len(y), -1) - means
+
+
+def _root_mean_square(residuals: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(residuals**2, axis=0))

@@ -66,7 +66,8 @@ class Target:
             subset: which weights are stochastic.
             X: inputs, an array or a pytree of arrays with a shared leading axis `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)` for classes.
-            likelihood: `nb.Gaussian()` by default.
+            likelihood: `nb.Gaussian()` by default; where its noise prior was left open, it
+                becomes as wide as y.
             prior: `nb.NormalPrior(scale=1.0, center="params")` by default.
             byte_budget: bytes that hoisted activations may take.
 
@@ -92,6 +93,7 @@ class Target:
         network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()
+        network = likelihood.observing(network)
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
         resolved = (prior if prior is not None else NormalPrior()).resolve(split)
         groups = length_groups(X, network.padding)
@@ -100,6 +102,7 @@ class Target:
         row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         num_outputs = count_outputs(network, split.params, row)
         targets = np.asarray(likelihood.check(y, num_outputs))
+        likelihood = likelihood.resolve(targets)
         alone = is_per_example(network, moved, X)
         groups = groups if alone else [Group(np.arange(count), None)]
         blocks: list[Block] = []

@@ -15,10 +15,10 @@ import pytest
 import nbcore as nb
 from nbcore import errors
 from nbcore.backend import Kernel, Stats
-from nbcore.calibration import CalibrationWarning, fold_of_rows, tight_noise_prior
-from nbcore.estimators import NOISE_FLOOR
+from nbcore.calibration import NOISE_FLOOR, CalibrationWarning, fold_of_rows
 from nbcore.likelihoods import Gaussian
 from nbcore.metrics import nlpd
+from nbcore.positive import tight_prior
 from nbcore.progress import Report
 from nbcore.training import BatchPlan
 from nbcore_flax import FlaxMLP
@@ -137,7 +137,7 @@ def test_impossible_folds_are_refused(folds: int) -> None:
 
 
 def test_the_noise_prior_outweighs_the_residuals() -> None:
-    prior = tight_noise_prior(np.array([0.5, 2.0]), 200)
+    prior = tight_prior(np.array([0.5, 2.0]), 200)
     assert prior.median == (0.5, 2.0)
     # N residuals know log noise to 1 / sqrt(2 N); the prior is ten times as sure.
     assert prior.spread == pytest.approx(1 / np.sqrt(2 * 200) / 10)

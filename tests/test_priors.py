@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 import nbcore as nb
-from nbcore.calibration import tight_noise_prior
 from nbcore.errors import OptionError, UnknownLayerError
+from nbcore.positive import tight_prior
 
 PARAMS = {
     "Dense0": {"kernel": jnp.arange(6.0).reshape(3, 2) - 2, "bias": jnp.array([0.5, -1.0])},
@@ -130,6 +130,6 @@ def test_the_tight_noise_prior_is_ten_times_as_sure_as_the_residuals():
         return jnp.sum(jax.scipy.stats.norm.logpdf(residuals, 0, jnp.exp(log_noise)))
 
     information = -float(jax.hessian(log_lik)(float(np.log(noise))))
-    prior = tight_noise_prior(np.array([noise, 0.5]), 800)
+    prior = tight_prior(np.array([noise, 0.5]), 800)
     assert np.allclose(prior.median, [noise, 0.5])
     assert 1 / prior.spread == pytest.approx(10 * np.sqrt(information), rel=1e-4)

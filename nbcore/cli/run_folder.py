@@ -19,7 +19,7 @@ from nbcore.cli.inputs import Inputs, SmilesInputs, inputs_from_data
 from nbcore.cli.job import Outcome
 from nbcore.datasets import SmilesTokenizer, Table
 from nbcore.errors import NbcoreError, RunFolderError
-from nbcore.estimators import predict_together
+from nbcore.mixtures import predict_together
 from nbcore.posterior import Posterior
 from nbcore.prediction import Prediction
 from nbcore.report import (

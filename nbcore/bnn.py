@@ -1,0 +1,72 @@
+"""A network of which every weight has a posterior."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from nbcore.deterministic import DeterministicNN
+from nbcore.ensemble import EnsembleDeterministicNN
+from nbcore.estimators import PartialBNN
+from nbcore.likelihoods import Likelihood
+from nbcore.network import Params
+from nbcore.stages import Calibration, Stage
+from nbcore.subset import ProbabilisticSubset
+
+
+class BNN(PartialBNN):
+    """A network of which every weight is sampled; `fit` and `predict` are those of `PartialBNN`.
+
+    Nothing is frozen, so nothing has seen the rows: all of them are sampled, the prior is centred
+    at zero, and the noise is learnt with the weights. Chains start at weights that are trained
+    first. With `pretrained_priors` nothing is trained: the prior is centred at those weights, and
+    chains start there.
+
+    Args:
+        net: a network, or a model that `nb.as_network` knows.
+        noise_prior: prior of the noise of the default Gaussian, in y's own units; by default it is
+            as wide as y.
+        pretrained_priors: weights that were trained elsewhere, such as on simulations: a trained
+            `nb.DeterministicNN`, or parameters. A trained `nb.EnsembleDeterministicNN` only gives
+            the starts of chains.
+        num_classes: number of classes of a classification; `None` is a regression.
+        likelihood: what outputs say about y, as for `PartialBNN`.
+
+    Examples:
+        >>> import numpy as np, nbcore as nb
+        >>> from nbcore_flax import FlaxMLP
+        >>> x = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
+        >>> y = x[:, 0] ** 2 + 0.1 * np.random.default_rng(0).normal(size=30)
+        >>> model = nb.BNN(FlaxMLP(hidden_dims=(4,)))
+        >>> _ = model.fit(
+        ...     x, y, num_warmup=100, num_samples=100, num_chains=1, sgd_epochs=20, progress=False
+        ... )
+        >>> model.posterior.split.size == model.posterior.split.total_size == 13
+        True
+
+    References:
+        Neal (1996), "Bayesian learning for neural networks".
+    """
+
+    default_calibration: ClassVar[Calibration] = "none"
+    has_frozen_weights: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        net: Any,
+        noise_prior: Any = None,
+        pretrained_priors: DeterministicNN | EnsembleDeterministicNN | Params | None = None,
+        *,
+        num_classes: int | None = None,
+        likelihood: Likelihood | None = None,
+    ) -> None:
+        super().__init__(
+            net,
+            pretrained_priors,
+            subset=ProbabilisticSubset.everything(),
+            num_classes=num_classes,
+            likelihood=likelihood,
+            noise_prior=noise_prior,
+        )
+
+    def _center(self, stage: Stage) -> Any:
+        return "zero" if self.given is None else super()._center(stage)
