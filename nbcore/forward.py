@@ -4,97 +4,58 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore import hoisting
+from nbcore import chunks, first_layer, hoisting
 from nbcore.likelihoods import as_columns
 from nbcore.network import Network, Static, evaluate
 from nbcore.split import ParameterSplit, Weights
 
 FEATURE_BATCH = 256
 Features = Any
-"""What is known of some examples: a pytree of arrays with a leading example axis."""
-
-
-class Program(Protocol):
-    """How outputs are computed from weights and features; a static argument of jit."""
-
-    @property
-    def per_example(self) -> bool:
-        """Whether the outputs of each example depend on that example alone."""
-        ...
-
-    def prepare(self, split: ParameterSplit) -> Any:
-        """Return what is computed once for all examples."""
-        ...
-
-    def features(self, split: ParameterSplit, x: Any) -> Features:
-        """Return what is computed once for each example."""
-        ...
-
-    def outputs(self, weights: Weights, constants: Any, features: Features) -> jax.Array:
-        """Return outputs `(examples, outputs)`."""
-        ...
-
-    def text(self, weights: Weights, constants: Any, features: Features) -> str:
-        """Return what is done for one example, as text: equal texts do the same."""
-        ...
+"""What is known of some examples: arrays with a leading example axis, or of all of them."""
+Frozen = tuple[ParameterSplit, dict[str, first_layer.Rows]]
+"""The split, and which rows of its leaves are stochastic where few are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Hoisted:
-    """Outputs of each example depend on that example alone; see `nbcore.hoisting`."""
+class Program:
+    """How outputs are computed from weights and features; a static argument of jit.
+
+    Args:
+        staged: the cut network.
+        per_example: whether it is cut for one example. A network whose outputs mix examples (one
+            graph, batch statistics) is cut for all of them together, so it has no minibatches.
+    """
 
     staged: hoisting.Staged
-    per_example: bool = True
+    per_example: bool
 
-    def prepare(self, split: ParameterSplit) -> Any:
-        """Return the constants of the staged program."""
-        return self.staged.constant_values(split)
+    def prepare(self, frozen: Frozen) -> Any:
+        """Return what is computed once for all examples."""
+        return self.staged.constant_values(frozen)
 
-    def features(self, split: ParameterSplit, x: Any) -> Features:
-        """Return the residuals of each example."""
-        return jax.vmap(lambda example: self.staged.residual_values(split, example))(x)
+    def features(self, frozen: Frozen, x: Any) -> Features:
+        """Return what is computed once for each example."""
+        if not self.per_example:
+            return self.staged.residual_values(frozen, x)
+        return jax.vmap(lambda example: self.staged.residual_values(frozen, example))(x)
 
     def outputs(self, weights: Weights, constants: Any, features: Features) -> jax.Array:
-        """Run the staged program, vectorised over examples."""
+        """Run the staged program; return outputs `(examples, outputs)`."""
+        if not self.per_example:
+            return as_columns(self.staged.apply(weights, constants, features))
         run = jax.vmap(self.staged.apply, in_axes=(None, None, 0))
         return as_columns(run(weights, constants, features))
 
     def text(self, weights: Weights, constants: Any, features: Features) -> str:
-        """Return the staged program of one example."""
+        """Return what is done for one example, as text: equal texts do the same."""
         one = jax.tree.map(lambda a: a[0], features)  # pyright: ignore[reportUnknownLambdaType]
         return str(jax.make_jaxpr(self.staged.apply)(weights, constants, one))
-
-
-@dataclass(frozen=True, eq=False)
-class WholeBatch:
-    """Outputs mix examples (one graph, batch statistics): nothing is hoisted, no minibatches."""
-
-    network: Network
-    per_example: bool = False
-
-    def prepare(self, split: ParameterSplit) -> Any:
-        """Return the split itself."""
-        return split
-
-    def features(self, split: ParameterSplit, x: Any) -> Features:
-        """Return the inputs themselves."""
-        del split
-        return x
-
-    def outputs(self, weights: Weights, constants: Any, features: Features) -> jax.Array:
-        """Apply the network to all examples."""
-        return as_columns(self.network.apply(constants.merge(weights), features))
-
-    def text(self, weights: Weights, constants: Any, features: Features) -> str:
-        """Return a text that no other program has."""
-        del weights, constants, features
-        return f"whole batch {id(self)}"
 
 
 @jax.tree_util.register_dataclass
@@ -103,10 +64,16 @@ class Forward:
     """Outputs as a function of the stochastic weights and of hoisted features.
 
     A pytree; the program is static. Made by `Forward.build`.
+
+    Args:
+        constants: what is computed once for all examples.
+        program: how outputs are computed.
+        chunk_size: how many examples are computed at a time; 0 is all of them.
     """
 
     constants: Any
     program: Program = field(metadata={"static": True})
+    chunk_size: int = field(default=0, metadata={"static": True})
 
     @staticmethod
     def build(
@@ -114,9 +81,9 @@ class Forward:
         split: ParameterSplit,
         x: Any,
         *,
-        byte_budget: int = hoisting.BYTE_BUDGET,
-        num_examples: int | None = None,
+        byte_budget: int | None = None,
         per_example: bool | None = None,
+        chunk_size: int | None = None,
     ) -> Forward:
         """Cut the network for inputs like `x`.
 
@@ -124,43 +91,49 @@ class Forward:
             network: the network.
             split: which of its weights are stochastic.
             x: inputs, of which only shapes are read where `per_example` is given.
-            byte_budget: how many bytes of features may be stored.
-            num_examples: for how many examples features will be stored; those of `x` by default.
+            byte_budget: how many bytes the features of one example may take (of all examples,
+                where outputs mix them); `None` is no limit.
             per_example: whether each output depends on its own example alone; checked on a few
                 rows by default.
+            chunk_size: how many examples are computed at a time; by default as many as a CPU's
+                caches or a device's memory hold, by a rule of shapes alone.
         """
         x = jax.tree.map(jnp.asarray, x)
         if per_example is None:
             per_example = is_per_example(network, split.params, x)
-        if not per_example:
-            whole = _whole_batch(Static(network))
-            return Forward(whole.prepare(split), whole)
-        count = num_examples or len(jax.tree.leaves(x)[0])
-        parts = (split.position, split, jax.tree.map(lambda a: a[0], x))
-        leaves, structure = jax.tree.flatten(parts)
+        example = jax.tree.map(lambda a: a[0], x) if per_example else x
+        frozen = (split, first_layer.stochastic_rows(split))
+        leaves, structure = jax.tree.flatten((split.position, frozen, example))
         avals = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        program = _hoisted(Static(network), structure, avals, None)
-        share = byte_budget // count
-        if program.staged.example_bytes > share:
-            program = _hoisted(Static(network), structure, avals, share)
-        return Forward(_prepare(program, split), program)
+        program = _program(Static(network), structure, avals, per_example, None)
+        if byte_budget is not None and program.staged.example_bytes > byte_budget:
+            program = _program(Static(network), structure, avals, per_example, byte_budget)
+        if not per_example:
+            chunk_size = 0
+        elif chunk_size is None:
+            chunk_size = chunks.rows_in_chunk(program.staged.example_work)
+        return Forward(_prepare(program, frozen), program, chunk_size)
 
     def features(self, split: ParameterSplit, x: Any) -> Features:
         """Return what is known of the examples `x`, computed in batches."""
         x = jax.tree.map(jnp.asarray, x)
+        frozen = (split, first_layer.stochastic_rows(split))
         count = len(jax.tree.leaves(x)[0])
         if not self.program.per_example or count <= FEATURE_BATCH:
-            return _features(self.program, split, x)
+            return _features(self.program, frozen, x)
         rows = np.resize(np.arange(count), -(-count // FEATURE_BATCH) * FEATURE_BATCH)
         parts = [
-            _features(self.program, split, jax.tree.map(lambda a, r=some: a[r], x))  # pyright: ignore[reportUnknownLambdaType]
+            _features(self.program, frozen, jax.tree.map(lambda a, r=some: a[r], x))  # pyright: ignore[reportUnknownLambdaType]
             for some in rows.reshape(-1, FEATURE_BATCH)
         ]
         return jax.tree.map(lambda *p: jnp.concatenate(p)[:count], *parts)
 
     def outputs(self, weights: Weights, features: Features) -> jax.Array:
-        """Return outputs `(examples, outputs)`; jittable and differentiable."""
-        return self.program.outputs(weights, self.constants, features)
+        """Return outputs `(examples, outputs)`, in chunks; jittable and differentiable."""
+        if not self.chunk_size or not jax.tree.leaves(features):
+            return self.program.outputs(weights, self.constants, features)
+        shared = (self, weights)
+        return chunks.map_over(_outputs_of_chunk, self.chunk_size, shared, features)
 
     def same_as(self, other: Forward, weights: Weights, mine: Features, theirs: Features) -> bool:
         """Whether both do the same with features of the same shapes."""
@@ -177,33 +150,40 @@ class Forward:
         )
 
 
+def _outputs_of_chunk(shared: tuple[Forward, Weights], features: Features) -> jax.Array:
+    forward, weights = shared
+    return forward.program.outputs(weights, forward.constants, features)
+
+
 @functools.lru_cache(maxsize=256)
-def _hoisted(
-    network: Static, structure: Any, avals: tuple[Any, ...], budget: int | None
-) -> Hoisted:
-    def one(weights: Weights, split: ParameterSplit, example: Any) -> jax.Array:
-        batch = jax.tree.map(lambda a: a[None], example)  # pyright: ignore[reportUnknownLambdaType]
-        return as_columns(network.network.apply(split.merge(weights), batch))[0]
+def _program(
+    network: Static,
+    structure: Any,
+    avals: tuple[Any, ...],
+    per_example: bool,
+    byte_budget: int | None,
+) -> Program:
+    def outputs(weights: Weights, frozen: Frozen, x: Any) -> jax.Array:
+        params = first_layer.merged(*frozen, weights)
+        if not per_example:
+            return as_columns(network.network.apply(params, x))
+        batch = jax.tree.map(lambda a: a[None], x)  # pyright: ignore[reportUnknownLambdaType]
+        return as_columns(network.network.apply(params, batch))[0]
 
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
-    weights, split, example = jax.tree.unflatten(structure, shapes)
-    budget = 2**62 if budget is None else budget
-    return Hoisted(hoisting.stage(one, weights, split, example, byte_budget=budget))
-
-
-@functools.lru_cache(maxsize=64)
-def _whole_batch(network: Static) -> WholeBatch:
-    return WholeBatch(network.network)
+    weights, frozen, x = jax.tree.unflatten(structure, shapes)
+    staged = hoisting.stage(outputs, weights, frozen, x, byte_budget=byte_budget)
+    return Program(staged, per_example)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _features(program: Program, split: ParameterSplit, x: Any) -> Features:
-    return program.features(split, x)
+def _features(program: Program, frozen: Frozen, x: Any) -> Features:
+    return program.features(frozen, x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _prepare(program: Program, split: ParameterSplit) -> Any:
-    return program.prepare(split)
+def _prepare(program: Program, frozen: Frozen) -> Any:
+    return program.prepare(frozen)
 
 
 def is_per_example(network: Network, params: Any, x: Any) -> bool:

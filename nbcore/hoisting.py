@@ -14,11 +14,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core as jex
+
+from nbcore.equations import Atom, Equation, cheap, evaluate, needed, value_of
+from nbcore.inlining import CONSTANT, KNOWN, STAGED, Inliner
 
 BYTE_BUDGET = 2**30
-_CONSTANT, _KNOWN, _STAGED = 0, 1, 2
-_CHEAP = frozenset({"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "iota", "transpose"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,12 @@ class Staged:
         residuals: known variables that the staged equations read, one value per example.
         staged: indices of the equations that are staged.
         example_bytes: size of the residuals of one example.
+        wanted_bytes: what that would be without a byte budget.
+        example_work: bytes that the staged equations write for one example: about what a gradient
+            remembers of it.
+        recomputed: how many known equations are staged all the same, since their results would
+            take more than the byte budget.
+        frozen_read: which leaves of the frozen values the staged equations depend on.
     """
 
     equations: tuple[Equation, ...]
@@ -44,6 +50,10 @@ class Staged:
     residuals: tuple[int, ...]
     staged: tuple[int, ...]
     example_bytes: int
+    wanted_bytes: int
+    example_work: int
+    recomputed: int
+    frozen_read: tuple[int, ...]
     treedef: Any
     closed: tuple[tuple[int, Any], ...] = field(repr=False, default=())
 
@@ -65,52 +75,13 @@ class Staged:
         env: dict[int, Any] = dict(zip(self.inputs[0], jax.tree.leaves(position), strict=True))
         env |= dict(zip(self.constants, constants, strict=True))
         env |= dict(zip(self.residuals, residuals, strict=True))
-        _run([self.equations[i] for i in self.staged], env)
-        return jax.tree.unflatten(self.treedef, [_read(a, env) for a in self.outputs])
+        evaluate([self.equations[i] for i in self.staged], env)
+        return jax.tree.unflatten(self.treedef, [value_of(a, env) for a in self.outputs])
 
     def _compute(self, env: dict[int, Any], wanted: tuple[int, ...]) -> list[jax.Array]:
-        needed = _needed(self.equations, [v for v in wanted if v not in env], set(env))
-        _run([self.equations[i] for i in needed], env)
+        kept, _ = needed(self.equations, wanted, lambda _: True)
+        evaluate([self.equations[i] for i in kept], env)
         return [env[v] for v in wanted]
-
-
-@dataclass(frozen=True, eq=False)
-class Literal:
-    """A constant written into an equation."""
-
-    value: Any
-
-
-Atom = int | Literal
-
-
-@dataclass(frozen=True, eq=False)
-class Equation:
-    """One primitive operation over numbered variables.
-
-    Args:
-        name: name of the primitive.
-        run: evaluates it on the values of `inputs`; returns the list of outputs.
-        inputs: what it reads.
-        outputs: what it writes.
-        shapes: shapes of the outputs.
-        dtypes: dtypes of the outputs.
-    """
-
-    name: str
-    run: Callable[..., Sequence[Any]]
-    inputs: tuple[Atom, ...]
-    outputs: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[Any, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Size of the outputs."""
-        return sum(
-            int(np.prod(s, dtype=np.int64)) * getattr(d, "itemsize", 4)
-            for s, d in zip(self.shapes, self.dtypes, strict=True)
-        )
 
 
 def stage(
@@ -119,7 +90,7 @@ def stage(
     frozen: Any,
     example: Any,
     *,
-    byte_budget: int,
+    byte_budget: int | None = None,
 ) -> Staged:
     """Trace `function(position, frozen, example)` and cut it.
 
@@ -130,87 +101,47 @@ def stage(
         example: one example, without the example axis.
         byte_budget: bytes that the residuals of one example may take; where they exceed it, the
             cut moves towards the input until they fit: the largest prefix of the known equations
-            that does. A function of shapes alone.
+            that does. A function of shapes alone. `None` is no limit.
 
     Returns:
         The cut network.
     """
     parts = (position, frozen, example)
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*parts)
-    flat = _Inliner()
-    ins = [flat.variable(v) for v in closed.jaxpr.invars]
+    flat = Inliner()
+    levels = (STAGED, CONSTANT, KNOWN)
+    sizes = [len(jax.tree.leaves(part)) for part in parts]
+    variables = iter(closed.jaxpr.invars)
+    inputs: list[tuple[int, ...]] = []
+    for level, size in zip(levels, sizes, strict=True):
+        some = [next(variables) for _ in range(size)]
+        numbers = tuple(flat.variable(v.aval.shape, v.aval.dtype, level) for v in some)
+        flat.bind(some, numbers)
+        inputs.append(numbers)
     consts = [
-        (flat.variable(v), c) for v, c in zip(closed.jaxpr.constvars, closed.consts, strict=True)
+        (flat.variable(np.shape(c), c.dtype, CONSTANT), c)
+        for c in map(jax.numpy.asarray, closed.consts)
     ]
+    flat.bind(closed.jaxpr.constvars, [number for number, _ in consts])
     flat.inline(closed.jaxpr)
     outputs = tuple(flat.atom(v) for v in closed.jaxpr.outvars)
-    sizes = [len(jax.tree.leaves(p)) for p in parts]
-    cuts = np.cumsum(sizes)
-    inputs = (tuple(ins[: cuts[0]]), tuple(ins[cuts[0] : cuts[1]]), tuple(ins[cuts[1] :]))
-    bytes_of = {
-        v: int(np.prod(np.shape(x), dtype=np.int64)) * np.dtype(x.dtype).itemsize
-        for v, x in zip(inputs[2], jax.tree.leaves(example), strict=True)
-    }
-    cut = _Cut(flat.equations, inputs, dict(consts), outputs, bytes_of)
+    cut = _Cut(flat, outputs)
     found = cut.within(byte_budget)
     return Staged(
-        equations=tuple(flat.equations),
-        inputs=inputs,
+        equations=tuple(flat.all),
+        inputs=(inputs[0], inputs[1], inputs[2]),
         outputs=outputs,
         constants=found.constants,
         residuals=found.residuals,
         staged=found.staged,
         example_bytes=found.example_bytes,
+        wanted_bytes=cut.within(None).example_bytes,
+        example_work=cut.work(found, inputs[2]),
+        recomputed=found.recomputed,
+        frozen_read=cut.sources(found, inputs[1]),
         treedef=jax.tree.structure(shape),
         closed=tuple(consts),
     )
-
-
-class _Inliner:
-    """Numbers variables and inlines nested jits into one list of equations."""
-
-    def __init__(self) -> None:
-        self.equations: list[Equation] = []
-        self._names: dict[Any, Atom] = {}
-        self._next = 0
-
-    def variable(self, var: Any) -> int:
-        self._names[var] = self._next
-        self._next += 1
-        return self._next - 1
-
-    def atom(self, var: Any) -> Atom:
-        return Literal(var.val) if isinstance(var, jex.Literal) else self._names[var]
-
-    def inline(self, jaxpr: jex.Jaxpr) -> None:
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name in ("jit", "pjit", "closed_call"):
-                self._inline_call(eqn)
-            else:
-                reads = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, jex.Literal)))
-                body = jex.Jaxpr((), reads, eqn.outvars, [eqn], debug_info=jaxpr.debug_info)
-                run = jex.jaxpr_as_fun(jex.ClosedJaxpr(body, ()))
-                inputs = tuple(self.atom(v) for v in reads)
-                outputs = tuple(self.variable(v) for v in eqn.outvars)
-                avals: list[Any] = [v.aval for v in eqn.outvars]
-                shapes = tuple(tuple(a.shape) for a in avals)
-                dtypes = tuple(a.dtype for a in avals)
-                self.equations.append(
-                    Equation(eqn.primitive.name, run, inputs, outputs, shapes, dtypes)
-                )
-
-    def _inline_call(self, eqn: jex.JaxprEqn) -> None:
-        params = eqn.params
-        closed: jex.ClosedJaxpr = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        arguments = [self.atom(v) for v in eqn.invars]
-        saved = dict(self._names)  # one body may be called more than once
-        for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-            self._names[var] = Literal(const)
-        self._names.update(zip(closed.jaxpr.invars, arguments, strict=True))
-        self.inline(closed.jaxpr)
-        results = [self.atom(v) for v in closed.jaxpr.outvars]
-        self._names = saved
-        self._names.update(zip(eqn.outvars, results, strict=True))
 
 
 @dataclass(frozen=True)
@@ -219,102 +150,58 @@ class _Found:
     residuals: tuple[int, ...]
     staged: tuple[int, ...]
     example_bytes: int
+    recomputed: int
 
 
 class _Cut:
     """Decides which equations are staged."""
 
-    def __init__(
-        self,
-        equations: list[Equation],
-        inputs: tuple[tuple[int, ...], ...],
-        consts: dict[int, Any],
-        outputs: tuple[Atom, ...],
-        input_bytes: dict[int, int],
-    ) -> None:
-        self.equations = equations
-        self.outputs = outputs
-        self.bytes_of = dict(input_bytes)
-        self.level = dict.fromkeys(inputs[0], _STAGED) | dict.fromkeys(inputs[1], _CONSTANT)
-        self.level |= dict.fromkeys(inputs[2], _KNOWN) | dict.fromkeys(consts, _CONSTANT)
-        for eqn in equations:
-            level = max((self.level[a] for a in eqn.inputs if isinstance(a, int)), default=0)
-            for var, shape, dtype in zip(eqn.outputs, eqn.shapes, eqn.dtypes, strict=True):
-                self.level[var] = level
-                itemsize = getattr(dtype, "itemsize", 4)
-                self.bytes_of[var] = int(np.prod(shape, dtype=np.int64)) * itemsize
+    def __init__(self, flat: Inliner, outputs: tuple[Atom, ...]) -> None:
+        self.flat, self.equations, self.outputs = flat, flat.all, outputs
+        self.place = {v: i for i, e in enumerate(flat.all) for v in e.outputs}
 
-    def within(self, budget: int) -> _Found:
+    def within(self, budget: int | None) -> _Found:
         """Return the deepest cut whose residuals fit the budget per example."""
-        known = [i for i, e in enumerate(self.equations) if self._level(e) == _KNOWN]
-        found = self._at(set())
-        while known and found.example_bytes > budget:
-            known.pop()
-            found = self._at({i for i in self._all_known() if i > (known[-1] if known else -1)})
+        found = self._at(len(self.equations))
+        while budget is not None and found.example_bytes > budget:
+            computed = [self.place[v] for v in found.residuals if v in self.place]
+            if not computed:
+                break  # the inputs themselves are left
+            found = self._at(max(computed))
         return found
 
-    def _all_known(self) -> list[int]:
-        return [i for i, e in enumerate(self.equations) if self._level(e) == _KNOWN]
+    def work(self, found: _Found, example: tuple[int, ...]) -> int:
+        """Return how many bytes the staged equations write for one example."""
+        varies = {*example, *found.residuals}
+        total = 0
+        for i in found.staged:
+            if varies.intersection(self.equations[i].reads):
+                varies.update(self.equations[i].outputs)
+                total += self.equations[i].work
+        return total
 
-    def _level(self, eqn: Equation) -> int:
-        return max((self.level[v] for v in eqn.outputs), default=0)
+    def sources(self, found: _Found, frozen: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the places of the frozen leaves that the staged equations depend on."""
+        _, read = needed(self.equations, found.constants, lambda _: True)
+        return tuple(i for i, v in enumerate(frozen) if v in read)
 
-    def _at(self, recomputed: set[int]) -> _Found:
-        """Return the cut that stages what depends on the position, and `recomputed`."""
-        staged = {i for i, e in enumerate(self.equations) if self._level(e) == _STAGED}
-        staged |= recomputed
-        made_by = {v: i for i, e in enumerate(self.equations) for v in e.outputs}
-        wanted = [a for a in self.outputs if isinstance(a, int)]
-        kept: set[int] = set()
-        read: set[int] = set()
-        pending = list(wanted)
-        while pending:
-            var = pending.pop()
-            if var in read:
-                continue
-            read.add(var)
-            maker = made_by.get(var)
-            if maker is None:
-                continue
-            eqn = self.equations[maker]
-            if maker in staged or self._is_cheap(eqn):
-                kept.add(maker)
-                pending.extend(a for a in eqn.inputs if isinstance(a, int))
-        made = {v for i in kept for v in self.equations[i].outputs}
-        outside = sorted(v for v in read if v not in made)
-        constants = tuple(v for v in outside if self.level[v] == _CONSTANT)
-        residuals = tuple(v for v in outside if self.level[v] == _KNOWN)
-        size = sum(self.bytes_of[v] for v in residuals)
-        return _Found(constants, residuals, tuple(sorted(kept)), size)
+    def _at(self, end: int) -> _Found:
+        """Return the cut that stages what depends on the position, and all from `end` on."""
+        flat = self.flat
 
-    def _is_cheap(self, eqn: Equation) -> bool:
-        """Whether recomputing costs nothing and storing would cost more than the inputs."""
-        if eqn.name not in _CHEAP or self._level(eqn) != _KNOWN:
-            return False
-        inputs = [self.bytes_of.get(a, 0) for a in eqn.inputs if isinstance(a, int)]
-        return eqn.bytes >= sum(inputs)
+        def computes(eqn: Equation) -> bool:
+            level = flat.level_of(eqn.outputs)
+            again = level == KNOWN and (self.place[eqn.outputs[0]] >= end or cheap(eqn, flat.aval))
+            return level == STAGED or again
 
-
-def _needed(equations: Sequence[Equation], wanted: Sequence[int], have: set[int]) -> list[int]:
-    """Return the equations that compute `wanted` from `have`, in order."""
-    made_by = {v: i for i, e in enumerate(equations) for v in e.outputs}
-    needed: set[int] = set()
-    pending = list(wanted)
-    while pending:
-        maker = made_by[pending.pop()]
-        if maker not in needed:
-            needed.add(maker)
-            inputs = equations[maker].inputs
-            pending.extend(a for a in inputs if isinstance(a, int) and a not in have)
-    return sorted(needed)
-
-
-def _read(atom: Atom, env: dict[int, Any]) -> Any:
-    return atom.value if isinstance(atom, Literal) else env[atom]
-
-
-def _run(equations: Sequence[Equation], env: dict[int, Any]) -> None:
-    """Evaluate equations in order, writing their results into `env`."""
-    for eqn in equations:
-        results = eqn.run(*(_read(a, env) for a in eqn.inputs))
-        env.update(zip(eqn.outputs, results, strict=True))
+        kept, read = needed(self.equations, self.outputs, computes)
+        constants = tuple(v for v in read if flat.level[v] == CONSTANT)
+        residuals = tuple(v for v in read if flat.level[v] == KNOWN)
+        recomputed = [
+            i
+            for i in kept
+            if flat.level_of(self.equations[i].outputs) == KNOWN
+            and not cheap(self.equations[i], flat.aval)
+        ]
+        size = sum(flat.aval[v].bytes for v in residuals)
+        return _Found(constants, residuals, tuple(kept), size, len(recomputed))

@@ -13,8 +13,10 @@ import numpy as np
 from nbcore.errors import NetworkError
 from nbcore.network import Network, Padding, Params, evaluate
 
-MAX_GROUPS = 4
-ROWS_A_GROUP = 256
+MAX_GROUPS = 6
+ROWS_A_GROUP = 128
+LEAST_GAIN = 0.1
+"""What a group saves at least of the positions: compiling its program costs as much as any."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def length_groups(x: Any, padding: Padding | None, *, max_groups: int | None = N
         x: inputs; one array where they are padded.
         padding: how they are padded; `None` gives one group.
         max_groups: how many groups at most: each costs a compilation. By default one for every
-            256 rows, and at most 4.
+            128 rows, at most 6, and none that saves less than a tenth of the positions.
 
     Returns:
         Groups in ascending order of length; every row is in exactly one.
@@ -84,9 +86,11 @@ def length_groups(x: Any, padding: Padding | None, *, max_groups: int | None = N
     if padding is None or count == 0:
         return [Group(np.arange(count), None)]
     each = on_grid(lengths(np.asarray(x), padding), np.shape(x)[padding.axis])
-    max_groups = min(MAX_GROUPS, 1 + count // ROWS_A_GROUP) if max_groups is None else max_groups
+    least_gain = 0.0
+    if max_groups is None:
+        max_groups, least_gain = min(MAX_GROUPS, 1 + count // ROWS_A_GROUP), LEAST_GAIN
     values, counts = np.unique(each, return_counts=True)
-    bounds = _best_cuts(values, counts, min(max_groups, len(values)))
+    bounds = _best_cuts(values, counts, min(max_groups, len(values)), least_gain)
     lower = np.concatenate([[0], bounds[:-1]])
     return [
         Group(np.flatnonzero((each > low) & (each <= high)), int(high))
@@ -94,8 +98,17 @@ def length_groups(x: Any, padding: Padding | None, *, max_groups: int | None = N
     ]
 
 
-def _best_cuts(values: np.ndarray, counts: np.ndarray, groups: int) -> np.ndarray:
-    """Return the largest length of each group, ascending."""
+def _best_cuts(
+    values: np.ndarray, counts: np.ndarray, groups: int, least_gain: float
+) -> np.ndarray:
+    """Return the largest length of each group, ascending; groups stop where one gains too little.
+
+    Args:
+        values: lengths, ascending.
+        counts: how many examples have each.
+        groups: how many groups at most.
+        least_gain: which part of the work one more group must save.
+    """
     below = np.concatenate([[0], np.cumsum(counts)])
     best = below[1:] * values  # one group up to each value
     previous: list[np.ndarray] = []
@@ -104,6 +117,8 @@ def _best_cuts(values: np.ndarray, counts: np.ndarray, groups: int) -> np.ndarra
         before = np.concatenate([[0], best[:-1]])
         cost = before[:, None] + (below[None, 1:] - below[:-1, None]) * values[None, :]
         cost = np.where(np.tri(len(values), dtype=bool).T, cost, np.iinfo(np.int64).max)
+        if cost[:, -1].min() > (1 - least_gain) * best[-1]:
+            break
         previous.append(cost.argmin(axis=0))
         best = cost.min(axis=0)
     bounds: list[int] = []

@@ -8,18 +8,21 @@ an unbiased estimate of the full one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore import hoisting
+from nbcore import chunks, hoisting
+from nbcore.blocks import Block, make_blocks, shapes_of
 from nbcore.checks import check_data, num_examples
+from nbcore.density_cost import DensityCost, gradient_flops
 from nbcore.errors import TargetError
 from nbcore.forward import Features, Forward, is_per_example
-from nbcore.likelihoods import Gaussian, Likelihood
+from nbcore.layers import leaf_paths
+from nbcore.likelihoods import Gaussian, Likelihood, as_columns
 from nbcore.network import Network, Params, Static, as_network, count_outputs
 from nbcore.padding import Group, check_padding, length_groups
 from nbcore.permutation import permuted
@@ -57,6 +60,7 @@ class Target:
         likelihood: Likelihood | None = None,
         prior: Prior | None = None,
         byte_budget: int = hoisting.BYTE_BUDGET,
+        chunk_size: int | None = None,
     ) -> NetworkTarget:
         """Make the log density of the stochastic weights of a network, given data.
 
@@ -69,7 +73,10 @@ class Target:
             likelihood: `nb.Gaussian()` by default; where its noise prior was left open, it
                 becomes as wide as y.
             prior: `nb.NormalPrior(scale=1.0, center="params")` by default.
-            byte_budget: bytes that hoisted activations may take.
+            byte_budget: bytes that hoisted activations may take; where they would take more, some
+                are recomputed in every gradient, with a warning and in `target.cost()`.
+            chunk_size: how many examples a gradient computes at a time, which bounds its memory;
+                by default a function of shapes.
 
         Raises:
             ShapeError, DataError, TokenError, LabelError: X and y do not fit, with the rows.
@@ -105,19 +112,12 @@ class Target:
         likelihood = likelihood.resolve(targets)
         alone = is_per_example(network, moved, X)
         groups = groups if alone else [Group(np.arange(count), None)]
-        blocks: list[Block] = []
-        for group in groups:
-            x = group.take(X, network.padding)
-            forward = Forward.build(
-                network, split, x, byte_budget=byte_budget, num_examples=count, per_example=alone
-            )
-            features = forward.features(split, x)
-            blocks.append(
-                Block(forward, features, jnp.asarray(targets[group.rows]), jnp.asarray(group.rows))
-            )
-        blocks = join_blocks(split, blocks)
+        blocks = make_blocks(
+            network, split, X, targets, groups,
+            per_example=alone, byte_budget=byte_budget, chunk_size=chunk_size,
+        )  # fmt: skip
         return NetworkTarget(
-            split, resolved, likelihood, tuple(blocks), num_outputs, Static(network)
+            split, resolved, likelihood, blocks, num_outputs, Static(network), shapes_of(X)
         )
 
     @staticmethod
@@ -183,29 +183,6 @@ class Target:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Block:
-    """Examples that share one program.
-
-    Args:
-        forward: outputs as a function of weights and features.
-        features: what is known of each example, leading axis N_g.
-        y: targets, leading axis N_g.
-        rows: their row numbers in the data `(N_g,)`.
-    """
-
-    forward: Forward
-    features: Features
-    y: jax.Array
-    rows: jax.Array
-
-    @property
-    def count(self) -> int:
-        """Number of examples."""
-        return int(self.y.shape[0])
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
 class NetworkTarget(Target):
     """The log density of the stochastic weights of a network; made by `Target.build`.
 
@@ -216,6 +193,7 @@ class NetworkTarget(Target):
         blocks: the data, grouped by length and hoisted.
         num_outputs: number of network outputs.
         static: the network; equal networks share compiled programs.
+        inputs: structure of the inputs, and shape and dtype of each array.
     """
 
     split: ParameterSplit
@@ -224,6 +202,7 @@ class NetworkTarget(Target):
     blocks: tuple[Block, ...]
     num_outputs: int = field(metadata={"static": True})
     static: Static = field(metadata={"static": True})
+    inputs: Any = field(metadata={"static": True}, repr=False)
 
     @property
     def network(self) -> Network:
@@ -269,8 +248,56 @@ class NetworkTarget(Target):
         """Return log prior plus the sum of the log likelihoods."""
         total = self.log_prior(position)
         for block in self.blocks:
-            total = total + jnp.sum(self._log_prob(position, block, block.features, block.y))
+            total = total + self._sum(position, block, block.features, block.y)
         return total
+
+    def cost(self) -> DensityCost:
+        """Return what a gradient costs before and after hoisting; nothing is compiled.
+
+        Examples:
+            >>> import jax.numpy as jnp, nbcore as nb
+            >>> network = nb.as_network(
+            ...     (lambda key, x: None, lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"])
+            ... )
+            >>> params = {"in": jnp.ones((8, 8)), "out": jnp.ones((8, 1))}
+            >>> subset = nb.ProbabilisticSubset.layers("out")
+            >>> target = nb.Target.build(network, params, subset, jnp.ones((9, 8)), jnp.ones(9))
+            >>> cost = target.cost()
+            >>> cost.layers, cost.hoisted_bytes, cost.flops < cost.plain_flops
+            (('out',), 288, True)
+        """
+        position = self.initial_position()
+        structure, shapes = self.inputs
+        x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+        y = jax.eval_shape(lambda target: target._in_order([b.y for b in target.blocks]), self)
+
+        def plain(position: Position, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Array:
+            params = target.split.merge(position["weights"])
+            outputs = as_columns(target.network.apply(params, x))
+            each = target.likelihood.log_prob(outputs, y, position["likelihood"])
+            return target.log_prior(position) + jnp.sum(each)
+
+        def hoisted(position: Position, target: NetworkTarget) -> jax.Array:
+            whole = [replace(b, forward=replace(b.forward, chunk_size=0)) for b in target.blocks]
+            return replace(target, blocks=tuple(whole)).log_density(position)
+
+        return DensityCost(
+            plain_flops=gradient_flops(plain, position, self, x, y),
+            flops=gradient_flops(hoisted, position, self),
+            hoisted_bytes=sum(block.hoisted_bytes for block in self.blocks),
+            wanted_bytes=sum(block.wanted_bytes for block in self.blocks),
+            layers=self._staged_layers(),
+            recomputed=max(block.forward.program.staged.recomputed for block in self.blocks),
+            blocks=tuple((block.count, block.forward.chunk_size) for block in self.blocks),
+        )
+
+    def _staged_layers(self) -> tuple[str, ...]:
+        """Return the layers that a gradient computes, in call order where it is known."""
+        read = {i for block in self.blocks for i in block.forward.program.staged.frozen_read}
+        paths = leaf_paths(self.split.params)
+        used = {paths[i] for i in read if i < len(paths)} | set(self.split.paths)
+        layers = sorted(self.split.layers, key=lambda layer: layer.order or 0)
+        return tuple(ly.name for ly in layers if used.intersection(f.path for f in ly.leaves))
 
     def outputs(self, weights: Any) -> jax.Array:
         """Return the network's outputs `(N, outputs)` on the data, in their order."""
@@ -332,15 +359,31 @@ class NetworkTarget(Target):
         total = self.log_prior(position)
         for block, rows in zip(self.blocks, batch.rows, strict=True):
             features = jax.tree.map(lambda a, r=rows: a[r], block.features)
-            each = self._log_prob(position, block, features, block.y[rows])
-            total = total + block.count / rows.shape[0] * jnp.sum(each)
+            part = self._sum(position, block, features, block.y[rows])
+            total = total + block.count / rows.shape[0] * part
         return total
+
+    def _sum(self, position: Position, block: Block, features: Features, y: jax.Array) -> jax.Array:
+        """Return the log likelihood of some examples of a block, in chunks."""
+        size = block.forward.chunk_size
+        if not size:
+            return jnp.sum(self._log_prob(position, block, features, y))
+        shared = (block.forward, self.likelihood, position)
+        return chunks.sum_over(_log_prob_of_chunk, size, len(y), shared, (features, y))
 
     def _log_prob(
         self, position: Position, block: Block, features: Features, y: jax.Array
     ) -> jax.Array:
         outputs = block.forward.outputs(position["weights"], features)
         return self.likelihood.log_prob(outputs, y, position["likelihood"])
+
+
+def _log_prob_of_chunk(
+    shared: tuple[Forward, Likelihood, Position], rows: tuple[Features, jax.Array]
+) -> jax.Array:
+    (forward, likelihood, position), (features, y) = shared, rows
+    outputs = forward.program.outputs(position["weights"], forward.constants, features)
+    return likelihood.log_prob(outputs, y, position["likelihood"])
 
 
 @jax.tree_util.register_dataclass
@@ -370,24 +413,3 @@ def _moved(split: ParameterSplit) -> Params:
         w + 0.1 * jax.random.normal(k, w.shape, w.dtype) for w, k in zip(leaves, keys, strict=True)
     ]
     return split.merge(jax.tree.unflatten(structure, moved))
-
-
-def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
-    """Join blocks whose programs do the same: where the length axis is gone, one block is left."""
-    joined: list[Block] = []
-    for block in blocks:
-        last = joined[-1] if joined else None
-        if last and last.forward.same_as(
-            block.forward, split.position, last.features, block.features
-        ):
-            features = jax.tree.map(
-                lambda a, b: jnp.concatenate([a, b]), last.features, block.features
-            )
-            y, rows = (
-                jnp.concatenate([getattr(last, name), getattr(block, name)])
-                for name in ("y", "rows")
-            )
-            joined[-1] = Block(last.forward, features, y, rows)
-        else:
-            joined.append(block)
-    return joined

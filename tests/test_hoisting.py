@@ -210,7 +210,7 @@ def test_the_byte_budget_moves_the_cut_and_changes_no_output(name, subset):
     for share in sorted({input_bytes, free // 4, free // 2, free}):
         if share < input_bytes:
             continue
-        forward = Forward.build(network, split, x, byte_budget=share * len(x))
+        forward = Forward.build(network, split, x, byte_budget=share)
         staged = forward.program.staged
         assert staged.example_bytes <= share
         stored = sum(f.nbytes for f in jax.tree.leaves(forward.features(split, x)))

@@ -1,0 +1,153 @@
+"""Examples in chunks: memory is that of one chunk, however many examples there are.
+
+The sum over chunks has its gradient in the same pass: each chunk gives value and gradient, and
+forgets what it computed. That is rematerialisation without computing anything twice.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+CHUNK_BYTES = {"cpu": 2**22}
+"""What a gradient may remember of a chunk: on a CPU what stays in its caches."""
+OTHER_CHUNK_BYTES = 2**30
+"""The same on any other device, which needs many examples at a time."""
+
+Rows = Any
+"""A pytree of arrays with a leading example axis."""
+Each = Callable[[Any, Rows], jax.Array]
+"""`(shared, rows) -> one value per row (rows, ...)`, each depending on its row alone."""
+
+
+def rows_in_chunk(example_work: int) -> int:
+    """Return how many examples a chunk holds, given the bytes that a gradient remembers of one."""
+    budget = CHUNK_BYTES.get(jax.default_backend(), OTHER_CHUNK_BYTES)
+    return max(1, budget // max(example_work, 1))
+
+
+def sum_over(each: Each, size: int, count: int, shared: Any, rows: Rows) -> jax.Array:
+    """Return the sum of `each(shared, rows)` over the first `count` rows.
+
+    Reverse-mode differentiable, any number of times; forward mode works on its gradient.
+
+    Args:
+        each: static; equal functions share programs.
+        size: rows of a chunk, at most.
+        count: rows that weigh something; further ones are copies that fill up.
+        shared: what all rows need, a pytree of arrays.
+        rows: the rows.
+    """
+    total = len(jax.tree.leaves(rows)[0])
+    if total <= size:
+        return _weighted(each, 0, 1, count, shared, rows)
+    chunks = -(-total // size)
+    filled = _filled(rows, -total % chunks)
+    return _sum(each, chunks, count, shared, filled)
+
+
+def map_over(each: Each, size: int, shared: Any, rows: Rows) -> jax.Array:
+    """Return `each(shared, rows)`, computed in chunks of at most `size` rows."""
+    total = len(jax.tree.leaves(rows)[0])
+    if total <= size:
+        return each(shared, rows)
+    chunks = -(-total // size)
+    filled = _filled(rows, -total % chunks)
+    parts = jax.lax.map(lambda i: each(shared, _chunk(filled, chunks, i)), jnp.arange(chunks))
+    joined = jnp.moveaxis(parts, 0, 1)  # chunk i has every row i + chunks * j
+    return joined.reshape(-1, *joined.shape[2:])[:total]
+
+
+def _chunk(rows: Rows, chunks: int, i: Any) -> Rows:
+    """Return every row whose number is i modulo `chunks`.
+
+    So every chunk has its share of each part of the rows, and of each device that holds a part.
+    """
+
+    def take(a: jax.Array) -> jax.Array:
+        parts = a.reshape(-1, chunks, *a.shape[1:])
+        return jax.lax.dynamic_index_in_dim(parts, i, axis=1, keepdims=False)
+
+    return jax.tree.map(take, rows)
+
+
+def _filled(rows: Rows, more: int) -> Rows:
+    """Return the rows and copies of the first ones."""
+    if not more:
+        return rows
+    return jax.tree.map(lambda a: jnp.concatenate([a, a[np.arange(more) % len(a)]]), rows)
+
+
+def _weighted(each: Each, i: Any, chunks: int, count: int, shared: Any, rows: Rows) -> jax.Array:
+    values = each(shared, rows)
+    if count < chunks * len(values):
+        values = jnp.where(i + chunks * jnp.arange(len(values)) < count, values, 0)
+    return jnp.sum(values)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _sum(each: Each, chunks: int, count: int, shared: Any, rows: Rows) -> jax.Array:
+    def add(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        value = _weighted(each, i, chunks, count, shared, _chunk(rows, chunks, i))
+        return total + value, None
+
+    start = jnp.zeros((), _dtype(each, shared, rows))
+    return jax.lax.scan(add, start, jnp.arange(chunks))[0]
+
+
+def _dtype(each: Each, shared: Any, rows: Rows) -> Any:
+    return jax.eval_shape(each, shared, rows).dtype
+
+
+def _sum_forward(
+    each: Each, chunks: int, count: int, shared: Any, rows: Rows
+) -> tuple[jax.Array, Any]:
+    """Return the sum, and its gradient with respect to what is differentiated."""
+    inputs, structure = jax.tree.flatten((shared, rows), is_leaf=_is_input)
+    values = [a.value for a in inputs]
+    moving = [
+        i for i, a in enumerate(inputs) if a.perturbed and jnp.issubdtype(a.value, jnp.inexact)
+    ]
+
+    def one(moved: list[jax.Array], i: jax.Array) -> jax.Array:
+        leaves = list(values)
+        for place, leaf in zip(moving, moved, strict=True):
+            leaves[place] = leaf
+        shared, rows = jax.tree.unflatten(structure, leaves)
+        return _weighted(each, i, chunks, count, shared, _chunk(rows, chunks, i))
+
+    def add(carry: Any, i: jax.Array) -> tuple[Any, None]:
+        more = jax.value_and_grad(one)([values[place] for place in moving], i)
+        return jax.tree.map(jnp.add, carry, more), None
+
+    start = (
+        jnp.zeros((), _dtype(each, *jax.tree.unflatten(structure, values))),
+        [jnp.zeros_like(values[place]) for place in moving],
+    )
+    (total, gradient), _ = jax.lax.scan(add, start, jnp.arange(chunks))
+    found: list[Any] = [None] * len(values)
+    for place, leaf in zip(moving, gradient, strict=True):
+        found[place] = leaf
+    return total, jax.tree.unflatten(structure, found)
+
+
+def _sum_backward(
+    each: Each, chunks: int, count: int, gradient: Any, cotangent: Any
+) -> tuple[Any, Any]:
+    del each, chunks, count
+    if isinstance(cotangent, SymbolicZero):
+        return jax.tree.map(lambda _: None, gradient)
+    return jax.tree.map(lambda g: cotangent * g, gradient)
+
+
+def _is_input(leaf: Any) -> bool:
+    return isinstance(leaf, CustomVJPPrimal)
+
+
+_sum.defvjp(_sum_forward, _sum_backward, symbolic_zeros=True)
