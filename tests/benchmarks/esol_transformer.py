@@ -116,6 +116,31 @@ def _leaves(tree: Any, above: str = "") -> list[tuple[str, np.ndarray]]:
     ]
 
 
+def read(npz_file: str) -> Work:
+    """Return the work that `--write` stored."""
+    params: dict[str, Any] = {}
+    pairs: dict[str, dict[str, Any]] = {}
+    with np.load(npz_file) as stored:
+        named = dict(stored)
+    for name, array in named.items():
+        kind, *parts = name.split("/")
+        if kind == "params":
+            tree = params
+            for part in parts[:-1]:
+                tree = tree.setdefault(part, {})
+            tree[parts[-1]] = array
+        elif kind == "pairs":
+            case, layer, component = parts
+            layers = pairs.setdefault(case, {})
+            if component:
+                layers.setdefault(layer, {})[component] = array
+            else:
+                layers[layer] = array
+    vocabulary = params["params"]["TokenEmbed"]["embedding"].shape[0]
+    network = FlaxTransformer(vocab_size=vocabulary, **SETTINGS)
+    return Work(named["X"], named["y"], network, params, pairs)
+
+
 def main() -> None:
     """Make the work and write it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
