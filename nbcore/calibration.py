@@ -21,7 +21,7 @@ from nbcore.errors import OptionError
 from nbcore.keys import as_key
 from nbcore.minibatches import BatchPlan
 from nbcore.network import as_network
-from nbcore.padding import in_order
+from nbcore.padding import Filled
 from nbcore.prediction import Prediction
 from nbcore.progress import Progress, Report, progress_from
 
@@ -143,10 +143,11 @@ def cross_fit(
         predict_at(m.network, m.params, m.likelihood, m.scaler, take(X, rows))
         for m, rows in zip(members, unseen, strict=True)
     ]
-    predictions, variances = (
-        in_order(list(zip(unseen, part, strict=True)), axis=0).astype(np.float64)
-        for part in ([p.draw_means[0] for p in parts], [p.draw_variances[0] for p in parts])
-    )
+    means, spreads = Filled(count, axis=0), Filled(count, axis=0)
+    for rows, part in zip(unseen, parts, strict=True):
+        means.put(rows, part.draw_means[0].astype(np.float64))
+        spreads.put(rows, part.draw_variances[0].astype(np.float64))
+    predictions, variances = means.array, spreads.array
     none = np.zeros(0)
     if not full.is_squared_error:
         return CrossFit(full, members, fold, predictions, none, none, variances)

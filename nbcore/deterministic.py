@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.checks import check_data, check_inputs
+from nbcore.checks import check_data, check_inputs, num_examples
 from nbcore.errors import OptionError, TrainingError, did_you_mean
 from nbcore.keys import as_key
 from nbcore.likelihood_curvature import LikelihoodCurvature
@@ -25,7 +25,7 @@ from nbcore.minibatches import BatchPlan, Data
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, as_network, count_outputs, evaluate
 from nbcore.options import check_count
-from nbcore.padding import batches, in_order
+from nbcore.padding import Filled, batches
 from nbcore.prediction import Prediction, Scaler
 from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA, RateSchedule, Recipe
@@ -333,8 +333,8 @@ def predict_at(
 
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
-    parts = [
-        (rows, np.asarray(as_columns(evaluate(network, params, jax.tree.map(jnp.asarray, inputs)))))
-        for rows, inputs in batches(X, network.padding, ROWS)
-    ]
-    return in_order(parts, axis=0)
+    found = Filled(num_examples(X), axis=0)
+    for rows, inputs in batches(X, network.padding, ROWS):
+        outputs = evaluate(network, params, jax.tree.map(jnp.asarray, inputs))
+        found.put(rows, as_columns(outputs))
+    return found.array

@@ -23,7 +23,7 @@ from nbcore.likelihoods import as_columns
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, Static, as_network
 from nbcore.options import check_count
-from nbcore.padding import batches, in_order
+from nbcore.padding import Filled, batches
 from nbcore.prediction import Prediction, Scaler
 from nbcore.progress import Progress, progress_from
 from nbcore.target import NetworkTarget, Position, Target
@@ -314,11 +314,10 @@ class EnsembleDeterministicNN:
         """Return outputs `(members, examples, outputs)`, in batches of similar length."""
         network = self.network
         check_inputs(network, X)
-        parts = [
-            (rows, np.asarray(_evaluate(Static(network), self.params, inputs)))
-            for rows, inputs in batches(jax.tree.map(np.asarray, X), network.padding, ROWS)
-        ]
-        return in_order(parts, axis=1)
+        found = Filled(num_examples(X))
+        for rows, inputs in batches(jax.tree.map(np.asarray, X), network.padding, ROWS):
+            found.put(rows, _evaluate(Static(network), self.params, inputs))
+        return found.array
 
     def _measure_noise(self, X: Any, y: Any, rows: np.ndarray | None, validation: Any) -> None:
         """Set the noise from rows that members have not seen, where there are such."""

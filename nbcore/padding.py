@@ -152,12 +152,33 @@ def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.nda
             yield rows, Group(full, group.length).take(x, padding)
 
 
-def in_order(parts: list[tuple[np.ndarray, np.ndarray]], axis: int) -> np.ndarray:
-    """Join results of batches, each with its row numbers, in the order of the rows."""
-    joined = np.concatenate(
-        [np.take(values, np.arange(len(rows)), axis=axis) for rows, values in parts], axis=axis
-    )
-    return np.take(joined, np.argsort(np.concatenate([rows for rows, _ in parts])), axis=axis)
+class Filled:
+    """Results of batches, written into one array in the order of the rows.
+
+    Args:
+        count: number of rows.
+        axis: axis of the rows, in each result and in the array.
+    """
+
+    array: np.ndarray
+
+    def __init__(self, count: int, axis: int = 1) -> None:
+        self.count, self.axis = count, axis
+
+    def put(self, rows: np.ndarray, values: Any) -> None:
+        """Write the results of some rows; further ones are dropped.
+
+        Args:
+            rows: row numbers.
+            values: their results, and those of rows that filled up the batch.
+        """
+        values = np.asarray(values)
+        if not hasattr(self, "array"):
+            shape = list(values.shape)
+            shape[self.axis] = self.count
+            self.array = np.empty(shape, values.dtype)
+        ahead = (slice(None),) * self.axis
+        self.array[(*ahead, rows)] = values[(*ahead, slice(len(rows)))]
 
 
 def check_padding(network: Network, params: Params, x: Any, groups: list[Group]) -> None:

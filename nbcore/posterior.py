@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +21,7 @@ from nbcore.export import arviz_data
 from nbcore.forward import Forward, is_per_example
 from nbcore.likelihoods import Likelihood
 from nbcore.network import Network, as_network
-from nbcore.padding import batches, in_order
+from nbcore.padding import Filled, batches
 from nbcore.prediction import Prediction, Scaler
 from nbcore.run_info import RunInfo
 from nbcore.split import ParameterSplit
@@ -216,7 +217,8 @@ class Posterior:
     def predict(self, X: Any, *, max_draws: int | None = None) -> Prediction:
         """Return the predictive distribution at new inputs.
 
-        Inputs go through the network in batches; what the draws do not change is computed once.
+        Inputs go through the network in batches, so that memory is that of the result; what the
+        draws do not change is computed once.
 
         Args:
             X: inputs, as for fitting.
@@ -228,31 +230,36 @@ class Posterior:
         """
         _, likelihood = self._network()
         unknowns = self._chosen(self.draws["likelihood"], max_draws)
-        outputs = jnp.asarray(self._all_outputs(X, max_draws))
-        means, variances = jax.vmap(likelihood.moments)(outputs, unknowns)
         df = likelihood.degrees_of_freedom(unknowns)
-        prediction = Prediction(
-            np.asarray(means),
-            np.asarray(variances),
-            likelihood.kind,
-            None if df is None else np.asarray(df).reshape(-1, 1, 1),
-        )
-        return prediction.in_units_of(self.scaler) if self.scaler else prediction
+        df = None if df is None else np.asarray(df).reshape(-1, 1, 1)
+        means, variances = Filled(num_examples(X)), Filled(num_examples(X))
+        for rows, outputs in self._batches(X, max_draws):
+            part = Prediction(*_moments(likelihood, outputs, unknowns), likelihood.kind, df)
+            part = part.in_units_of(self.scaler) if self.scaler else part
+            means.put(rows, part.draw_means)
+            variances.put(rows, part.draw_variances)
+        return Prediction(means.array, variances.array, likelihood.kind, df)
 
     def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
         """Return the network's outputs for each draw, `(draws, examples, outputs)`."""
-        outputs = self._all_outputs(X, max_draws)
-        return outputs[:, :, : self._network()[1].num_network_outputs(outputs.shape[2])]
+        likelihood = self._network()[1]
+        found = Filled(num_examples(X))
+        for rows, outputs in self._batches(X, max_draws):
+            found.put(rows, outputs[..., : likelihood.num_network_outputs(outputs.shape[2])])
+        return found.array
 
-    def _all_outputs(self, X: Any, max_draws: int | None) -> np.ndarray:
-        """Return outputs, and what the likelihood reads of x."""
+    def _batches(self, X: Any, max_draws: int | None) -> Iterator[tuple[np.ndarray, jax.Array]]:
+        """Yield row numbers, and the outputs of each draw `(draws, rows, outputs)`.
+
+        Outputs hold what the likelihood reads of x, too.
+        """
         split, _ = self._network()
         network = self.network
         if network is None:
             raise OptionError("This posterior has no network.")
         check_inputs(network, X)
         weights = self._chosen(self.draws["weights"], max_draws)
-        return predict_outputs(network, split, weights, X)
+        return outputs_in_batches(network, split, weights, X)
 
     def _chosen(self, draws: Any, max_draws: int | None) -> Any:
         total = self.num_chains * self.num_draws
@@ -346,17 +353,19 @@ def _split_stored(subset: ProbabilisticSubset, network: Network, params: Any) ->
         ) from error
 
 
-def predict_outputs(network: Network, split: ParameterSplit, weights: Any, x: Any) -> np.ndarray:
-    """Return outputs `(draws, examples, outputs)` for weights with a leading draw axis."""
+def outputs_in_batches(
+    network: Network, split: ParameterSplit, weights: Any, x: Any
+) -> Iterator[tuple[np.ndarray, jax.Array]]:
+    """Yield row numbers, and outputs `(draws, rows, outputs)` for weights with a draw axis.
+
+    The last batch of some length may have more rows than row numbers; the rest fills it up.
+    """
     few = jax.tree.map(lambda a: np.asarray(a)[:3], x)  # pyright: ignore[reportUnknownLambdaType]
     alone = is_per_example(network, split.params, few)
     size = ROWS if alone else num_examples(x)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
     for rows, inputs in batches(x, network.padding if alone else None, size):
         forward = Forward.build(network, split, inputs, per_example=alone)
-        features = forward.features(split, inputs)
-        parts.append((rows, np.asarray(_draw_outputs(forward, weights, features))))
-    return in_order(parts, axis=1)
+        yield rows, _draw_outputs(forward, weights, forward.features(split, inputs))
 
 
 @jax.jit
@@ -370,6 +379,13 @@ def _draw_outputs(forward: Forward, weights: Any, features: Any) -> jax.Array:
         return forward.outputs(drawn, features)
 
     return jax.lax.map(one, weights, batch_size=DRAWS_AT_ONCE)
+
+
+@jax.jit
+def _moments(
+    likelihood: Likelihood, outputs: jax.Array, unknowns: Any
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(likelihood.moments)(outputs, unknowns)
 
 
 def _index_labels(path: str, shape: tuple[int, ...]) -> list[str]:

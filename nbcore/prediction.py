@@ -16,6 +16,9 @@ from nbcore.metrics import crps
 
 CRPS_DRAWS = 2000
 
+SLICE = 2**22
+"""Numbers that are worked on at a time, where numpy makes copies."""
+
 
 @dataclass(frozen=True)
 class Scaler:
@@ -108,7 +111,12 @@ class Prediction:
     @property
     def epistemic_variance(self) -> np.ndarray:
         """Variance of the mean over the posterior draws."""
-        return self._shaped(self.draw_means.var(axis=0, dtype=np.float64))
+        found = np.empty(self.draw_means.shape[1:])
+        rows = max(1, SLICE // self.draw_means[:, 0].size)  # numpy copies what it takes the var of
+        for first in range(0, len(found), rows):
+            some = slice(first, first + rows)
+            found[some] = self.draw_means[:, some].var(axis=0, dtype=np.float64)
+        return self._shaped(found)
 
     @property
     def variance(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nbcore.errors import NetworkError
 from nbcore.network import Network, Padding
-from nbcore.padding import batches, check_padding, in_order, length_groups, lengths, on_grid
+from nbcore.padding import Filled, batches, check_padding, length_groups, lengths, on_grid
 
 PADDING = Padding(axis=1, value=0)
 
@@ -83,8 +83,10 @@ def test_batches_hold_every_row_once_in_few_shapes(each, size):
         assert len(inputs) == (size if len(each) > size else len(each))
         assert np.array_equal(inputs[: len(rows)], x[rows, : inputs.shape[1]])
         assert not x[rows, inputs.shape[1] :].any()
-    sums = [(rows, inputs.sum(axis=1)[None]) for rows, inputs in parts]
-    assert np.array_equal(in_order(sums, axis=1)[0], x.sum(axis=1))
+    sums = Filled(len(x))
+    for rows, inputs in parts:
+        sums.put(rows, inputs.sum(axis=1)[None])
+    assert np.array_equal(sums.array[0], x.sum(axis=1))
 
 
 def test_a_network_that_reads_its_padding_is_refused():
