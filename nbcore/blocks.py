@@ -13,7 +13,7 @@ import numpy as np
 from nbcore.density_cost import over_budget
 from nbcore.forward import Features, Forward
 from nbcore.network import Network
-from nbcore.padding import Group
+from nbcore.padding import Group, length_groups
 from nbcore.split import ParameterSplit
 
 
@@ -56,7 +56,6 @@ def make_blocks(
     split: ParameterSplit,
     X: Any,
     targets: np.ndarray,
-    groups: list[Group],
     *,
     per_example: bool,
     byte_budget: int,
@@ -69,14 +68,13 @@ def make_blocks(
         split: which of its weights are stochastic.
         X: inputs.
         targets: targets, as the likelihood reads them.
-        groups: rows of similar length, ascending.
         per_example: whether each output depends on its own example alone.
         byte_budget: bytes that the features of all examples may take.
         chunk_size: how many examples are computed at a time; `None` is a function of shapes.
     """
     blocks: list[Block] = []
     budget, left = byte_budget, len(targets)
-    for group in groups:
+    for group in _groups(network, split, X, len(targets), per_example=per_example):
         x = group.take(X, network.padding)
         forward = Forward.build(
             network,
@@ -93,6 +91,18 @@ def make_blocks(
         budget, left = budget - blocks[-1].hoisted_bytes, left - blocks[-1].count
     _say_what_is_recomputed(blocks)
     return tuple(join_blocks(split, blocks))
+
+
+def _groups(
+    network: Network, split: ParameterSplit, X: Any, count: int, *, per_example: bool
+) -> list[Group]:
+    """Return rows of similar length, the more groups the more a gradient computes."""
+    if not per_example or network.padding is None:
+        return [Group(np.arange(count), None)]
+    (whole,) = length_groups(X, network.padding, max_groups=1)
+    longest = Group(whole.rows[:1], whole.length).take(X, network.padding)
+    program = Forward.build(network, split, longest, per_example=True).program
+    return length_groups(X, network.padding, work=count * program.staged.example_work)
 
 
 def _say_what_is_recomputed(blocks: list[Block]) -> None:

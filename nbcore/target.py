@@ -24,7 +24,7 @@ from nbcore.forward import Features, Forward, is_per_example
 from nbcore.layers import leaf_paths
 from nbcore.likelihoods import Gaussian, Likelihood, as_columns
 from nbcore.network import Network, Params, Static, as_network, count_outputs
-from nbcore.padding import Group, check_padding, length_groups
+from nbcore.padding import check_padding
 from nbcore.permutation import permuted
 from nbcore.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.split import ParameterSplit
@@ -96,24 +96,21 @@ class Target:
             >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
             -2.7568
         """
-        count = num_examples(X)
         network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()
         network = likelihood.observing(network)
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
         resolved = (prior if prior is not None else NormalPrior()).resolve(split)
-        groups = length_groups(X, network.padding)
         moved = _moved(split)
-        check_padding(network, moved, X, groups)
+        check_padding(network, moved, X)
         row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         num_outputs = count_outputs(network, split.params, row)
         targets = np.asarray(likelihood.check(y, num_outputs))
         likelihood = likelihood.resolve(targets)
         alone = is_per_example(network, moved, X)
-        groups = groups if alone else [Group(np.arange(count), None)]
         blocks = make_blocks(
-            network, split, X, targets, groups,
+            network, split, X, targets,
             per_example=alone, byte_budget=byte_budget, chunk_size=chunk_size,
         )  # fmt: skip
         return NetworkTarget(

@@ -56,6 +56,18 @@ def test_groups_are_the_cheapest_and_hold_every_row_once(each, max_groups):
         assert (x[group.rows, group.length :] == 0).all()
 
 
+def test_groups_are_as_many_as_pay():
+    x = padded([8] * 30 + [16] * 30 + [24] * 30 + [32] * 30, 40)
+    bounds = [[g.length for g in length_groups(x, PADDING, work=w)] for w in (0, 2**26, 2**29)]
+    assert bounds[0] == [32]  # few rows, nothing to compute
+    assert bounds[1] == [16, 32]
+    assert bounds[2] == [8, 16, 24, 32]
+    assert [g.length for g in length_groups(x[::40], PADDING, work=2**40)] == [8, 16, 24]
+    few = padded([8] * 99 + [16], 40)
+    assert [g.length for g in length_groups(few, PADDING, work=2**40)] == [8, 16]
+    assert [g.length for g in length_groups(padded([15] * 99 + [16], 40), PADDING)] == [16]
+
+
 def test_a_row_of_padding_alone_keeps_one_position():
     assert lengths(np.zeros((2, 4), int), PADDING).tolist() == [1, 1]
 
@@ -91,13 +103,12 @@ def test_batches_hold_every_row_once_in_few_shapes(each, size):
 
 def test_a_network_that_reads_its_padding_is_refused():
     x = padded([2, 2, 12], 12)
-    groups = length_groups(x, PADDING, max_groups=2)
 
     def check(pool):
         network = Network.from_functions(
             lambda key, x: {}, lambda p, x: pool(p["w"][x], x != 0), padding=PADDING
         )
-        check_padding(network, {"w": jax.random.normal(jax.random.key(0), (10,))}, x, groups)
+        check_padding(network, {"w": jax.random.normal(jax.random.key(0), (10,))}, x)
 
     check(lambda h, real: jnp.sum(h * real, axis=1))
     with pytest.raises(NetworkError, match=r"padding=None"):
