@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -27,17 +27,19 @@ class Block:
         features: what is known of each example, leading axis N_g.
         y: targets, leading axis N_g.
         rows: their row numbers in the data `(N_g,)`.
+        padding: how many rows at the end weigh nothing: copies that fill up the devices.
     """
 
     forward: Forward
     features: Features
     y: jax.Array
     rows: jax.Array
+    padding: int = field(default=0, metadata={"static": True})
 
     @property
     def count(self) -> int:
         """Number of examples."""
-        return int(self.y.shape[0])
+        return int(self.y.shape[0]) - self.padding
 
     @property
     def hoisted_bytes(self) -> int:

@@ -204,7 +204,7 @@ def linearised(target: Target, position: Any) -> Target:
         total = target.log_prior(z)
         for block, (outputs, jacobian) in zip(target.blocks, lines, strict=True):
             each = target.likelihood.log_prob(outputs + jacobian(move), block.y, z["likelihood"])
-            total = total + jnp.sum(each)
+            total = total + block.total(each)
         return total
 
     return Target.from_log_density(log_density, position)

@@ -103,6 +103,10 @@ class RunFolderError(NbcoreError, OSError):
     """A run folder cannot be read, or already holds a run."""
 
 
+class CheckpointError(RunFolderError):
+    """A checkpoint belongs to another run, or holds something else than its state."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Return `" Did you mean 'x'?"` for the nearest known names, or an empty string.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from nbcore.backend import Backend, get_backend
 from nbcore.calibration import CrossFit, take
@@ -179,6 +181,8 @@ class PartialBNN:
         min_accept_prob: float = 0.55,
         key: Any = None,
         progress: bool | Progress = True,
+        checkpoint: str | Path | None = None,
+        mesh: Mesh | None = None,
     ) -> PartialBNN:
         """Train the network if no weights were given, then sample the chosen weights.
 
@@ -226,6 +230,9 @@ class PartialBNN:
             min_accept_prob: mean acceptance that is enough.
             key: random key.
             progress: whether to report on standard error, or a function that takes a `Report`.
+            checkpoint: a folder for what sampling has come to, see `nb.sample`; training is done
+                again, which gives the same weights.
+            mesh: devices for chains and examples, see `nb.sample`.
 
         Returns:
             Itself.
@@ -287,6 +294,8 @@ class PartialBNN:
                 max_num_restarts=max_num_restarts, min_accept_prob=min_accept_prob,
                 num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thin=thin,
                 init=stage.ensemble or "trained", chain_method=chain_method, progress=progress,
+                checkpoint=None if checkpoint is None else Path(checkpoint, f"member-{k}"),
+                mesh=mesh,
             )  # fmt: skip
             posteriors.append(posterior.in_units_of(stage.scaler) if stage.scaler else posterior)
         self.posteriors = tuple(posteriors)

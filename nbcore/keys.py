@@ -11,6 +11,12 @@ import numpy as np
 from nbcore.errors import OptionError
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array holds typed random keys."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
 def as_key(key: Any) -> jax.Array:
     """Return a typed key of a typed key, an old uint32 key `(2,)`, or an integer seed.
 
@@ -25,10 +31,9 @@ def as_key(key: Any) -> jax.Array:
     """
     if key is None or isinstance(key, int | np.integer):
         return jax.random.key(0 if key is None else int(key))
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0:
+    if is_key(key) and key.ndim == 0:
         return key
-    if dtype == jnp.uint32 and key.shape == (2,):
+    if getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
     raise OptionError(
         f"A random key is jax.random.key(seed), an old uint32 key or an integer; got {key!r}."

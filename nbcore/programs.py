@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from nbcore.backend import Kernel, Stats
+from nbcore.keys import is_key
 from nbcore.target import Target
 
 INIT, WARMUP, TUNE, STEP, SHARED = range(5)
@@ -37,7 +38,7 @@ class Programs(NamedTuple):
 
 
 def _start(kernel: Kernel, key: jax.Array, target: Target, shared: Any, position: Any) -> Any:
-    return kernel.init(jax.random.fold_in(key, INIT), target, shared, position)
+    return _strong(kernel.init(jax.random.fold_in(key, INIT), target, shared, position))
 
 
 def _tune(
@@ -46,7 +47,7 @@ def _tune(
     if kernel.tune is None:
         return state, Stats(jnp.nan, num_gradients=0)
     state, stats = kernel.tune(jax.random.fold_in(key, TUNE), target, shared, state)
-    return state, _arrays(stats)
+    return _strong(state), _arrays(stats)
 
 
 def _advance(
@@ -98,24 +99,28 @@ def _arrays(stats: Stats) -> Stats:
     return Stats(*(jnp.asarray(s) for s in stats))
 
 
-def _start_all(kernel: Kernel, keys: Any, target: Target, shared: Any, positions: Any) -> Any:
-    one = functools.partial(_start, kernel)
-    return jax.vmap(one, in_axes=(0, None, None, 0))(keys, target, shared, positions)
+def _strong(state: Any) -> Any:
+    """Drop weak types, so that a state that was stored and read back compiles to the same."""
+
+    def strong(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        return array if is_key(array) else jax.lax.convert_element_type(array, array.dtype)
+
+    return jax.tree.map(strong, state)
 
 
-def _tune_all(
-    kernel: Kernel, keys: Any, target: Target, shared: Any, states: Any
-) -> tuple[Any, Stats]:
-    one = functools.partial(_tune, kernel)
-    return jax.vmap(one, in_axes=(0, None, None, 0))(keys, target, shared, states)
+def side_by_side(one: Callable[..., Any]) -> Callable[..., Any]:
+    """Run all chains as one vectorised program."""
+    return jax.vmap(one)
 
 
-def _advance_all(
-    step: Any, position: Any, chunk: int, thin: int, keys: Any, target: Target, *rest: Any
-) -> tuple[Any, Any, Stats]:
-    one = functools.partial(_advance, step, position, chunk, thin)
-    axes = (0, None, None, 0, None, None, None)
-    return jax.vmap(one, in_axes=axes)(keys, target, *rest)
+def in_turn(one: Callable[..., Any]) -> Callable[..., Any]:
+    """Run one chain after the other."""
+    return lambda *chains: jax.lax.map(lambda chain: one(*chain), chains)
+
+
+Over = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""How a function of one chain becomes one of all chains."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -124,13 +129,40 @@ def make_shared(kernel: Kernel, key: jax.Array, target: Target, position: Any) -
     return kernel.shared(key, target, position)
 
 
-ONE_CHAIN = Programs(
-    jax.jit(_start, static_argnums=0),
-    jax.jit(_tune, static_argnums=0),
-    jax.jit(_advance, static_argnums=(0, 1, 2, 3)),
-)
-ALL_CHAINS = Programs(
-    jax.jit(_start_all, static_argnums=0),
-    jax.jit(_tune_all, static_argnums=0),
-    jax.jit(_advance_all, static_argnums=(0, 1, 2, 3)),
-)
+def compiled(function: Callable[..., Any], num_static: int) -> Callable[..., Any]:
+    """Compile a function whose first arguments are static."""
+    return jax.jit(function, static_argnums=tuple(range(num_static)))
+
+
+def all_chains(over: Over, compiled: Callable[..., Callable[..., Any]] = compiled) -> Programs:
+    """Return the programs of all chains together.
+
+    Keys, positions and states, the first and the fourth of their arguments that are not static,
+    have a leading chain axis.
+    """
+
+    def start(kernel: Kernel, keys: Any, target: Target, shared: Any, positions: Any) -> Any:
+        def one(key: Any, position: Any) -> Any:
+            return _start(kernel, key, target, shared, position)
+
+        return over(one)(keys, positions)
+
+    def tune(kernel: Kernel, keys: Any, target: Target, shared: Any, states: Any) -> Any:
+        def one(key: Any, state: Any) -> Any:
+            return _tune(kernel, key, target, shared, state)
+
+        return over(one)(keys, states)
+
+    def advance(
+        step: Any, position: Any, chunk: int, thin: int,
+        keys: Any, target: Target, shared: Any, states: Any, *when: Any,
+    ) -> Any:  # fmt: skip
+        def one(key: Any, state: Any) -> Any:
+            return _advance(step, position, chunk, thin, key, target, shared, state, *when)
+
+        return over(one)(keys, states)
+
+    return Programs(compiled(start, 1), compiled(tune, 1), compiled(advance, 4))
+
+
+ONE_CHAIN = Programs(compiled(_start, 1), compiled(_tune, 1), compiled(_advance, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ def sample_with_restarts(
     max_num_restarts: int = 0,
     min_accept_prob: float = 0.55,
     progress: bool | Progress = True,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> Posterior:
     """Sample, and sample again while the mean acceptance is below a threshold.
@@ -54,7 +56,8 @@ def sample_with_restarts(
         max_num_restarts: how often to sample again, at most; 0 never does.
         min_accept_prob: mean acceptance that is enough.
         progress: whether to report on standard error, or a function that takes a `Report`.
-        options: options of `nb.sample`.
+        checkpoint: as for `nb.sample`; each restart has a folder of its own in there.
+        options: further options of `nb.sample`.
 
     Raises:
         OptionError: an option is impossible, or the sampler has no acceptance rate.
@@ -73,14 +76,16 @@ def sample_with_restarts(
     if not 0 <= min_accept_prob <= 1:
         raise OptionError(f"min_accept_prob is within 0 and 1, got {min_accept_prob}.")
     if max_num_restarts == 0:
-        return sample(target, backend, key=key, progress=progress, **options)
+        return sample(target, backend, key=key, progress=progress, checkpoint=checkpoint, **options)
     key, report = as_key(key), progress_from(progress)
     restart_key = jax.random.fold_in(key, RESTART)
     runs: list[Posterior] = []
     rates: list[float] = []
     for r in range(max_num_restarts + 1):
         run_key = jax.random.fold_in(restart_key, r) if r else key
-        runs.append(sample(target, backend, key=run_key, progress=report, **options))
+        folder = None if checkpoint is None else Path(checkpoint, f"run-{r}")
+        run = sample(target, backend, key=run_key, progress=report, checkpoint=folder, **options)
+        runs.append(run)
         rates.append(_mean_acceptance(runs[-1], backend))
         if rates[-1] >= min_accept_prob:
             break

@@ -1,7 +1,11 @@
-"""Where chains start: at the trained weights, at draws of the prior, or at Laplace draws."""
+"""Where chains start: at the trained weights, at draws of the prior, or at Laplace draws.
+
+Chains start where log density and gradient are finite.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -10,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.curvature import whiten
-from nbcore.errors import OptionError, did_you_mean
-from nbcore.target import Target
+from nbcore.errors import OptionError, SamplingError, did_you_mean
+from nbcore.target import NetworkTarget, Target
 
 Start = Literal["trained", "prior", "laplace"]
 
@@ -80,3 +84,47 @@ def _laplace_draws(target: Target, keys: jax.Array) -> Any:
         return whitening.to_position(phi, target.start)
 
     return jax.vmap(draw)(keys)
+
+
+def check_start(
+    target: Target, positions: Sequence[Any], placed: tuple[Target, list[Any]]
+) -> float:
+    """Raise where the density or its gradient is not finite; return the seconds of one gradient.
+
+    Args:
+        target: the log density.
+        positions: where each chain starts.
+        placed: the same, where the chains will run.
+
+    Raises:
+        SamplingError: chain and rows are named.
+    """
+    there, starts = placed
+    for chain, (start, position) in enumerate(zip(starts, positions, strict=True)):
+        value, gradient_ok = evaluate(there, start)
+        if not (np.isfinite(value) and gradient_ok):
+            message = _bad_start(target, position, chain, float(value), bool(gradient_ok))
+            raise SamplingError(message)
+    begin = time.perf_counter()
+    jax.block_until_ready(evaluate(there, starts[0]))
+    return time.perf_counter() - begin
+
+
+@jax.jit
+def evaluate(target: Target, position: Any) -> tuple[jax.Array, jax.Array]:
+    """Return the log density, and whether its gradient is finite."""
+    value, gradient = jax.value_and_grad(lambda z: target.log_density(z))(position)
+    finite = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]
+    return value, jnp.all(jnp.stack(finite))
+
+
+def _bad_start(target: Target, position: Any, chain: int, value: float, gradient_ok: bool) -> str:
+    what = f"The log density is {value} where chain {chain} starts"
+    if not gradient_ok:
+        what = f"The gradient of the log density is not finite where chain {chain} starts"
+    if isinstance(target, NetworkTarget):
+        prior = float(target.log_prior(position))
+        rows = np.flatnonzero(~np.isfinite(np.asarray(target.log_likelihood(position))))
+        what += f" (log prior {prior:.4g}"
+        what += f", log likelihood not finite in rows {rows[:5].tolist()})" if rows.size else ")"
+    return f"{what}. Check the network's outputs there, or give other positions: init=..."

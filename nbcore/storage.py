@@ -1,7 +1,8 @@
-"""Folders of arrays (safetensors) and facts (JSON), written whole or not at all; no pickle."""
+"""Folders and files of arrays (safetensors) and facts (JSON), whole or not at all; no pickle."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,10 +14,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from nbcore.errors import OptionError, RunFolderError
+from nbcore.keys import is_key
 
 ARRAYS = "arrays.safetensors"
 Arrays = dict[str, np.ndarray]
@@ -113,8 +115,7 @@ def write_folder(
         RunFolderError: the folder exists and may not be replaced.
     """
     with whole_folder(folder, f"{kind}.json", overwrite=overwrite) as written:
-        contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
-        save_file(contiguous, written / ARRAYS)
+        save_file(_in_rows(arrays), written / ARRAYS)
         text = json.dumps({"format": _format(kind), **facts}, indent=1, sort_keys=True)
         (written / f"{kind}.json").write_text(text, encoding="utf-8")
 
@@ -139,6 +140,53 @@ def read_folder(folder: Path, *, kind: str = "posterior") -> tuple[Arrays, dict[
             f"{_format(kind)!r}."
         )
     return arrays, facts
+
+
+def write_arrays(path: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
+    """Write one file of arrays, with facts in its header; it is never half-written.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        save_file(_in_rows(arrays), temporary, metadata={"facts": json.dumps(facts)})
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # on disk before its name is
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{path} cannot be written ({error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Read what `write_arrays` wrote.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no dict
+            return arrays, json.loads(stored.metadata()["facts"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error}).") from error
+
+
+def _in_rows(arrays: Arrays) -> Arrays:
+    """Return arrays whose memory is in the order that safetensors writes."""
+    return {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
+
+
+def digest(tree: Any) -> str:
+    """Return a hash of arrays (keys included) and texts, with their names, shapes and dtypes."""
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, order="C")
+        found.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype};".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def _format(kind: str) -> str:

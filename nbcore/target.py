@@ -17,7 +17,7 @@ import numpy as np
 
 from nbcore import chunks, hoisting
 from nbcore.blocks import Block, make_blocks, shapes_of
-from nbcore.checks import check_data, num_examples
+from nbcore.checks import check_data
 from nbcore.density_cost import DensityCost, gradient_flops
 from nbcore.errors import TargetError
 from nbcore.forward import Features, Forward, is_per_example
@@ -245,7 +245,7 @@ class NetworkTarget(Target):
         """Return log prior plus the sum of the log likelihoods."""
         total = self.log_prior(position)
         for block in self.blocks:
-            total = total + self._sum(position, block, block.features, block.y)
+            total = total + self._sum(position, block, block.features, block.y, block.count)
         return total
 
     def cost(self) -> DensityCost:
@@ -305,8 +305,10 @@ class NetworkTarget(Target):
         return np.asarray(self._in_order([block.y for block in self.blocks]))
 
     def _in_order(self, parts: list[jax.Array]) -> jax.Array:
-        rows = jnp.concatenate([block.rows for block in self.blocks])
-        joined = jnp.concatenate(parts)
+        rows, joined = (
+            jnp.concatenate([a[: b.count] for a, b in zip(arrays, self.blocks, strict=True)])
+            for arrays in ([block.rows for block in self.blocks], parts)
+        )
         return jnp.zeros_like(joined).at[rows].set(joined, unique_indices=True)
 
     def batch_counts(self, size: int) -> tuple[int, ...]:
@@ -356,17 +358,22 @@ class NetworkTarget(Target):
         total = self.log_prior(position)
         for block, rows in zip(self.blocks, batch.rows, strict=True):
             features = jax.tree.map(lambda a, r=rows: a[r], block.features)
-            part = self._sum(position, block, features, block.y[rows])
+            part = self._sum(position, block, features, block.y[rows], rows.shape[0])
             total = total + block.count / rows.shape[0] * part
         return total
 
-    def _sum(self, position: Position, block: Block, features: Features, y: jax.Array) -> jax.Array:
-        """Return the log likelihood of some examples of a block, in chunks."""
+    def _sum(
+        self, position: Position, block: Block, features: Features, y: jax.Array, count: int
+    ) -> jax.Array:
+        """Return the log likelihood of the first `count` of some examples of a block, in chunks."""
         size = block.forward.chunk_size
         if not size:
-            return jnp.sum(self._log_prob(position, block, features, y))
+            each = self._log_prob(position, block, features, y)
+            return jnp.sum(
+                each if count == len(y) else jnp.where(jnp.arange(len(y)) < count, each, 0)
+            )
         shared = (block.forward, self.likelihood, position)
-        return chunks.sum_over(_log_prob_of_chunk, size, len(y), shared, (features, y))
+        return chunks.sum_over(_log_prob_of_chunk, size, count, shared, (features, y))
 
     def _log_prob(
         self, position: Position, block: Block, features: Features, y: jax.Array

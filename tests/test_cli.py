@@ -71,8 +71,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     write_rows(folder / "rows.csv")
     (folder / "config.toml").write_text(ENSEMBLE, encoding="utf-8")
-    assert main(["run", str(folder / "config.toml"), "--out", str(folder / "run")]) == 0
+    config, checkpoint = str(folder / "config.toml"), str(folder / "checkpoint")
+    out = str(folder / "run")
+    assert main(["run", config, "--out", out, "--checkpoint", checkpoint]) == 0
     return folder / "run"
+
+
+def test_each_member_has_a_checkpoint(run: Path) -> None:
+    folders = run.parent.glob("checkpoint/*/*")
+    assert sorted(f"{f.parent.name}/{f.name}" for f in folders) == [
+        "member-0/process-0",
+        "member-1/process-0",
+    ]
 
 
 def table(text: str) -> list[dict[str, str]]:
@@ -228,6 +238,7 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
         ("hidden_dims = [4]", "target_dim = 'one'", ["line 10, [network]", "a whole number"]),
         ("num_chains = 2", 'backend = "numpyro_nut"', ["[sample]", "Did you mean 'numpyro-nuts'"]),
         ("num_chains = 2", 'chain_method = "fast"', ["line 18", "'vectorized'"]),
+        ("num_chains = 2", "mesh = {chain = 64}", ["[sample]", "needs 64 devices"]),
         ("num_chains = 2", "options = {max_tree_dept = 5}", ["[sample]", "max_tree_depth"]),
         ("folds = 2", "folds = 1", ["[calibration]", "at least 2"]),
         ("folds = 2", 'mode = "cv"', ["line 21", "'crossfit'"]),

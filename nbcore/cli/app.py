@@ -93,12 +93,26 @@ def run_config(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("nbcore-run"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what sampling has come to; the same command goes on there."),
+    ] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="Be one of several processes, see docs/devices.md."),
+    ] = False,
 ) -> None:
     """Train, choose weights, sample, evaluate, as a configuration says."""
+    from nbcore.devices import connect
     from nbcore.storage import whole_folder
 
-    outcome = _fit(config, out, overwrite)
+    if distributed:
+        connect()
+    outcome = _fit(config, out, overwrite, checkpoint)
     from nbcore.cli.run_folder import MARKER, write_run
+
+    if not _is_first():
+        return
 
     with whole_folder(out, MARKER, overwrite=overwrite, remedy="--overwrite") as folder:
         write_run(outcome, folder)
@@ -219,7 +233,14 @@ def plugins() -> None:
         console.out().print(f"[red]broken[/] {who}", soft_wrap=True)
 
 
-def _fit(config_file: Path, out: Path, overwrite: bool) -> Outcome:
+def _is_first() -> bool:
+    """Whether this is the process that speaks and writes, of one or several."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _fit(config_file: Path, out: Path, overwrite: bool, checkpoint: Path | None = None) -> Outcome:
     """Check everything that can be checked, then train and sample."""
     from nbcore.cli.config import read_config
     from nbcore.storage import check_free
@@ -230,11 +251,13 @@ def _fit(config_file: Path, out: Path, overwrite: bool) -> Outcome:
 
     check_free(out, MARKER, overwrite=overwrite, remedy="--overwrite")
     job = prepare(config)
+    if not _is_first():
+        return execute(job, lambda report: None, checkpoint)
     console.err().print(
         f"{len(job.train.y):,} rows to train on, {len(job.test.y):,} to test on", style="dim"
     )
     with console.progress() as progress:
-        return execute(job, progress)
+        return execute(job, progress, checkpoint)
 
 
 def _show(outcome: Outcome, out: Path, *names: str) -> None:

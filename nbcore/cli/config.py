@@ -151,6 +151,8 @@ class SampleSection:
         thin: keep every `thin`-th step.
         chain_method: how chains are run, see `nb.sample`.
         priors_sigma: standard deviation of the prior around the trained weights.
+        mesh: devices along the axes `chain` and `data`, such as `{chain = 2, data = 2}`; with
+            several processes, all devices by default.
         options: options of the sampler.
     """
 
@@ -161,6 +163,7 @@ class SampleSection:
     thin: int = 1
     chain_method: ChainMethod = "auto"
     priors_sigma: float = 1.0
+    mesh: dict[str, int] | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:

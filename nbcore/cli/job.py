@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_type_hints
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from nbcore import plugins
 from nbcore.backend import get_backend
-from nbcore.cli.config import Config, DataSection, NetworkSection, SelectSection
+from nbcore.cli.config import Config, DataSection, NetworkSection, SampleSection, SelectSection
 from nbcore.cli.inputs import FeatureInputs, Inputs, SmilesInputs
 from nbcore.datasets import Table, read_csv
+from nbcore.devices import mesh_of, place_of, spread
 from nbcore.errors import OptionError
 from nbcore.estimators import PartialBNN
 from nbcore.inspection import layers_of
@@ -165,6 +168,7 @@ def _rehearse(job: Job) -> None:
         backend = plugins.load("backend", config.sample.backend)
         source.check_types("sample.options", config.sample.options, _hints(backend))
         get_backend(config.sample.backend, **config.sample.options)
+        place_of(_mesh(config.sample), config.sample.num_chains)
     with source.blame("network"):
         layers = layers_of(model, job.train.X)
     with source.blame("select"):
@@ -185,6 +189,12 @@ def _rehearse(job: Job) -> None:
             known["method"] = "random" if is_scoring else selector
             known = arguments_on(known, job.train.X, job.train.y)
             select_bayesian_components(cast(Trained, untrained), **known)
+
+
+def _mesh(sampling: SampleSection) -> Mesh | None:
+    if sampling.mesh is not None:
+        return mesh_of(sampling.mesh)
+    return spread(sampling.num_chains) if jax.process_count() > 1 else None
 
 
 def _subset(select: SelectSection) -> ProbabilisticSubset | None:
@@ -209,8 +219,13 @@ def selection_arguments(job: Job) -> dict[str, Any]:
     return {**arguments, **(select.options or {})}
 
 
-def execute(job: Job, progress: Progress) -> Outcome:
+def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Outcome:
     """Train, choose, sample and evaluate.
+
+    Args:
+        job: the job.
+        progress: where progress goes.
+        checkpoint: a folder for what sampling has come to, see `nb.sample`.
 
     Raises:
         NbcoreError: training or sampling failed.
@@ -242,6 +257,8 @@ def execute(job: Job, progress: Progress) -> Outcome:
         select_neurons_config=selection_arguments(job) if config.select.method else None,
         key=config.seed,
         progress=progress,
+        checkpoint=checkpoint,
+        mesh=_mesh(sampling),
     )
     total = time.perf_counter() - begin
     sampled = sum(posterior.info.seconds["total"] for posterior in model.posteriors)
