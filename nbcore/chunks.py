@@ -111,9 +111,8 @@ def _sum_forward(
     """Return the sum, and its gradient with respect to what is differentiated."""
     inputs, structure = jax.tree.flatten((shared, rows), is_leaf=_is_input)
     values = [a.value for a in inputs]
-    moving = [
-        i for i, a in enumerate(inputs) if a.perturbed and jnp.issubdtype(a.value, jnp.inexact)
-    ]
+    real = [jnp.issubdtype(jnp.result_type(a), jnp.inexact) for a in values]
+    moving = [i for i, a in enumerate(inputs) if a.perturbed and real[i]]
 
     def one(moved: list[jax.Array], i: jax.Array) -> jax.Array:
         leaves = list(values)

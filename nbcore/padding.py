@@ -199,9 +199,10 @@ def check_padding(network: Network, params: Params, x: Any) -> None:
     longest = np.shape(x)[padding.axis]
     each = on_grid(lengths(np.asarray(x), padding), longest)
     shortest = np.argsort(each, kind="stable")[:3]
-    few = Group(np.sort(shortest), int(each[shortest].max()))
-    if few.length == longest:
+    shortest = shortest[each[shortest] < longest]
+    if not len(shortest):
         return
+    few = Group(np.sort(shortest), int(each[shortest].max()))
     full = np.asarray(evaluate(network, params, jnp.asarray(np.asarray(x)[few.rows])))
     trimmed = np.asarray(evaluate(network, params, jnp.asarray(few.take(x, padding))))
     scale = float(np.max(np.abs(full))) + 1e-6

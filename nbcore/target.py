@@ -96,6 +96,7 @@ class Target:
             >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
             -2.7568
         """
+        num_examples(X)  # refuses what is no array, before it is indexed
         network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()

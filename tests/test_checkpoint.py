@@ -91,10 +91,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_samples": 14}, "num_samples was 12 and is 14"),
+        ({"num_samples": 8}, "num_samples was 6 and is 8"),
         ({"num_warmup": 3}, "num_warmup was 6 and is 3"),
         ({"num_chains": 3}, "num_chains was 4 and is 3"),
-        ({"thin": 1}, "thin was 2 and is 1"),
+        ({"thin": 2}, "thin was 1 and is 2"),
         ({"chunk_size": 6}, "chunk_size was 3 and is 6"),
         ({"key": 6}, r"key was '.* \[0, 5\]' and is '.* \[0, 6\]'"),
         ({"chain_method": "threads"}, "chain_method was 'sequential' and is 'threads'"),

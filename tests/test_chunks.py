@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbcore import chunks
@@ -52,6 +52,7 @@ def test_derivatives_are_those_of_the_sum(name):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=8)
 @given(st.integers(1, 20), st.integers(1, 20), st.data())
 def test_any_number_of_rows_in_chunks_of_any_size(total, size, data):
     count = data.draw(st.integers(1, total))
@@ -69,12 +70,13 @@ def test_a_chunk_holds_what_fits_and_at_least_one_row():
 
 def test_memory_of_a_gradient_is_that_of_a_chunk():
     def wide(shared, x):
-        return jnp.sum(jnp.tanh(x[:, None] * shared) ** 2, axis=1)
+        return jnp.tanh(jnp.tanh(x[:, None] * shared[0]) @ shared) @ shared[0]
 
     def temporary(size, rows):
         gradient = jax.grad(lambda s: chunks.sum_over(wide, size, rows, s, jnp.arange(1.0 * rows)))
-        compiled = jax.jit(gradient).lower(jnp.ones(1000)).compile()
+        compiled = jax.jit(gradient).lower(jnp.ones((50, 50))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(10, 4000) < 1.2 * temporary(10, 400) + 100_000
-    assert temporary(4000, 4000) > 20 * temporary(10, 4000)
+    chunk, more, whole = temporary(10, 400), temporary(10, 4000), temporary(4000, 4000)
+    assert more < chunk + 4 * 4000 * 2  # the rows themselves, once or twice
+    assert whole > 10 * more

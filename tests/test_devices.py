@@ -82,6 +82,8 @@ def test_four_devices(tmp_path: Path) -> None:
         on_devices.interrupted(
             target, phase, done, chain_method="sequential", checkpoint=tmp_path / "resumed"
         )
+    whole = on_devices.sample(target, chain_method="sequential")
+    np.save(tmp_path / "draws.npy", whole.flat_draws()["embed/embedding"])
     script = str(Path(on_devices.__file__))
     assert finish(start(script, "four", str(tmp_path), devices=4))[0].endswith("all is well\n")
 

@@ -53,7 +53,10 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("x64", [False, True], ids=["single", "double"])
+SINGLE = pytest.param(False, id="single", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("x64", [SINGLE, pytest.param(True, id="double")])
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient_are_those_of_the_whole_layer(name, x64):
     network, params, x, subset, shape = CASES[name]
@@ -106,6 +109,7 @@ def test_many_rows_and_few_columns_of_them_are_merged_as_a_whole():
     assert not first_layer.stochastic_rows(S.pairs({"in": [(0, 0)]}).split(network, small))
 
 
+@pytest.mark.slow
 def test_a_partly_stochastic_embedding_below_attention():
     net = FlaxTransformer(
         vocab_size=60, d_model=4, nhead=2, num_layers=1, dim_feedforward=4, max_seq_length=5,

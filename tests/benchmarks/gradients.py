@@ -36,7 +36,9 @@ def climb(density: Density, data: Any, position: Any, steps: int) -> Any:
     """Take so many small steps along the gradient."""
 
     def step(_: Any, position: Any) -> Any:
-        gradient = jax.grad(density, argnums=1)(data, position)
+        # Otherwise the compiler computes what no step changes before the loop, in its own way.
+        data_now, position = jax.lax.optimization_barrier((data, position))
+        gradient = jax.grad(density, argnums=1)(data_now, position)
         return jax.tree.map(lambda z, g: z + 1e-7 * g, position, gradient)
 
     return jax.lax.fori_loop(0, steps, step, position)
