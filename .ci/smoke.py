@@ -14,7 +14,9 @@ from pathlib import Path
 PACKAGES = (
     "nbcore",
     "nbcore_blackjax",
+    "nbcore_equinox",
     "nbcore_flax",
+    "nbcore_haiku",
     "nbcore_laplace",
     "nbcore_neurobayes",
     "nbcore_numpyro",

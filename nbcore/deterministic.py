@@ -10,6 +10,7 @@ import numpy as np
 
 from nbcore.checks import check_data, check_inputs, num_examples
 from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.forward import is_per_example
 from nbcore.keys import as_key
 from nbcore.likelihood_curvature import LikelihoodCurvature
 from nbcore.likelihoods import (
@@ -187,7 +188,7 @@ class DeterministicNN:
 
         Raises:
             ShapeError, DataError, TokenError, LabelError: X and y do not fit.
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or outputs mix examples.
         """
         init_key, train_key = jax.random.split(as_key(key))
         params, data, validation = self.prepare(
@@ -222,6 +223,12 @@ class DeterministicNN:
             check_data(network, *validation_data, name="validation X", target="validation y")
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         params = network.init(key, first)
+        if not is_per_example(network, params, X):
+            raise TrainingError(
+                "The outputs of this network mix the rows of X, which minibatches would tear "
+                "apart. Give the rows that belong together, such as the nodes of a graph, as one "
+                "example; or train in a loop of your own and pass the parameters to nb.PartialBNN."
+            )
         self.num_outputs = count_outputs(network, params, first)
         self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
         self._network = network

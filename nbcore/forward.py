@@ -190,8 +190,12 @@ def is_per_example(network: Network, params: Any, x: Any) -> bool:
     """Whether the outputs of a few rows are those of each row alone."""
     count = len(jax.tree.leaves(x)[0])
     rows = sorted({0, count // 2, count - 1})  # neighbours may well be copies of each other
-    few = jax.tree.map(lambda a: jnp.asarray(a)[np.array(rows)], x)
-    together = evaluate(network, params, few)
+    few = jax.tree.map(lambda a: jnp.asarray(a[np.array(rows)]), x)
+    try:
+        together = evaluate(network, params, few)
+    except (TypeError, ValueError):  # some rows of an adjacency matrix are no graph
+        jax.eval_shape(network.apply, params, x)  # if that fails too, it says why
+        return False
     if jnp.ndim(together) not in (1, 2) or len(together) != len(jax.tree.leaves(few)[0]):
         return False
     single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(rows))]  # pyright: ignore[reportUnknownLambdaType]

@@ -57,9 +57,11 @@ def layers_of(net: Any, example: Any = None) -> tuple[Layer, ...]:
     if example is None:
         example = _own_example(net)
     network: Network = as_network(net, example=example)
+    held = getattr(network, "params", None)  # of a module that brought its weights along
+    if held is not None:
+        return network.layers(held)
     x = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)  # pyright: ignore[reportUnknownLambdaType]
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
-    return network.layers(shapes)
+    return network.layers(jax.eval_shape(network.init, jax.random.key(0), x))
 
 
 def _own_example(net: Any) -> Any:

@@ -37,7 +37,8 @@ class Network(Protocol):
     """A network as pure functions; outputs are logits, never probabilities.
 
     Subclass it to write an adapter. `init` gives parameters, `apply` computes outputs with a
-    leading example axis, `layers` describes the leaves of the parameters.
+    leading example axis, `layers` describes the leaves of the parameters. A network made of a
+    model that has its weights already may bring them along as an attribute `params`.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
@@ -173,7 +174,7 @@ def count_outputs(network: Network, params: Params, x: Inputs) -> int:
 
 
 def as_network(model: Any, *, example: Inputs | None = None) -> Network:
-    """Return the network of a model: a flax module, a `(init, apply)` pair, or a network itself.
+    """Return the network of a model: of a framework, an `(init, apply)` pair, or a network itself.
 
     Args:
         model: the model; installed plugins are asked whether they know its framework.
@@ -194,9 +195,8 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
     """
     if Network in type(model).__mro__:
         return model
-    if isinstance(model, tuple) and len(model) == 2 and all(callable(f) for f in model):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        init, apply = model  # pyright: ignore[reportUnknownVariableType]
-        return Network.from_functions(init, apply, example=example)  # pyright: ignore[reportUnknownArgumentType]
+    if type(model) is tuple and _is_pair(model):  # pyright: ignore[reportUnknownArgumentType]
+        return Network.from_functions(*model, example=example)  # pyright: ignore[reportUnknownArgumentType]
     claims = plugins.networks_for(model, example=example)
     if len(claims) > 1:
         raise NetworkError(
@@ -205,11 +205,17 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
         )
     if claims:
         return next(iter(claims.values()))
+    if isinstance(model, tuple) and _is_pair(model):  # a named one, which no framework claims
+        return Network.from_functions(*model, example=example)  # pyright: ignore[reportUnknownArgumentType]
     if not all(hasattr(model, name) for name in ("init", "apply", "layers", "padding")):
         raise NetworkError(
             f"Got {type(model).__module__}.{type(model).__qualname__}, which is no network that "
-            "an installed plugin knows. Possible: a flax module (pip install 'nbcore[flax]'), an "
-            "(init, apply) pair, or any object with init, apply, layers and padding "
-            "(nb.Network.from_functions(init, apply))."
+            "an installed plugin knows. Possible: a model of flax, equinox or haiku (pip install "
+            "'nbcore[flax]', ...), an (init, apply) pair, or any object with init, apply, layers "
+            "and padding (nb.Network.from_functions(init, apply))."
         )
     return cast("Network", model)
+
+
+def _is_pair(model: tuple[Any, ...]) -> bool:
+    return len(model) == 2 and all(callable(f) for f in model)

@@ -360,8 +360,7 @@ def outputs_in_batches(
 
     The last batch of some length may have more rows than row numbers; the rest fills it up.
     """
-    few = jax.tree.map(lambda a: np.asarray(a)[:3], x)  # pyright: ignore[reportUnknownLambdaType]
-    alone = is_per_example(network, split.params, few)
+    alone = is_per_example(network, split.params, x)
     size = ROWS if alone else num_examples(x)
     for rows, inputs in batches(x, network.padding if alone else None, size):
         forward = Forward.build(network, split, inputs, per_example=alone)

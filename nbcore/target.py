@@ -17,7 +17,7 @@ import numpy as np
 
 from nbcore import chunks, hoisting
 from nbcore.blocks import Block, make_blocks, shapes_of
-from nbcore.checks import check_data
+from nbcore.checks import check_data, num_examples
 from nbcore.density_cost import DensityCost, gradient_flops
 from nbcore.errors import TargetError
 from nbcore.forward import Features, Forward, is_per_example
@@ -105,8 +105,7 @@ class Target:
         resolved = (prior if prior is not None else NormalPrior()).resolve(split)
         moved = _moved(split)
         check_padding(network, moved, X)
-        row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
-        num_outputs = count_outputs(network, split.params, row)
+        num_outputs = count_outputs(network, split.params, jax.tree.map(jnp.asarray, X))
         targets = np.asarray(likelihood.check(y, num_outputs))
         likelihood = likelihood.resolve(targets)
         alone = is_per_example(network, moved, X)

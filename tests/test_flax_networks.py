@@ -205,7 +205,7 @@ def test_dropout_is_drawn_from_the_key_in_training_only(kind):
         _, network, params = transformer(dropout_rate=0.5)
         x = jnp.asarray(TOKENS)
     else:
-        network, x = as_network(FlaxMLP(dropout_rate=0.5)), jnp.ones((4, 3))
+        network, x = as_network(FlaxMLP(hidden_dropout=0.5)), jnp.ones((4, 3))
         params = network.init(KEY, x)
     draw = jax.jit(functools.partial(network.apply, params, x, train=True))
     np.testing.assert_array_equal(draw(key=KEY), draw(key=jax.random.key(0)))
@@ -215,7 +215,7 @@ def test_dropout_is_drawn_from_the_key_in_training_only(kind):
 
 
 def test_dropout_leaves_the_mean_of_a_linear_head_unchanged():
-    network = as_network(FlaxMLP(hidden_dims=(50,), dropout_rate=0.3))
+    network = as_network(FlaxMLP(hidden_dims=(50,), hidden_dropout=0.3))
     x = jnp.ones((1, 3))
     params = network.init(KEY, x)
     keys = jax.random.split(KEY, 2000)
@@ -329,7 +329,8 @@ def test_classification_returns_logits():
         ({"activation": "tan"}, "Did you mean 'tanh'"),
         ({"hidden_dims": (4, 0)}, "at least 1"),
         ({"target_dim": 0}, "target_dim=0"),
-        ({"dropout_rate": -0.1}, r"\[0, 1\)"),
+        ({"hidden_dropout": -0.1}, r"hidden_dropout=-0.1.*\[0, 1\)"),
+        ({"output_dropout": 1.0}, r"output_dropout=1.0.*\[0, 1\)"),
     ],
 )
 def test_impossible_mlp_options(options, says):

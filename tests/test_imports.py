@@ -79,6 +79,8 @@ from nbcore.errors import MissingExtraError
         (["sklearn"], "from nbcore.plugins import build; build('selector', 'clustering', {})"
                       ".score", "selectors"),
         (["flax"], "import nbcore_flax; nbcore_flax.FlaxMLP", "flax"),
+        (["equinox"], "import nbcore_equinox; nbcore_equinox.EquinoxNetwork", "equinox"),
+        (["haiku"], "import nbcore_haiku; nbcore_haiku.HaikuNetwork", "haiku"),
         (["flax"], "from nbcore.plugins import load; load('network', 'transformer')", "flax"),
     ],
 )  # fmt: skip

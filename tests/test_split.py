@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import nbcore as nb
 from nbcore.errors import ShapeError, SubsetError
 from nbcore.layers import leaves_by_path
-from nbcore_flax import FlaxMLP, FlaxTransformer
+from nbcore_flax import FlaxConvNet, FlaxConvNet2Head, FlaxMLP, FlaxTransformer2Head
 
 S = nb.ProbabilisticSubset
 KEY = jax.random.key(0)
@@ -63,7 +63,7 @@ def plain_apply(params, x):
 
 MODELS = {
     "transformer": lambda: (
-        FlaxTransformer(
+        FlaxTransformer2Head(
             vocab_size=7, d_model=4, nhead=2, num_layers=1, dim_feedforward=4, pad_token_id=0,
             max_seq_length=6,
         ),
@@ -71,7 +71,10 @@ MODELS = {
     ),
     "mlp": lambda: (FlaxMLP(hidden_dims=(5, 3)), ROWS),
     "convolution": lambda: (ConvNet(), IMAGES),
-    "nnx": lambda: (Attentive(nnx.Rngs(0)), IMAGES[:, 0, :, :].repeat(2, axis=2)),
+    "spectra": lambda: (FlaxConvNet(1, (2, 3), (4,)), IMAGES[:, 0]),
+    "images": lambda: (FlaxConvNet2Head(2, (3,), (4,), kernel_size=(2, 3)), IMAGES),
+    "volumes": lambda: (FlaxConvNet(3, (2,), (), kernel_size=2), IMAGES[..., None]),
+    "nnx": lambda: (Attentive, IMAGES[:, 0, :, :].repeat(2, axis=2)),
     "plain": lambda: ((plain_init, plain_apply), ROWS),
 }  # fmt: skip
 
@@ -210,15 +213,15 @@ def test_merge_works_under_jit_vmap_and_grad():
 def test_labels_name_every_number():
     c = case("transformer")
     split = S.pairs(
-        {"FinalDense2": [(2, 0)], "Block0_Attention": {"query": [(1, 0, 1), (3, 1, 0)]}}
+        {"MeanHead": [(2, 0)], "Block0_Attention": {"query": [(1, 0, 1), (3, 1, 0)]}}
     ).split(c.network, c.params)
     assert sorted(name for names in split.labels().values() for name in names) == [
         "Block0_Attention/query/bias[0, 1]", "Block0_Attention/query/bias[1, 0]",
         "Block0_Attention/query[1, 0, 1]", "Block0_Attention/query[3, 1, 0]",
-        "FinalDense2/bias[0]", "FinalDense2[2, 0]",
+        "MeanHead/bias[0]", "MeanHead[2, 0]",
     ]  # fmt: skip
-    layer, leaf = split.owner("params/FinalDense2/bias")
-    assert (layer.name, leaf.role) == ("FinalDense2", "bias")
+    layer, leaf = split.owner("params/MeanHead/bias")
+    assert (layer.name, leaf.role) == ("MeanHead", "bias")
 
 
 def test_the_summary_adds_up():

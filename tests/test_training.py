@@ -386,7 +386,7 @@ def dropout_runs() -> Callable[[int, float], nb.DeterministicNN]:
 
     @functools.cache
     def network(rate: float) -> Network:
-        return nb.as_network(FlaxMLP(hidden_dims=(6,), dropout_rate=rate), example=X[:1])
+        return nb.as_network(FlaxMLP(hidden_dims=(6,), hidden_dropout=rate), example=X[:1])
 
     @functools.cache
     def run(key: int, rate: float) -> nb.DeterministicNN:

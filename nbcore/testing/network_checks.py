@@ -28,7 +28,8 @@ class NetworkCase:
     Args:
         model: a network, or a model that `nb.as_network` knows.
         X: at least 3 examples, an array or a pytree of arrays with a leading example axis.
-        params: its parameters; `network.init(jax.random.key(0), X)` by default.
+        params: its parameters; by default those that the network brings along (`network.params`),
+            else `network.init(jax.random.key(0), X)`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -56,6 +57,8 @@ class NetworkCase:
         """The parameters, as arrays."""
         given = self.params
         if given is None:
+            given = getattr(self.network, "params", None)
+        if given is None:
             given = self.network.init(jax.random.key(0), self.rows(slice(None)))
         return jax.tree.map(jnp.asarray, given)
 
@@ -63,6 +66,12 @@ class NetworkCase:
     def layers(self) -> tuple[Layer, ...]:
         """The layers of the network."""
         return self.network.layers(self.weights)
+
+    @functools.cached_property
+    def described(self) -> Network:
+        """The network with its layers at hand, so that no split has to trace it again."""
+        network = self.network
+        return Network.from_functions(network.init, network.apply, layers=lambda _: self.layers)
 
     def rows(self, rows: Any) -> Any:
         """Return some of the inputs."""
@@ -209,7 +218,7 @@ def check_parts_put_back_are_the_same_network(case: NetworkCase) -> None:
     sizes = [layer.name for layer in case.layers if layer.size]
     subsets = {name: ProbabilisticSubset.layers(name) for name in sizes}
     for name, subset in {"everything": ProbabilisticSubset.everything(), **subsets}.items():
-        split = subset.split(case.network, case.weights)
+        split = subset.split(case.described, case.weights)
         merged = split.merge(split.stochastic)
         require(
             np.array_equal(before, case.outputs(merged)),
@@ -266,7 +275,7 @@ def _moved_by(case: NetworkCase, layer: Layer, leaf: Leaf, pair: np.ndarray) -> 
     """Move one pair through a split, and hold that nothing else moved."""
     index = [tuple(int(i) for i in pair)]
     pairs: Any = {layer.name: {leaf.component: index} if leaf.component else index}
-    split = ProbabilisticSubset.pairs(pairs, include_bias=False).split(case.network, case.weights)
+    split = ProbabilisticSubset.pairs(pairs, include_bias=False).split(case.described, case.weights)
     params = split.merge(jax.tree.map(lambda a: a + STEP, split.stochastic))
     moved = {
         path: np.flatnonzero(np.asarray(a) != np.asarray(b)).tolist()

@@ -1,10 +1,11 @@
-"""Flax for nbcore: any linen or nnx module as a network, a transformer and an MLP ready-made.
+"""Flax for nbcore: any linen or nnx module as a network, and architectures ready-made.
 
 Importing this package does not import flax; its classes come when they are asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,30 @@ from nbcore.errors import MissingExtraError
 from nbcore.hookspecs import Spec, hookimpl
 
 if TYPE_CHECKING:
+    from nbcore_flax.convnet import FlaxConvNet, FlaxConvNet2Head
     from nbcore_flax.linen_adapter import LinenNetwork
-    from nbcore_flax.mlp import FlaxMLP
+    from nbcore_flax.mlp import FlaxMLP, FlaxMLP2Head
     from nbcore_flax.nnx_adapter import NnxNetwork
-    from nbcore_flax.transformer import FlaxTransformer
+    from nbcore_flax.transformer import FlaxTransformer, FlaxTransformer2Head
 
-__all__ = ["FlaxMLP", "FlaxTransformer", "LinenNetwork", "NnxNetwork"]
+__all__ = [
+    "FlaxConvNet",
+    "FlaxConvNet2Head",
+    "FlaxMLP",
+    "FlaxMLP2Head",
+    "FlaxTransformer",
+    "FlaxTransformer2Head",
+    "LinenNetwork",
+    "NnxNetwork",
+]
 
 _HOMES = {
+    "FlaxConvNet": "convnet",
+    "FlaxConvNet2Head": "convnet",
     "FlaxMLP": "mlp",
+    "FlaxMLP2Head": "mlp",
     "FlaxTransformer": "transformer",
+    "FlaxTransformer2Head": "transformer",
     "LinenNetwork": "linen_adapter",
     "NnxNetwork": "nnx_adapter",
 }
@@ -53,21 +68,27 @@ def nbcore_register_networks() -> list[Spec]:
     """Offer the ready-made architectures."""
     return [
         Spec("transformer", "nbcore_flax.transformer:FlaxTransformer", "flax"),
+        Spec("transformer-2head", "nbcore_flax.transformer:FlaxTransformer2Head", "flax"),
         Spec("mlp", "nbcore_flax.mlp:FlaxMLP", "flax"),
+        Spec("mlp-2head", "nbcore_flax.mlp:FlaxMLP2Head", "flax"),
+        Spec("convnet", "nbcore_flax.convnet:FlaxConvNet", "flax"),
+        Spec("convnet-2head", "nbcore_flax.convnet:FlaxConvNet2Head", "flax"),
     ]
 
 
 @hookimpl
 def nbcore_as_network(model: Any, example: Any) -> Any:
-    """Make a network of a linen or nnx module; None for anything else."""
-    if _is_instance(model, "flax.linen"):
+    """Make a network of a linen or nnx module, or of an nnx class; None for anything else."""
+    if isinstance(model, _module_class("flax.linen")):
         return _load("LinenNetwork")(model, example)
-    if _is_instance(model, "flax.nnx"):
+    if isinstance(model, _module_class("flax.nnx")):
         return _load("NnxNetwork").from_module(model, example)
+    built = model.func if isinstance(model, functools.partial) else model
+    if isinstance(built, type) and issubclass(built, _module_class("flax.nnx")):
+        return _load("NnxNetwork").from_builder(model, example)
     return None
 
 
-def _is_instance(model: Any, library: str) -> bool:
-    """Tell whether a model is a `Module` of a library; not when nobody has imported that yet."""
-    base = getattr(sys.modules.get(library), "Module", None)
-    return base is not None and isinstance(model, base)
+def _module_class(library: str) -> Any:
+    """Return the class `Module` of a library; no class at all while nobody has imported that."""
+    return getattr(sys.modules.get(library), "Module", ())

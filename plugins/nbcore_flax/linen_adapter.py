@@ -12,16 +12,10 @@ from flax import errors as flax_errors
 from flax import linen as nn
 
 from nbcore.errors import NetworkError
+from nbcore.hints import check_inputs, example_for, mode_flags, padding_of, warn_of_statistics
 from nbcore.layers import Layer, in_call_order, infer_layers
 from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
-from nbcore_flax.hints import (
-    ModuleTypes,
-    check_inputs,
-    collections_of,
-    example_for,
-    mode_flags,
-    padding_of,
-)
+from nbcore_flax.module_types import ModuleTypes, collections_of
 
 TYPES = ModuleTypes(
     kinds={
@@ -48,8 +42,8 @@ class LinenNetwork(Network):
 
     Training is announced to the module's `__call__` under the name that it uses for it: `train`,
     `training`, `is_training`, `enable_dropout`, or their opposites `deterministic`, `inference`.
-    BatchNorm always normalises by its stored statistics, in training too, so that an output
-    depends on its own example only; nothing that a call writes to state is kept.
+    BatchNorm always normalises by its stored statistics, in training too (which warns), so that an
+    output depends on its own example only; nothing that a call writes to state is kept.
 
     Args:
         module: the module, not bound.
@@ -110,13 +104,13 @@ class LinenNetwork(Network):
         state = [name for name in variables if name != "params"]
         rngs = None if key is None else {"dropout": key}
         try:
-            with nn.intercept_methods(_use_stored_statistics):
+            with nn.intercept_methods(functools.partial(_use_stored_statistics, train)):
                 result = self.module.apply(
                     variables,
                     x,
                     rngs=rngs,
                     mutable=state or False,
-                    **mode_flags(self.module, train),
+                    **mode_flags(self.module.__call__, train),
                 )
         except flax_errors.InvalidRngError as error:
             if key is not None:
@@ -154,14 +148,20 @@ class LinenNetwork(Network):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(network: LinenNetwork, key: Key, x: Inputs) -> Params:
-    return network.module.init({"params": key}, x, **mode_flags(network.module, train=False))
+    return network.module.init({"params": key}, x, **mode_flags(network.module.__call__, False))
 
 
 def _use_stored_statistics(
-    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+    train: bool,
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: Any,
 ) -> Any:
     if not isinstance(context.module, nn.BatchNorm) or context.method_name != "__call__":
         return call(*args, **kwargs)
+    if train:
+        warn_of_statistics("/".join(context.module.path))
     # BatchNorm refuses the flag in two places; this instance lives for one call of apply.
     object.__setattr__(context.module, "use_running_average", None)
     return call(*args[:1], **(kwargs | {"use_running_average": True}))
@@ -173,7 +173,8 @@ def _record(modules: dict[str, nn.Module]) -> Callable[..., Any]:
     def interceptor(
         call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
     ) -> Any:
-        modules.setdefault("/".join(context.module.path) or "params", context.module)
+        if context.module.scope is not None:  # not while it is made, in __post_init__
+            modules.setdefault("/".join(context.module.path) or "params", context.module)
         return call(*args, **kwargs)
 
     return interceptor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,18 +11,10 @@ import jax
 from flax import nnx
 
 from nbcore.errors import NetworkError
+from nbcore.hints import check_inputs, example_for, mode_flags, padding_of, warn_of_statistics
 from nbcore.layers import Layer, in_call_order, infer_layers
 from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
-from nbcore_flax.hints import (
-    ModuleTypes,
-    check_inputs,
-    collections_of,
-    example_for,
-    is_key,
-    mode_flags,
-    padding_of,
-    typed_key,
-)
+from nbcore_flax.module_types import ModuleTypes, collections_of, is_key, typed_key
 
 TYPES = ModuleTypes(
     kinds={
@@ -62,22 +56,23 @@ class _Values:
         return len(self._leaves())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NnxNetwork(Network):
-    """An nnx module as a network; made by `NnxNetwork.from_module(module)`.
+    """An nnx module as a network; made by `NnxNetwork.from_module` or `NnxNetwork.from_builder`.
 
     Parameters are nested dicts of arrays, `{"params": …, "state": …}`: every `nnx.Param`, then
     every other variable (statistics of BatchNorm, counters), which is state and never a weight.
     `"state"` is missing where the module has none; the weights alone are accepted too. Random
     streams belong to neither: they are seeded from the key that `apply` is given.
 
-    An nnx module is initialised when it is built, so `init` returns the values that it held when
-    it became a network, whatever the key: right for a trained module; build another module for
-    another start.
+    An nnx module gets its weights when it is built. So a network that is to be *trained* is made
+    of what builds the module, the class or a `functools.partial` of it, and `init` builds it anew
+    for each key; a network made of a *module* keeps the weights in `params`, and its `init`
+    refuses: folds and members of an ensemble would otherwise all start from the same weights.
 
     Dropout is on when `train` is set. BatchNorm always normalises by its stored statistics, in
-    training too, so that an output depends on its own example only. Every call works on a copy:
-    the module that was given is never changed, and nothing that a call writes is kept.
+    training too (which warns), so that an output depends on its own example only. Every call works
+    on a copy: the module that was given is never changed, and nothing that a call writes is kept.
 
     Args:
         graphdef: structure of the module.
@@ -86,21 +81,26 @@ class NnxNetwork(Network):
         padding: how inputs are padded.
         example: a few inputs to trace for the call order of the layers; without it, and without
             a method `example_input(params)` on the module, the order is unknown.
+        build: `(rngs=) -> module`, where the network was made of that.
 
     Examples:
-        >>> import jax, jax.numpy as jnp
+        >>> import functools, jax, jax.numpy as jnp, nbcore as nb
         >>> from flax import nnx
-        >>> network = NnxNetwork.from_module(nnx.Linear(3, 1, rngs=nnx.Rngs(0)))
+        >>> network = nb.as_network(functools.partial(nnx.Linear, 3, 1))  # to be trained
         >>> params = network.init(jax.random.key(0), jnp.ones((2, 3)))
         >>> network.apply(params, jnp.ones((2, 3))).shape
         (2, 1)
+        >>> trained = nb.as_network(nnx.Linear(3, 1, rngs=nnx.Rngs(0)))  # keeps its weights
+        >>> trained.params["params"]["kernel"].shape
+        (3, 1)
     """
 
     graphdef: nnx.GraphDef[Any]
     values: _Values = field(repr=False)
-    module: nnx.Module = field(compare=False, repr=False)
+    module: nnx.Module = field(repr=False)
     padding: Padding | None = None
-    example: Inputs | None = field(default=None, compare=False, repr=False)
+    example: Inputs | None = field(default=None, repr=False)
+    build: Callable[..., nnx.Module] | None = None
 
     @classmethod
     def from_module(cls, module: nnx.Module, example: Inputs | None = None) -> NnxNetwork:
@@ -109,8 +109,7 @@ class NnxNetwork(Network):
         Raises:
             NetworkError: an attribute of the module cannot be hashed.
         """
-        graphdef, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        weights, random, state = map(nnx.to_pure_dict, states)
+        graphdef, *values = _parts(module)
         try:
             hash(graphdef)
         except TypeError as error:
@@ -118,12 +117,58 @@ class NnxNetwork(Network):
                 f"{type(module).__name__} holds an attribute that cannot be hashed ({error}). "
                 "Keep arrays in nnx.Variable, and lists of options as tuples."
             ) from error
-        return cls(graphdef, _Values(weights, state, random), module, padding_of(module), example)
+        return cls(graphdef, _Values(*values), module, padding_of(module), example)
+
+    @classmethod
+    def from_builder(
+        cls, build: Callable[..., nnx.Module], example: Inputs | None = None
+    ) -> NnxNetwork:
+        """Make a network of what builds its module, so that each key gives weights of its own.
+
+        Args:
+            build: called as `build(rngs=nnx.Rngs(key))`; `nb.as_network` knows a class of modules
+                and a `functools.partial` of one, and any other function is given here.
+            example: a few inputs to trace for the call order of the layers.
+
+        Raises:
+            NetworkError: an attribute of the module cannot be hashed.
+        """
+        one = cls.from_module(build(rngs=nnx.Rngs(0)), example)
+        return cls(one.graphdef, one.values, one.module, one.padding, example, build)
+
+    @functools.cached_property
+    def _identity(self) -> Any:
+        return (self.graphdef, self.values) if self.build is None else self.build
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NnxNetwork) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash((NnxNetwork, self._identity))
+
+    @property
+    def params(self) -> Params | None:
+        """The parameters of the module that was given; `None` where none was."""
+        if self.build is not None:
+            return None
+        return jax.tree.map(lambda a: a, _params(self.values.weights, self.values.state))
 
     def init(self, key: Key, x: Inputs) -> Params:
-        """Return the values that the module held when it became a network; `key` is not used."""
-        weights, state = jax.tree.map(lambda a: a, (self.values.weights, self.values.state))
-        return {"params": weights, "state": state} if state else {"params": weights}
+        """Return the parameters of a module that is built anew, from a key.
+
+        Raises:
+            NetworkError: a module was given, which has its weights already.
+        """
+        del x
+        if self.build is None:
+            name = type(self.module).__name__
+            raise NetworkError(
+                f"This {name} got its weights when it was built, and has no others for another "
+                f"key. To train it, pass what builds it: functools.partial({name}, ...) without "
+                "rngs. To keep its weights, pass them as well: network = nb.as_network(module), "
+                "deterministic_weights=network.params"
+            )
+        return _init(self.build, key)
 
     def apply(
         self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
@@ -131,7 +176,7 @@ class NnxNetwork(Network):
         """Return the module's outputs; dropout is drawn from `key` when `train` is set.
 
         Args:
-            params: as `init` returns them, or the weights alone.
+            params: as `init` and `params` give them, or the weights alone.
             x: inputs with a leading example axis.
             train: whether dropout is on.
             key: random key; needed in training where the module has random streams.
@@ -148,7 +193,10 @@ class NnxNetwork(Network):
         model.eval()
         if train:
             model.set_attributes(deterministic=False, raise_if_not_found=False)
-        return model(x, **mode_flags(model, train))
+            for path, module in nnx.iter_modules(model):
+                if isinstance(module, nnx.BatchNorm):
+                    warn_of_statistics("/".join(map(str, path)))
+        return model(x, **mode_flags(model.__call__, train))
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by module path; in call order where an example is known."""
@@ -171,6 +219,23 @@ class NnxNetwork(Network):
         state = collections.get("state", self.values.state)
         random = self.values.random if key is None else _reseed(self.values.random, key)
         return nnx.merge(self.graphdef, collections["params"], random, state)
+
+
+def _parts(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
+    """Return structure, weights, state and random streams of a module."""
+    graphdef, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    weights, random, state = map(nnx.to_pure_dict, states)
+    return graphdef, weights, state, random
+
+
+def _params(weights: Any, state: Any) -> Params:
+    return {"params": weights, "state": state} if state else {"params": weights}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(build: Callable[..., nnx.Module], key: Key) -> Params:
+    _, weights, state, _ = _parts(build(rngs=nnx.Rngs(typed_key(key))))
+    return _params(weights, state)
 
 
 def _reseed(random: Any, key: Key) -> Any:

@@ -1,4 +1,4 @@
-"""An encoder-only transformer for token sequences and for continuous sequences."""
+"""Encoder-only transformers for tokens and for continuous sequences, with one head and with two."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nbcore.errors import OptionError, ShapeError, TokenError, did_you_mean
+from nbcore.errors import OptionError, ShapeError, TokenError
 from nbcore.network import Padding
-from nbcore_flax.activations import ACTIVATIONS, check_activation
+from nbcore_flax.heads import refuse_classes, two_heads
+from nbcore_flax.options import ACTIVATIONS, check_choice, check_counts, check_rates
 
 POOLINGS = ("mean", "sum")
 
@@ -113,7 +114,7 @@ class FlaxTransformer(nn.Module):
 
     def _check_form(self, x: Any) -> None:
         """Check what shape and dtype tell, which is known while tracing too."""
-        wanted = "(examples, length)"
+        name, wanted = type(self).__name__, "(examples, length)"
         if self.input_dim is not None:
             wanted = f"(examples, length, {self.input_dim})"
         if (
@@ -121,15 +122,15 @@ class FlaxTransformer(nn.Module):
             or x.shape[1] == 0
             or (self.input_dim is not None and x.shape[2] != self.input_dim)
         ):
-            raise ShapeError(f"FlaxTransformer got inputs of shape {x.shape}; it needs {wanted}.")
+            raise ShapeError(f"{name} got inputs of shape {x.shape}; it needs {wanted}.")
         if self.input_dim is None and not jnp.issubdtype(x.dtype, jnp.integer):
             raise TokenError(
-                f"FlaxTransformer got tokens of dtype {x.dtype}; tokens are integers. Type "
+                f"{name} got tokens of dtype {x.dtype}; tokens are integers. Type "
                 "X.astype('int32'), or give the network input_dim= for continuous sequences."
             )
         if x.shape[1] > self.max_seq_length:
             raise TokenError(
-                f"FlaxTransformer got sequences of length {x.shape[1]}; the longest possible is "
+                f"{name} got sequences of length {x.shape[1]}; the longest possible is "
                 f"max_seq_length={self.max_seq_length}. Make the network with "
                 f"max_seq_length={x.shape[1]}, or cut the sequences: X[:, :{self.max_seq_length}]."
             )
@@ -152,8 +153,10 @@ class FlaxTransformer(nn.Module):
         x = self._embed(x)
         for i in range(self.num_layers):
             x = self._block(x, mask, f"Block{i}", train)
-        x = self._pool(x, is_token)
-        return self._feed_forward(x, "FinalDense", self.target_dim, train)
+        return self._head(self._hidden(self._pool(x, is_token), "FinalDense1", train))
+
+    def _head(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(self.target_dim, name="FinalDense2")(x)
 
     def _embed(self, x: jax.Array) -> jax.Array:
         if self.input_dim is not None:
@@ -172,14 +175,13 @@ class FlaxTransformer(nn.Module):
             name=f"{name}_Attention",
         )
         x = nn.LayerNorm(name=f"{name}_LayerNorm1")(x + attention(x, mask=mask))
-        hidden = self._feed_forward(x, f"{name}_MLP_dense", self.d_model, train)
+        hidden = self._hidden(x, f"{name}_MLP_dense1", train)
+        hidden = nn.Dense(self.d_model, name=f"{name}_MLP_dense2")(hidden)
         return nn.LayerNorm(name=f"{name}_LayerNorm2")(x + hidden)
 
-    def _feed_forward(self, x: jax.Array, name: str, width: int, train: bool) -> jax.Array:
-        x = nn.Dense(self.dim_feedforward, name=f"{name}1")(x)
-        x = ACTIVATIONS[self.activation](x)
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        return nn.Dense(width, name=f"{name}2")(x)
+    def _hidden(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        x = ACTIVATIONS[self.activation](nn.Dense(self.dim_feedforward, name=name)(x))
+        return nn.Dropout(self.dropout_rate, deterministic=not train)(x)
 
     def _pool(self, x: jax.Array, is_token: jax.Array | None) -> jax.Array:
         if is_token is None:
@@ -191,25 +193,50 @@ class FlaxTransformer(nn.Module):
         return total / jnp.maximum(is_token.sum(axis=1), 1).astype(x.dtype)[:, None]
 
 
+class FlaxTransformer2Head(FlaxTransformer):
+    """An encoder-only transformer with a mean and a log standard deviation for each target.
+
+    The layers of `FlaxTransformer` up to `FinalDense1`, then two linear layers side by side:
+    `MeanHead` and `LogScaleHead`. Outputs `(examples, 2 * target_dim)`: the means first, then the
+    unconstrained log standard deviations.
+
+    Args:
+        vocab_size, d_model, nhead, num_layers, dim_feedforward: as for `FlaxTransformer`.
+        activation, dropout_rate: as for `FlaxTransformer`.
+        target_dim: number of targets; there are twice as many outputs.
+        classification: must be False.
+        max_seq_length, pad_token_id, pooling, input_dim: as for `FlaxTransformer`.
+
+    Raises:
+        OptionError: an option has an impossible value.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> net = FlaxTransformer2Head(vocab_size=9, d_model=8, nhead=2, num_layers=1)
+        >>> tokens = jnp.array([[3, 1, 4], [1, 5, 2]])
+        >>> net.apply(net.init(jax.random.key(0), tokens), tokens).shape
+        (2, 2)
+    """
+
+    def __post_init__(self) -> None:
+        refuse_classes(self, "FlaxTransformer")
+        super().__post_init__()
+
+    def _head(self, x: jax.Array) -> jax.Array:
+        return two_heads(x, self.target_dim)
+
+
 def _check_options(net: FlaxTransformer) -> None:
-    check_activation(net.activation)
-    if net.pooling not in POOLINGS:
-        raise OptionError(
-            f"Got pooling={net.pooling!r}.{did_you_mean(str(net.pooling), POOLINGS)} "
-            f"Possible: {', '.join(map(repr, POOLINGS))}."
-        )
+    check_choice(net, "activation", ACTIVATIONS)
+    check_choice(net, "pooling", POOLINGS)
     if (net.vocab_size is None) == (net.input_dim is None):
         raise OptionError(
             f"Got vocab_size={net.vocab_size}, input_dim={net.input_dim}. Give one of them: "
             "vocab_size= for tokens, input_dim= for continuous sequences."
         )
-    for name in (
-        *("vocab_size", "d_model", "nhead", "dim_feedforward"),
-        *("target_dim", "max_seq_length", "input_dim"),
-    ):
-        value = getattr(net, name)
-        if value is not None and value < 1:
-            raise OptionError(f"Got {name}={value}; it must be at least 1.")
+    check_counts(net, "vocab_size", "d_model", "nhead", "dim_feedforward")
+    check_counts(net, "target_dim", "max_seq_length", "input_dim")
+    check_rates(net, "dropout_rate")
     if net.num_layers < 0:
         raise OptionError(f"Got num_layers={net.num_layers}; it must be at least 0.")
     if net.d_model % net.nhead:
@@ -218,8 +245,6 @@ def _check_options(net: FlaxTransformer) -> None:
             f"Got d_model={net.d_model}, nhead={net.nhead}; each head takes an equal part of "
             f"d_model. Nearest possible: d_model={near}."
         )
-    if not 0 <= net.dropout_rate < 1:
-        raise OptionError(f"Got dropout_rate={net.dropout_rate}; it must be in [0, 1).")
     if net.pad_token_id is not None and not 0 <= net.pad_token_id < (net.vocab_size or 0):
         possible = f"0 … {net.vocab_size - 1}" if net.vocab_size else "None with input_dim"
         raise OptionError(f"Got pad_token_id={net.pad_token_id}. Possible: {possible}.")

@@ -1,13 +1,7 @@
-"""What a flax module says about itself: how to tell it that it trains, its padding, its types.
-
-Both adapters read a module through these functions. Every hint is optional on the module:
-an attribute `padding` (`nbcore.network.Padding`), a method `check_inputs(x)` that raises on bad
-inputs, and a method `example_input(params)` that returns inputs to trace for the call order.
-"""
+"""The classes of flax whose parameters shapes alone would misread, and its random keys."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,43 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.layers import Kind, Layer, Leaf
-from nbcore.network import Inputs, Padding, Params
-
-_TRUE_IN_TRAINING = ("train", "training", "is_training", "enable_dropout")
-_TRUE_IN_EVALUATION = ("deterministic", "inference")
-
-
-def mode_flags(module: Any, train: bool) -> dict[str, Any]:
-    """Return the keyword arguments that switch a module's call to training or to evaluation."""
-    known = inspect.signature(module.__call__).parameters
-    flags = {"use_running_average": True}
-    flags |= dict.fromkeys(_TRUE_IN_TRAINING, train)
-    flags |= dict.fromkeys(_TRUE_IN_EVALUATION, not train)
-    return {name: value for name, value in flags.items() if name in known}
+from nbcore.network import Params
 
 
 def collections_of(params: Params) -> Mapping[str, Any]:
     """Return parameters as collections, `{"params": weights, …}`; weights alone are accepted."""
     return params if "params" in params else {"params": params}
-
-
-def padding_of(module: Any) -> Padding | None:
-    """Return how inputs are padded (a convolution's `padding="SAME"` is something else)."""
-    padding = getattr(module, "padding", None)
-    return padding if isinstance(padding, Padding) else None
-
-
-def check_inputs(module: Any, x: Inputs) -> None:
-    """Let the module look at concrete inputs, where it has a method for that."""
-    check = getattr(module, "check_inputs", None)
-    if callable(check):
-        check(x)
-
-
-def example_for(module: Any, example: Inputs | None, weights: Any) -> Inputs | None:
-    """Return inputs to trace: those that were given, else those that the module suggests."""
-    suggest = getattr(module, "example_input", None)
-    return suggest(weights) if example is None and callable(suggest) else example
 
 
 def typed_key(key: jax.Array) -> jax.Array:
