@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore import chunks
 from nbcore.density_cost import over_budget
 from nbcore.forward import Features, Forward
+from nbcore.layers import leaf_paths
+from nbcore.likelihoods import Likelihood
 from nbcore.network import Network
 from nbcore.padding import Group, length_groups
 from nbcore.split import ParameterSplit
@@ -51,6 +55,36 @@ class Block:
         """Size that the features would have without a byte budget."""
         program = self.forward.program
         return program.staged.wanted_bytes * (self.count if program.per_example else 1)
+
+    def at(self, rows: jax.Array) -> Block:
+        """Return some of the examples, by their place in the block."""
+        features, y, numbers = jax.tree.map(lambda a: a[rows], (self.features, self.y, self.rows))
+        return Block(self.forward, features, y, numbers)
+
+    def log_prob(self, likelihood: Likelihood, position: Any) -> jax.Array:
+        """Return log p(y_i | position) of each example, copies included."""
+        outputs = self.forward.outputs(position["weights"], self.features)
+        return likelihood.log_prob(outputs, self.y, position["likelihood"])
+
+    def log_likelihood(self, likelihood: Likelihood, position: Any) -> jax.Array:
+        """Return the sum of the log likelihoods, computed in chunks."""
+        size = self.forward.chunk_size or len(self.y)
+        if size < len(self.y):
+            shared = (self.forward, likelihood, position)
+            rows = (self.features, self.y)
+            return chunks.sum_over(_log_prob_of_chunk, size, self.count, shared, rows)
+        each = self.log_prob(likelihood, position)
+        if self.padding:
+            each = jnp.where(jnp.arange(len(each)) < self.count, each, 0)
+        return jnp.sum(each)
+
+
+def _log_prob_of_chunk(
+    shared: tuple[Forward, Likelihood, Any], rows: tuple[Features, jax.Array]
+) -> jax.Array:
+    (forward, likelihood, position), (features, y) = shared, rows
+    outputs = forward.program.outputs(position["weights"], forward.constants, features)
+    return likelihood.log_prob(outputs, y, position["likelihood"])
 
 
 def make_blocks(
@@ -115,6 +149,15 @@ def _say_what_is_recomputed(blocks: list[Block]) -> None:
             for name in ("hoisted_bytes", "wanted_bytes")
         )
         warnings.warn(over_budget(wanted, kept, recomputed), stacklevel=4)
+
+
+def staged_layers(split: ParameterSplit, blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Return the layers that a gradient computes, in call order where it is known."""
+    read = {i for block in blocks for i in block.forward.program.staged.frozen_read}
+    paths = leaf_paths(split.params)
+    used = {paths[i] for i in read if i < len(paths)} | set(split.paths)
+    layers = sorted(split.layers, key=lambda layer: layer.order or 0)
+    return tuple(ly.name for ly in layers if used.intersection(f.path for f in ly.leaves))
 
 
 def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:

@@ -1,11 +1,28 @@
-"""What a run will cost, from one timed gradient."""
+"""What a run will cost: from one timed gradient, and the curvature where the chains start."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import jax
+import jax.flatten_util
+import numpy as np
 
 from nbcore.backend import Backend
 from nbcore.target import Target
+
+CURVATURE_SHARE = 0.02
+"""Which part of a run's gradients may be spent on foretelling their number."""
+IDENTITY_SHARE = 0.15
+"""Which part of warmup passes before a sampler knows the scale of each number."""
+STEP = 0.02
+
+Gradient = Callable[[Any], Any]
+"""`position -> gradient of the log density`, compiled."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +56,101 @@ def estimate_cost(
     backend: Backend,
     gradient_seconds: float,
     *,
-    steps: int,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
     side_by_side: int,
+    gradient: Gradient | None = None,
+    start: Any = None,
 ) -> Cost:
     """Extrapolate from the time of one gradient.
 
     Args:
         target: the log density.
         backend: its `expected_gradients` tells how many gradients a step takes (1 by default),
-            its `batch_size` how many rows a minibatch has.
+            its `batch_size` how many rows a minibatch has. Where it makes no-U-turn trajectories
+            (it has `max_tree_depth`), the curvature at the start tells better, if finding it out
+            costs a small part of the run.
         gradient_seconds: wall time of one gradient on all rows.
-        steps: steps of all chains together, warmup included.
+        num_warmup: warmup steps of each chain.
+        num_samples: steps of each chain after warmup.
+        num_chains: number of chains.
         side_by_side: how many chains run at the same time.
+        gradient: the gradient of the log density.
+        start: where chains start.
     """
     if "minibatch" in backend.capabilities and target.num_examples:
         rows = getattr(backend, "batch_size", None) or 256
         gradient_seconds *= min(1.0, rows / target.num_examples)
-    gradients = steps * float(getattr(backend, "expected_gradients", 1.0))
+    a_step = float(getattr(backend, "expected_gradients", 1.0))
+    gradients = num_chains * (num_warmup + num_samples) * a_step
+    depth = getattr(backend, "max_tree_depth", None)
+    if depth is not None and gradient is not None:
+        size = sum(np.size(leaf) for leaf in jax.tree.leaves(start))
+        if size <= CURVATURE_SHARE * gradients:
+            warmup, sampling = no_u_turn_gradients(
+                gradient, start, 2**depth - 1, getattr(backend, "target_acceptance_rate", 0.8)
+            )
+            gradients = num_chains * (num_warmup * warmup + num_samples * sampling)
     return Cost(gradient_seconds, gradients, gradients * gradient_seconds / side_by_side)
+
+
+def no_u_turn_gradients(
+    gradient: Gradient, start: Any, most: int, acceptance: float
+) -> tuple[float, float]:
+    """Foretell how many gradients a no-U-turn step takes, in warmup and after it.
+
+    A Gaussian with precision eigenvalues l_i (in the sampler's scale) is accepted at the rate a
+    with the step size e where e^4 sum_i l_i^2 = 128 q^2, q the normal quantile of a / 2; a
+    trajectory turns after half a period of the widest direction, pi / sqrt(min l).
+
+    Args:
+        gradient: the gradient of the log density.
+        start: where chains start; unknown noise and the like are moved to their best values first.
+        most: gradients of the longest trajectory.
+        acceptance: the acceptance rate that the step size is adapted to.
+
+    References:
+        Beskos et al. (2013), "Optimal tuning of the hybrid Monte Carlo algorithm"; Hoffman &
+        Gelman (2014), "The No-U-Turn sampler".
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(start)
+    x = np.asarray(flat, np.float64)
+
+    def g(x: np.ndarray) -> np.ndarray:
+        found = gradient(unravel(np.asarray(x, flat.dtype)))
+        return np.asarray(jax.flatten_util.ravel_pytree(found)[0], np.float64)
+
+    is_weight = jax.tree.map(lambda _: False, start)
+    if isinstance(start, dict) and "weights" in start:
+        is_weight["weights"] = jax.tree.map(lambda _: True, start["weights"])
+    whole = jax.tree.map(lambda a, w: np.full(np.shape(a), w), start, is_weight)
+    unknown = np.flatnonzero(~np.asarray(jax.flatten_util.ravel_pytree(whole)[0], bool))
+    for _ in range(6 if "weights" in is_weight and len(unknown) <= 8 else 0):
+        base = g(x)
+        for i in unknown:
+            x[i] += np.clip(base[i] / max(-_column(g, x, base, i)[i], 0.1 * abs(base[i])), -1, 1)
+            base = g(x)
+    base = g(x)
+    hessian = -np.stack([_column(g, x, base, i) for i in range(len(x))])
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    values = np.maximum(np.abs(values), 1e-6 * np.abs(values).max())
+    deviations = np.sqrt((vectors**2 / values).sum(axis=1))
+    scaled = vectors * deviations[:, None]
+    adapted = np.linalg.eigvalsh((scaled * values) @ scaled.T)
+    first, later = (_length(v, most, acceptance) for v in (values, adapted))
+    return IDENTITY_SHARE * first + (1 - IDENTITY_SHARE) * later, later
+
+
+def _column(g: Callable[[np.ndarray], np.ndarray], x: np.ndarray, base: np.ndarray, i: int) -> Any:
+    moved = x.copy()
+    moved[i] += STEP
+    return (g(moved) - base) / STEP
+
+
+def _length(precision: np.ndarray, most: int, acceptance: float) -> float:
+    """Return the gradients of a trajectory in a Gaussian with these precisions."""
+    quantile = NormalDist().inv_cdf(acceptance / 2)
+    step = (128 * quantile**2 / np.sum(precision**2)) ** 0.25
+    turn = math.pi / math.sqrt(float(np.min(precision)))
+    return float(min(max(2 ** math.ceil(math.log2(max(turn / step, 1.0))) - 1, 1), most))

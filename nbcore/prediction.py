@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,12 +111,7 @@ class Prediction:
     @property
     def epistemic_variance(self) -> np.ndarray:
         """Variance of the mean over the posterior draws."""
-        found = np.empty(self.draw_means.shape[1:])
-        rows = max(1, SLICE // self.draw_means[:, 0].size)  # numpy copies what it takes the var of
-        for first in range(0, len(found), rows):
-            some = slice(first, first + rows)
-            found[some] = self.draw_means[:, some].var(axis=0, dtype=np.float64)
-        return self._shaped(found)
+        return self._shaped(self._in_slices(lambda draws: draws.mean.var(axis=0)))
 
     @property
     def variance(self) -> np.ndarray:
@@ -144,8 +139,8 @@ class Prediction:
     @property
     def expected_entropy(self) -> np.ndarray:
         """Mean entropy of the draws, in nats: what remains when the weights are known."""
-        each = self._family.entropy(np.asarray(self.draw_means, np.float64))
-        return self._shaped(each.mean(axis=0))
+        entropy = self._family.entropy
+        return self._shaped(self._in_slices(lambda draws: entropy(draws.mean).mean(axis=0)))
 
     @property
     def mutual_information(self) -> np.ndarray:
@@ -164,8 +159,11 @@ class Prediction:
         levels = np.atleast_1d(np.asarray(q, np.float64))
         if not np.all((levels > 0) & (levels < 1)):
             raise OptionError(f"Quantiles are asked for between 0 and 1, got {q}.")
-        draws = self._draws
-        found = [self._shaped(self._family.quantile(float(level), draws)) for level in levels]
+        quantile = self._family.quantile
+        found = [
+            self._shaped(self._in_slices(lambda draws, q=float(level): quantile(q, draws)))
+            for level in levels
+        ]
         return np.stack(found) if np.ndim(q) else found[0]
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +190,8 @@ class Prediction:
             array([0.5])
         """
         values = self._checked(y)
-        return self._shaped(self._family.cdf(values, self._draws).mean(axis=0))
+        cdf = self._family.cdf
+        return self._shaped(self._in_slices(lambda draws, y: cdf(y, draws).mean(axis=0), values))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """Return log p(y_i) under the mixture `(examples,)`, summed over outputs within a draw.
@@ -203,11 +202,15 @@ class Prediction:
             ShapeError: y has not the shape of `mean` (labels: `(examples,)`).
             LabelError, DataError: y is no label, or no count.
         """
-        each = self._family.log_density(self._checked(y), self._draws)
-        peak = each.max(axis=0)
-        finite = np.where(np.isfinite(peak), peak, 0.0)
-        with np.errstate(divide="ignore"):  # where no draw can give y
-            return finite + np.log(np.exp(each - finite).mean(axis=0))
+
+        def of_mixture(draws: Draws, y: np.ndarray) -> np.ndarray:
+            each = self._family.log_density(y, draws)
+            peak = each.max(axis=0)
+            finite = np.where(np.isfinite(peak), peak, 0.0)
+            with np.errstate(divide="ignore"):  # where no draw can give y
+                return finite + np.log(np.exp(each - finite).mean(axis=0))
+
+        return self._in_slices(of_mixture, self._checked(y))
 
     def nlpd(self, y: np.ndarray) -> float:
         """Return the negative log predictive density of the mixture, averaged over examples."""
@@ -228,7 +231,7 @@ class Prediction:
         Raises:
             OptionError: classes have no order; use `nb.metrics.brier`.
         """
-        known = self._family.crps(self._checked(y), self._draws)
+        known = self._family.crps(self._checked(y), self._draws())
         return crps(y, self.sample(CRPS_DRAWS)) if known is None else known
 
     def sample(self, num_samples: int, key: Any = None) -> np.ndarray:
@@ -251,7 +254,7 @@ class Prediction:
         total = len(self.draw_means)
         few = np.linspace(0, total - 1, min(num_samples, total)).round().astype(int)
         chosen = np.resize(few, num_samples)
-        draws = Draws(*(part[np.minimum(chosen, len(part) - 1)] for part in self._draws))
+        draws = Draws(*(part[np.minimum(chosen, len(part) - 1)] for part in self._draws()))
         drawn = self._family.sample(rng, draws)
         return drawn[..., 0] if drawn.ndim == 3 and drawn.shape[2] == 1 else drawn
 
@@ -295,12 +298,28 @@ class Prediction:
     def _family(self) -> Family:
         return FAMILIES[self.kind]
 
-    @property
-    def _draws(self) -> Draws:
-        means = np.asarray(self.draw_means, np.float64)
-        variances = np.asarray(np.broadcast_to(self.draw_variances, means.shape), np.float64)
+    def _draws(self, examples: slice = slice(None)) -> Draws:
+        """Return what the draws predict at some examples, in double precision."""
+        means = self.draw_means
         df = np.full((len(means), 1, 1), np.inf) if self.draw_df is None else self.draw_df
-        return Draws(means, variances, np.asarray(df, np.float64))
+        wide = [np.broadcast_to(part, means.shape) for part in (means, self.draw_variances)]
+        df = df[:, examples] if df.shape[1] > 1 else df
+        return Draws(
+            *(np.asarray(part[:, examples], np.float64) for part in wide),
+            np.asarray(df, np.float64),
+        )
+
+    def _in_slices(self, function: Callable[..., np.ndarray], *values: np.ndarray) -> np.ndarray:
+        """Return `function(draws, *values)` of all examples, computed for some at a time.
+
+        Args:
+            function: returns one row for each example.
+            values: arrays with a leading example axis.
+        """
+        draws, count, outputs = self.draw_means.shape
+        size = max(1, SLICE // max(draws * outputs, 1))
+        slices = [slice(first, first + size) for first in range(0, max(count, 1), size)]
+        return np.concatenate([function(self._draws(s), *(v[s] for v in values)) for s in slices])
 
     def _checked(self, y: np.ndarray) -> np.ndarray:
         _, count, outputs = self.draw_means.shape

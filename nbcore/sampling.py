@@ -124,8 +124,9 @@ def sample(
     report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: " + str(
         estimate_cost(
             target, chosen, gradient_seconds,
-            steps=num_chains * (num_warmup + num_samples),
-            side_by_side=_side_by_side(method, place),
+            num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
+            side_by_side=_side_by_side(method, place), start=starts[0],
+            gradient=None if place.num_processes > 1 else lambda z: evaluate(placed, z)[2],
         )
     )))  # fmt: skip
     kernel = _kernel(chosen, num_warmup)

@@ -101,7 +101,7 @@ def check_start(
     """
     there, starts = placed
     for chain, (start, position) in enumerate(zip(starts, positions, strict=True)):
-        value, gradient_ok = evaluate(there, start)
+        value, gradient_ok, _ = evaluate(there, start)
         if not (np.isfinite(value) and gradient_ok):
             message = _bad_start(target, position, chain, float(value), bool(gradient_ok))
             raise SamplingError(message)
@@ -111,11 +111,11 @@ def check_start(
 
 
 @jax.jit
-def evaluate(target: Target, position: Any) -> tuple[jax.Array, jax.Array]:
-    """Return the log density, and whether its gradient is finite."""
+def evaluate(target: Target, position: Any) -> tuple[jax.Array, jax.Array, Any]:
+    """Return the log density, whether its gradient is finite, and the gradient."""
     value, gradient = jax.value_and_grad(lambda z: target.log_density(z))(position)
     finite = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]
-    return value, jnp.all(jnp.stack(finite))
+    return value, jnp.all(jnp.stack(finite)), gradient
 
 
 def _bad_start(target: Target, position: Any, chain: int, value: float, gradient_ok: bool) -> str:

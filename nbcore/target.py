@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore import chunks, hoisting
-from nbcore.blocks import Block, make_blocks, shapes_of
+from nbcore import hoisting
+from nbcore.blocks import Block, make_blocks, shapes_of, staged_layers
 from nbcore.checks import check_data, num_examples
 from nbcore.density_cost import DensityCost, gradient_flops
 from nbcore.errors import TargetError
-from nbcore.forward import Features, Forward, is_per_example
-from nbcore.layers import leaf_paths
+from nbcore.forward import is_per_example
 from nbcore.likelihoods import Gaussian, Likelihood, as_columns
 from nbcore.network import Network, Params, Static, as_network, count_outputs
 from nbcore.padding import check_padding
@@ -239,13 +238,13 @@ class NetworkTarget(Target):
 
     def log_likelihood(self, position: Position) -> jax.Array:
         """Return log p(y_i | position) of each example `(N,)`, in the order of the data."""
-        return self._in_order([self._log_prob(position, b, b.features, b.y) for b in self.blocks])
+        return self._in_order([b.log_prob(self.likelihood, position) for b in self.blocks])
 
     def log_density(self, position: Position) -> jax.Array:
         """Return log prior plus the sum of the log likelihoods."""
         total = self.log_prior(position)
         for block in self.blocks:
-            total = total + self._sum(position, block, block.features, block.y, block.count)
+            total = total + block.log_likelihood(self.likelihood, position)
         return total
 
     def cost(self) -> DensityCost:
@@ -283,18 +282,10 @@ class NetworkTarget(Target):
             flops=gradient_flops(hoisted, position, self),
             hoisted_bytes=sum(block.hoisted_bytes for block in self.blocks),
             wanted_bytes=sum(block.wanted_bytes for block in self.blocks),
-            layers=self._staged_layers(),
+            layers=staged_layers(self.split, self.blocks),
             recomputed=max(block.forward.program.staged.recomputed for block in self.blocks),
             blocks=tuple((block.count, block.forward.chunk_size) for block in self.blocks),
         )
-
-    def _staged_layers(self) -> tuple[str, ...]:
-        """Return the layers that a gradient computes, in call order where it is known."""
-        read = {i for block in self.blocks for i in block.forward.program.staged.frozen_read}
-        paths = leaf_paths(self.split.params)
-        used = {paths[i] for i in read if i < len(paths)} | set(self.split.paths)
-        layers = sorted(self.split.layers, key=lambda layer: layer.order or 0)
-        return tuple(ly.name for ly in layers if used.intersection(f.path for f in ly.leaves))
 
     def outputs(self, weights: Any) -> jax.Array:
         """Return the network's outputs `(N, outputs)` on the data, in their order."""
@@ -357,37 +348,9 @@ class NetworkTarget(Target):
         """Return log prior plus, for each block, N_g / B_g times its minibatch's likelihood."""
         total = self.log_prior(position)
         for block, rows in zip(self.blocks, batch.rows, strict=True):
-            features = jax.tree.map(lambda a, r=rows: a[r], block.features)
-            part = self._sum(position, block, features, block.y[rows], rows.shape[0])
+            part = block.at(rows).log_likelihood(self.likelihood, position)
             total = total + block.count / rows.shape[0] * part
         return total
-
-    def _sum(
-        self, position: Position, block: Block, features: Features, y: jax.Array, count: int
-    ) -> jax.Array:
-        """Return the log likelihood of the first `count` of some examples of a block, in chunks."""
-        size = block.forward.chunk_size
-        if not size:
-            each = self._log_prob(position, block, features, y)
-            return jnp.sum(
-                each if count == len(y) else jnp.where(jnp.arange(len(y)) < count, each, 0)
-            )
-        shared = (block.forward, self.likelihood, position)
-        return chunks.sum_over(_log_prob_of_chunk, size, count, shared, (features, y))
-
-    def _log_prob(
-        self, position: Position, block: Block, features: Features, y: jax.Array
-    ) -> jax.Array:
-        outputs = block.forward.outputs(position["weights"], features)
-        return self.likelihood.log_prob(outputs, y, position["likelihood"])
-
-
-def _log_prob_of_chunk(
-    shared: tuple[Forward, Likelihood, Position], rows: tuple[Features, jax.Array]
-) -> jax.Array:
-    (forward, likelihood, position), (features, y) = shared, rows
-    outputs = forward.program.outputs(position["weights"], forward.constants, features)
-    return likelihood.log_prob(outputs, y, position["likelihood"])
 
 
 @jax.tree_util.register_dataclass
