@@ -73,7 +73,10 @@ class Block:
             shared = (self.forward, likelihood, position)
             rows = (self.features, self.y)
             return chunks.sum_over(_log_prob_of_chunk, size, self.count, shared, rows)
-        each = self.log_prob(likelihood, position)
+        return self.total(self.log_prob(likelihood, position))
+
+    def total(self, each: jax.Array) -> jax.Array:
+        """Return the sum over examples; copies weigh nothing."""
         if self.padding:
             each = jnp.where(jnp.arange(len(each)) < self.count, each, 0)
         return jnp.sum(each)

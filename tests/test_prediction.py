@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
+from nbcore import prediction
 from nbcore.errors import DataError, LabelError, OptionError, ShapeError
 from nbcore.prediction import Prediction, Scaler
 
@@ -193,3 +196,23 @@ def test_the_scaler_standardises_and_survives_json():
 def test_impossible_questions(ask, error, says):
     with pytest.raises(error, match=says):
         ask()
+
+
+@pytest.mark.parametrize("kind", ["normal", "student-t", "categorical"])
+def test_examples_are_evaluated_a_few_at_a_time(kind):
+    rng = np.random.default_rng(0)
+    means = rng.dirichlet([1.0, 2.0, 1.0], size=(4, 7)).astype(np.float32)
+    df = np.full((4, 1, 1), 5.0) if kind == "student-t" else None
+    several = Prediction(means, np.full((4, 1, 1), 0.3), kind, df)
+    y = np.arange(7) % 3 if kind == "categorical" else rng.normal(size=(7, 3))
+
+    def everything():
+        found = [several.mean, several.variance, several.log_density(y)]
+        if kind == "categorical":
+            return [*found, several.expected_entropy, several.mutual_information]
+        return [*found, several.cdf(y), several.quantile([0.1, 0.9])]
+
+    whole = everything()
+    with mock.patch.object(prediction, "SLICE", 30):  # two of the seven examples
+        for a, b in zip(everything(), whole, strict=True):
+            assert np.array_equal(a, b)
