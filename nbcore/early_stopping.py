@@ -66,11 +66,7 @@ class EarlyStopping:
         return self._pick(self._loss(final) <= self._lowest, final)
 
     def _pick(self, is_better: np.ndarray, weights: Any) -> Any:
-        def pick(flag: Any, new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
-
-        lifted = pick if self.num_members is None else jax.vmap(pick)
-        return lifted(is_better, weights, self._weights)
+        return _picked(self.num_members is not None, is_better, weights, self._weights)
 
     def _loss(self, weights: Any) -> np.ndarray:
         total, count = np.zeros(self.active.shape), 0
@@ -82,6 +78,14 @@ class EarlyStopping:
             )  # fmt: skip
             total, count = total + np.asarray(loss, np.float64) * rows, count + rows
         return total / count
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _picked(has_members: bool, is_better: np.ndarray, new: Any, old: Any) -> Any:
+    def one(flag: Any, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
+
+    return (jax.vmap(one) if has_members else one)(is_better, new, old)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore import storage
+from nbcore import likelihoods, storage
 from nbcore.calibration import mixture_noise, warn_of_training_noise
 from nbcore.checks import check_inputs, num_examples
 from nbcore.deterministic import DeterministicNN, Loss
 from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.keys import as_key
 from nbcore.layers import leaves_by_path
-from nbcore.likelihoods import as_columns
+from nbcore.likelihoods import Likelihood, as_columns
 from nbcore.moments import Moments
 from nbcore.network import Network, Params, Static, as_network
 from nbcore.options import check_count
@@ -48,7 +48,7 @@ class EnsembleDeterministicNN:
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
-        loss: as for `nb.DeterministicNN`.
+        loss: a word or a likelihood, as for `nb.DeterministicNN`.
         num_models: number of members.
         options: further options of `nb.DeterministicNN`, such as `learning_rate`.
 
@@ -72,11 +72,15 @@ class EnsembleDeterministicNN:
     """
 
     def __init__(
-        self, net: Any, loss: Loss = "homoskedastic", num_models: int = 5, **options: Any
+        self,
+        net: Any,
+        loss: Loss | Likelihood = "homoskedastic",
+        num_models: int = 5,
+        **options: Any,
     ) -> None:
         check_count(1, num_models=num_models)
         self.model, self.num_models, self.options = net, num_models, options
-        self.loss: Loss = loss
+        self.loss: Loss | Likelihood = loss
         DeterministicNN(net, loss, **options)  # which checks the options
         self.noise: np.ndarray | None = None
         self.member_residuals: np.ndarray | None = None
@@ -256,13 +260,18 @@ class EnsembleDeterministicNN:
         tree, arrays = storage.pack_tree(self.params)
         facts = {
             "tree": tree,
-            "loss": self.loss,
+            "loss": self.loss if isinstance(self.loss, str) else likelihoods.to_data(self.loss),
             "num_models": self.num_models,
             "num_outputs": first.num_outputs,
             "recipe": asdict(first.recipe),
             "scaler": None if first.scaler is None else first.scaler.to_data(),
             "noise": None if self.noise is None else self.noise.tolist(),
         }
+        if facts["loss"] is None:
+            raise OptionError(
+                f"{type(self.loss).__name__} is none of nbcore's own likelihoods, and cannot be "
+                "written. Keep the parameters: ensemble.params"
+            )
         if self.member_residuals is not None:
             arrays[RESIDUALS] = self.member_residuals
         storage.write_folder(Path(folder), arrays, facts, overwrite=overwrite, kind=KIND)
@@ -286,7 +295,9 @@ class EnsembleDeterministicNN:
             for name in ("learning_rate", "map", "sigma", "weight_decay", "schedule", "patience")
         }
         options |= {"swa_config": recipe["swa"], "standardize": facts["scaler"] is not None}
-        ensemble = EnsembleDeterministicNN(network, facts["loss"], facts["num_models"], **options)
+        known = facts["loss"]
+        loss = known if isinstance(known, str) else likelihoods.from_data(known)
+        ensemble = EnsembleDeterministicNN(network, loss, facts["num_models"], **options)
         ensemble._params = params = storage.unpack_tree(facts["tree"], arrays)
         scaler = Scaler.from_data(facts["scaler"]) if facts["scaler"] else None
         empty = jax.vmap(Moments.empty)(params)

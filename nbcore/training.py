@@ -7,7 +7,6 @@ so that the full-batch loss is the negative log posterior divided by the number 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -55,7 +54,7 @@ class Fit:
             return tuple(float(v[m]) for v in values if not np.isnan(v[m]))
 
         params, trajectory, gradients = jax.tree.map(
-            lambda a: a[m], (self.params, self.trajectory, self.gradients)
+            lambda a: jnp.asarray(np.asarray(a)[m]), (self.params, self.trajectory, self.gradients)
         )
         averaged = trajectory is not None and int(trajectory.count) > 0
         return Fit(
@@ -108,9 +107,9 @@ def train(
     prior_weight = 1.0 / count if recipe.map else 0.0
     rates, marks = recipe.plan(epochs * batches.per_epoch, batches.per_epoch)
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
-    each = _each(members)
     num_recent = recipe.swa.num_recent if recipe.swa else 0
-    state = each(functools.partial(_start, optimizer, num_recent))(split.select(params))
+    has_members = members is not None
+    state = _start(optimizer, num_recent, has_members, split.select(params))
     gradient_start = int(0.9 * len(rates))
     watch = EarlyStopping(
         network, likelihood, split, validation, recipe.patience, members and members.count
@@ -139,21 +138,15 @@ def train(
         )
         if watch.should_stop(state.weights):
             break
-    final = watch.best(each(_averaged)(state))
+    final = watch.best(_averaged(has_members, state))
+    merged, trajectory, gradients = _merged_all(has_members, split, final, state)
     return Fit(
-        params=each(ParameterSplit.merge)(split, final),
-        trajectory=each(_merged)(split, state.trajectory)
-        if np.any(state.trajectory.count)
-        else None,
-        gradients=each(_merged)(split, state.gradients),
+        params=merged,
+        trajectory=trajectory if np.any(trajectory.count) else None,
+        gradients=gradients,
         losses=tuple(losses if members else map(float, losses)),
         validation_losses=tuple(watch.losses if members else map(float, watch.losses)),
     )
-
-
-def _each(members: Members | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return what lifts a function of one network to one of all members."""
-    return jax.vmap if members is not None else lambda function: function
 
 
 def _everything(
@@ -173,19 +166,44 @@ class _State(NamedTuple):
     gradients: Moments
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _start(
-    optimizer: optax.GradientTransformation, num_recent: int, weights: dict[str, jax.Array]
+    optimizer: optax.GradientTransformation,
+    num_recent: int,
+    has_members: bool,
+    weights: dict[str, jax.Array],
 ) -> _State:
-    trajectory = Moments.empty(weights, num_recent)
-    return _State(weights, optimizer.init(weights), trajectory, Moments.empty(weights))
+    def one(weights: dict[str, jax.Array]) -> _State:
+        trajectory = Moments.empty(weights, num_recent)
+        return _State(weights, optimizer.init(weights), trajectory, Moments.empty(weights))
+
+    return (jax.vmap(one) if has_members else one)(weights)
 
 
-def _averaged(state: _State) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnums=0)
+def _averaged(has_members: bool, state: _State) -> dict[str, jax.Array]:
     """Return the mean of the snapshots, or the last weights where there are none."""
-    moments = state.trajectory
-    return jax.tree.map(
-        lambda mean, last: jnp.where(moments.count > 0, mean, last), moments.mean, state.weights
-    )
+
+    def one(state: _State) -> dict[str, jax.Array]:
+        moments = state.trajectory
+        return jax.tree.map(
+            lambda mean, last: jnp.where(moments.count > 0, mean, last), moments.mean, state.weights
+        )
+
+    return (jax.vmap(one) if has_members else one)(state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _merged_all(
+    has_members: bool, split: ParameterSplit, weights: dict[str, jax.Array], state: _State
+) -> tuple[Params, Moments, Moments]:
+    """Return weights and moments as pytrees like the parameters."""
+
+    def one(split: ParameterSplit, weights: dict[str, jax.Array], state: _State) -> Any:
+        moments = (_merged(split, m) for m in (state.trajectory, state.gradients))
+        return split.merge(weights), *moments
+
+    return (jax.vmap(one) if has_members else one)(split, weights, state)
 
 
 @functools.lru_cache(maxsize=32)
@@ -295,7 +313,7 @@ def _add_gradient(
 
 
 def _mean_loss(losses: list[jax.Array], epoch: int) -> np.ndarray:
-    mean = np.asarray(jnp.mean(jnp.stack(losses), axis=0))
+    mean = np.mean(jax.device_get(losses), axis=0)
     if not np.all(np.isfinite(mean)):
         who = f" of member {np.flatnonzero(~np.isfinite(mean))[0]}" if mean.ndim else ""
         raise TrainingError(
