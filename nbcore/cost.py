@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.flatten_util
+import jax.numpy as jnp
 import numpy as np
 
 from nbcore.backend import Backend
@@ -118,7 +119,7 @@ def no_u_turn_gradients(
     x = np.asarray(flat, np.float64)
 
     def g(x: np.ndarray) -> np.ndarray:
-        found = gradient(unravel(np.asarray(x, flat.dtype)))
+        found = gradient(unravel(jnp.asarray(x, flat.dtype)))
         return np.asarray(jax.flatten_util.ravel_pytree(found)[0], np.float64)
 
     is_weight = jax.tree.map(lambda _: False, start)
@@ -129,7 +130,9 @@ def no_u_turn_gradients(
     for _ in range(6 if "weights" in is_weight and len(unknown) <= 8 else 0):
         base = g(x)
         for i in unknown:
-            x[i] += np.clip(base[i] / max(-_column(g, x, base, i)[i], 0.1 * abs(base[i])), -1, 1)
+            x[i] += np.clip(
+                base[i] / max(-_column(g, x, base, int(i))[i], 0.1 * abs(base[i])), -1, 1
+            )
             base = g(x)
     base = g(x)
     hessian = -np.stack([_column(g, x, base, i) for i in range(len(x))])

@@ -296,7 +296,7 @@ class EnsembleDeterministicNN:
         }
         options |= {"swa_config": recipe["swa"], "standardize": facts["scaler"] is not None}
         known = facts["loss"]
-        loss = known if isinstance(known, str) else likelihoods.from_data(known)
+        loss: Any = known if isinstance(known, str) else likelihoods.from_data(known)
         ensemble = EnsembleDeterministicNN(network, loss, facts["num_models"], **options)
         ensemble._params = params = storage.unpack_tree(facts["tree"], arrays)
         scaler = Scaler.from_data(facts["scaler"]) if facts["scaler"] else None

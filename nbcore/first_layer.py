@@ -169,7 +169,8 @@ def _product(eqn: jex.JaxprEqn, place: int, axis: int) -> list[Step] | None:
 
 def _lookup(eqn: jex.JaxprEqn) -> list[Step] | None:
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    leaf, out = (v.aval for v in (eqn.invars[0], eqn.outvars[0]))
+    leaf: Any = eqn.invars[0].aval
+    out: Any = eqn.outvars[0].aval
     last = tuple(range(out.ndim - leaf.ndim + 1, out.ndim))
     whole = (1, *leaf.shape[1:])
     if numbers.start_index_map != (0,) or numbers.offset_dims != last or sizes != whole:

@@ -305,7 +305,8 @@ def _has_known_part(body: jex.ClosedJaxpr, levels: Sequence[int]) -> bool:
 
 def _work(eqn: jex.JaxprEqn) -> int:
     """Return how many bytes an equation writes, those inside of its bodies included."""
-    own = sum(Shaped(v.aval.shape, v.aval.dtype).bytes for v in eqn.outvars)
+    avals: list[Any] = [v.aval for v in eqn.outvars]
+    own = sum(Shaped(aval.shape, aval.dtype).bytes for aval in avals)
     times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
     return own + times * sum(
         _work(inner) for body in jex.jaxprs_in_params(eqn.params) for inner in body.eqns

@@ -234,7 +234,8 @@ class Posterior:
         df = None if df is None else np.asarray(df).reshape(-1, 1, 1)
         means, variances = Filled(num_examples(X)), Filled(num_examples(X))
         for rows, outputs in self._batches(X, max_draws):
-            part = Prediction(*_moments(likelihood, outputs, unknowns), likelihood.kind, df)
+            mean, variance = _moments(likelihood, outputs, unknowns)
+            part = Prediction(np.asarray(mean), np.asarray(variance), likelihood.kind, df)
             part = part.in_units_of(self.scaler) if self.scaler else part
             means.put(rows, part.draw_means)
             variances.put(rows, part.draw_variances)

@@ -302,10 +302,11 @@ class Prediction:
         """Return what the draws predict at some examples, in double precision."""
         means = self.draw_means
         df = np.full((len(means), 1, 1), np.inf) if self.draw_df is None else self.draw_df
-        wide = [np.broadcast_to(part, means.shape) for part in (means, self.draw_variances)]
+        variances = np.broadcast_to(self.draw_variances, means.shape)
         df = df[:, examples] if df.shape[1] > 1 else df
         return Draws(
-            *(np.asarray(part[:, examples], np.float64) for part in wide),
+            np.asarray(means[:, examples], np.float64),
+            np.asarray(variances[:, examples], np.float64),
             np.asarray(df, np.float64),
         )
 

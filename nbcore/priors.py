@@ -108,6 +108,8 @@ class NormalPrior:
         given = self._given_scales(split)
         for path in split.paths:
             layer, leaf = split.owner(path)
+            name: str
+            rule: Any
             name, rule = ("", given[path]) if given else self._rule(split, layer, leaf)
             known: Any = 1.0
             if hasattr(rule, "log_prob"):
@@ -134,7 +136,8 @@ class NormalPrior:
 
     def _rule(self, split: ParameterSplit, layer: Layer, leaf: Leaf) -> tuple[str, Any]:
         """Return the scale of a leaf, and the pattern it is from (empty for one of all layers)."""
-        name, rule = "", None if isinstance(self.scale, Mapping) else self.scale
+        name = ""
+        rule: Any = None if isinstance(self.scale, Mapping) else self.scale
         if isinstance(self.scale, Mapping):
             for pattern, value in cast("Mapping[str, Any]", self.scale).items():
                 if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):

@@ -106,7 +106,7 @@ class Target:
         check_padding(network, moved, X)
         num_outputs = count_outputs(network, split.params, jax.tree.map(jnp.asarray, X))
         targets = np.asarray(likelihood.check(y, num_outputs))
-        likelihood = likelihood.resolve(targets)
+        likelihood = likelihood.resolve(jnp.asarray(targets))
         alone = is_per_example(network, moved, X)
         blocks = make_blocks(
             network, split, X, targets,

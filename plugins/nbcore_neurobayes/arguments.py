@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -27,8 +27,8 @@ NESTED = re.compile(
 
 def as_rows(X: Any) -> Any:
     """Return inputs with an example axis and at least one more."""
-    X = np.asarray(X)
-    return X[:, None] if X.ndim == 1 else X
+    rows = np.asarray(X)
+    return rows[:, None] if rows.ndim == 1 else rows
 
 
 def as_columns(values: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def subset_of(
 
 
 @contextmanager
-def on_device(device: str | None) -> Iterator[None]:
+def on_device(device: str | None) -> Generator[None]:
     """Compute on a device such as `"cpu"` or `"gpu"`; `None` is JAX's default.
 
     Raises:

@@ -146,8 +146,9 @@ class BNN:
         training: Mapping[str, Any],
     ) -> None:
         with on_device(device):
+            rows, targets = self.set_data(X, y)
             self.model.fit(
-                *self.set_data(X, y), num_warmup, num_samples, num_chains,
+                rows, targets, num_warmup, num_samples, num_chains,
                 chain_method_of(chain_method), backend=backend,
                 priors_sigma=1.0 if priors_sigma is None else priors_sigma,
                 max_num_restarts=max(max_num_restarts - 1, 0), min_accept_prob=min_accept_prob,

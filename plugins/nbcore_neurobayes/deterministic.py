@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class DeterministicNN:
         del input_shape, collect_gradients
         self.architecture, self.loss, self.seed = architecture, loss, init_random_state
         self.model = nbcore.DeterministicNN(
-            architecture, loss, learning_rate, map, sigma, dict(swa_config or {})
+            architecture, cast("Any", loss), learning_rate, map, sigma, dict(swa_config or {})
         )
 
     def train(self, X_train: Any, y_train: Any, epochs: int, batch_size: int | None = None) -> None:
@@ -138,7 +138,8 @@ class EnsembleDeterministicNN:
         self.seeds = [*given, *range(len(given), num_models)][:num_models]
         self.loss, self.num_models = loss, num_models
         self.model = nbcore.EnsembleDeterministicNN(
-            architecture, loss, num_models, learning_rate=learning_rate, map=map, sigma=sigma,
+            architecture, cast("Any", loss), num_models,
+            learning_rate=learning_rate, map=map, sigma=sigma,
             swa_config=dict(swa_config or {}),
         )  # fmt: skip
 
@@ -211,6 +212,6 @@ class EnsembleDeterministicNN:
                 "EnsembleDeterministicNN.load_ensemble(filename, architecture)"
             )
         model = nbcore.EnsembleDeterministicNN.load(filename, architecture)
-        ensemble = cls(architecture, (), model.loss, model.num_models)
+        ensemble = cls(architecture, (), cast("str", model.loss), model.num_models)
         ensemble.model = model
         return ensemble

@@ -53,7 +53,9 @@ class HeteroskedasticBNN(BNN):
         return noise.mean(axis=0), noise.var(axis=0)
 
 
-class HeteroskedasticPartialBNN(PartialBNN, HeteroskedasticBNN):
+class HeteroskedasticPartialBNN(  # pyright: ignore[reportIncompatibleMethodOverride]
+    PartialBNN, HeteroskedasticBNN
+):
     """A network with a second head for the noise, of which some weights are sampled.
 
     Args:

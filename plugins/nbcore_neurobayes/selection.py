@@ -7,6 +7,7 @@ from typing import Any
 
 import nbcore
 from nbcore.errors import OptionError
+from nbcore.rules import PairsRule
 
 OPTIONS = {"magnitude": "threshold", "clustering": "n_clusters"}
 
@@ -64,7 +65,7 @@ def select_bayesian_components(
             "token_frequency=True)"
         )
     given = {"threshold": threshold, "n_clusters": n_clusters}
-    options = {name: given[name] for key, name in OPTIONS.items() if key == method}
+    options: dict[str, Any] = {name: given[name] for key, name in OPTIONS.items() if key == method}
     subset = nbcore.select_bayesian_components(
         getattr(model, "model", model), layer_names, method, num_pairs_per_layer, **options
     )
@@ -75,6 +76,8 @@ def pairs_in(subset: nbcore.ProbabilisticSubset) -> dict[str, Any]:
     """Return the pairs of a subset by layer, and by component where a layer has some."""
     found: dict[str, Any] = {}
     for _, rule in subset.terms:
+        if not isinstance(rule, PairsRule):
+            continue
         for layer, component, pairs in rule.items:
             indices = [tuple(int(i) for i in pair) for pair in pairs]
             if component:
