@@ -299,8 +299,8 @@ class DeterministicNN:
     def curvature(self, X: Any, y: Any) -> LikelihoodCurvature:
         """Return what given data say about each weight, not computed yet.
 
-        The noise of a regression, which the loss leaves open, is that on the validation data of
-        the training where there were some, else on the given data; at least a thousandth of the
+        The noise, which the squared error leaves open, is that on the validation data of the
+        training where there were some, else on the given data; at least a thousandth of the
         spread of y.
 
         Args:
@@ -310,7 +310,7 @@ class DeterministicNN:
         check_data(self.network, X, y)
         data = self._data(X, y)
         likelihood = self.likelihood
-        if self.loss == "homoskedastic":
+        if self.is_squared_error:
             noise = self.validation_noise
             noise = self.residual_noise(X, y) if noise is None else noise
             scale = 1.0 if self.scaler is None else self.scaler.scale

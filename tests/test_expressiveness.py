@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -76,14 +77,22 @@ def test_the_warning_says_what_to_add() -> None:
         nb.check_expressiveness(split_of(S.last(0)), 2)
 
 
-def test_fit_warns_and_the_default_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Reached(Exception):
-        """Raised in place of sampling."""
+class Reached(Exception):
+    """Raised in place of sampling."""
 
-    def sample(*_: Any, **__: Any) -> None:
+
+@dataclass(frozen=True)
+class Never:
+    """A sampler that is reached and does not sample."""
+
+    name: ClassVar[str] = "never"
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    def kernel(self, num_warmup: int) -> nb.Kernel:
         raise Reached
 
-    monkeypatch.setattr("nbcore.estimators.sample", sample)
+
+def test_fit_warns_and_the_default_does_not() -> None:
     x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     network = nb.as_network(FlaxMLP(hidden_dims=(5,), target_dim=2), example=X)
     params = network.init(jax.random.key(0), X)
@@ -93,7 +102,7 @@ def test_fit_warns_and_the_default_does_not(monkeypatch: pytest.MonkeyPatch) -> 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with pytest.raises(Reached):
-                model.fit(x, y)
+                model.fit(x, y, backend=Never(), progress=False)
         return sum(w.category is nb.ExpressivenessWarning for w in caught)
 
     assert told(x[:, :2]) == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -287,21 +288,50 @@ def test_training_keeps_the_deviations_that_were_asked_for(det: nb.Deterministic
     assert chosen.split(det.network, det.params).size == 7
 
 
+class Reached(Exception):
+    """Raised in place of sampling, with the subset."""
+
+
+@dataclass(frozen=True)
+class Never:
+    """A sampler that says what it should have sampled."""
+
+    name: ClassVar[str] = "never"
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    def kernel(self, num_warmup: int) -> nb.Kernel:
+        def shared(key: Any, target: Any, position: Any) -> None:
+            raise Reached(target.split.subset)
+
+        return nb.Kernel(shared, shared, shared, shared, shared)
+
+
 def test_an_estimator_hands_its_rows_to_selectors_that_look_at_data(
-    det: nb.DeterministicNN, monkeypatch: pytest.MonkeyPatch
+    det: nb.DeterministicNN,
 ) -> None:
-    class Reached(Exception):
-        """Raised in place of sampling."""
-
-    def sample(target: Any, *_: Any, **__: Any) -> None:
-        raise Reached(target.split.subset)
-
-    monkeypatch.setattr("nbcore.estimators.sample", sample)
     config = {"method": "laplace-variance", "num_weights": 5}
     model = nb.PartialBNN(det.model, det)
     with pytest.raises(Reached) as reached:
-        model.fit(ROWS, TARGETS, select_neurons_config=config, validation_data=(ROWS, TARGETS))
+        model.fit(
+            ROWS, TARGETS, select_neurons_config=config, validation_data=(ROWS, TARGETS),
+            backend=Never(), progress=False,
+        )  # fmt: skip
     expected = nb.select_bayesian_components(
         det, None, "laplace-variance", num_weights=5, X=ROWS, y=TARGETS
     )
     assert reached.value.args == (expected,)
+
+
+def test_a_head_for_the_noise_counts_in_the_curvature() -> None:
+    """Means and log deviations of a linear network: of a mean, L is exp(-2 log deviation)."""
+    rng = np.random.default_rng(6)
+    X, y = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(5, 1)).astype(np.float32)
+    params = {
+        "A": {"kernel": jnp.zeros((3, 2)), "bias": jnp.array([0.0, -0.7])},
+    }
+    y = np.zeros_like(y)  # at the mean, means and deviations are uncorrelated
+    layers = LINEAR.layers(params)
+    known = LikelihoodCurvature(LINEAR, params, nb.Heteroskedastic(), X, y, layers)
+    squares = (X**2).sum(axis=0)
+    expected = np.column_stack([squares * np.exp(1.4), 0 * squares])  # d^2 z^2 / dlog^2 = 0 there
+    np.testing.assert_allclose(known.gauss_newton["A/kernel"], expected, rtol=1e-4, atol=1e-4)
