@@ -156,6 +156,23 @@ def inverse_root(curvature: jax.Array) -> jax.Array:
     return vectors / jnp.sqrt(_floored(values))
 
 
+def mode_near(target: Target, position: Any) -> jax.Array:
+    """Climb from a position to the mode of a log density, flat `(d,)`.
+
+    Unknown scales of the prior stay where they are: the joint mode of weights and their scale is
+    at scale 0, where all weights are at their centre.
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(position)
+
+    def log_density(x: jax.Array) -> jax.Array:
+        there = unravel(x)
+        if isinstance(target, NetworkTarget):
+            there = {**there, "prior": position["prior"]}
+        return target.log_density(there)
+
+    return find_mode(log_density, flat)
+
+
 def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
     """Find the mode near a position and the curvature there.
 
@@ -169,7 +186,7 @@ def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
         `position`.
     """
     start, unravel = jax.flatten_util.ravel_pytree(position)
-    center = find_mode(lambda x: target.log_density(unravel(x)), start)
+    center = mode_near(target, position)
     factor = inverse_root(curvature_at(key, target, unravel(center)))
     unit = jnp.ones_like(start) if factor.ndim == 1 else jnp.eye(len(start), dtype=start.dtype)
     found = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(center))

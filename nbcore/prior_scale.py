@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.calibration import CrossFit, fold_of_rows
-from nbcore.curvature import curvature_at, find_mode, linearised
+from nbcore.curvature import curvature_at, linearised, mode_near
 from nbcore.errors import OptionError, did_you_mean
 from nbcore.priors import NormalPrior, Prior
 from nbcore.progress import Progress, Report
@@ -272,7 +272,7 @@ def _log_evidence(key: jax.Array, fitted: NetworkTarget) -> jax.Array:
 
 def _laplace(key: jax.Array, target: NetworkTarget) -> tuple[jax.Array, jax.Array, Any]:
     """Return mode `(d,)`, curvature there, and how a flat vector becomes a position."""
-    start, unravel = jax.flatten_util.ravel_pytree(target.start)
-    mode = find_mode(lambda x: target.log_density(unravel(x)), start)
+    unravel = jax.flatten_util.ravel_pytree(target.start)[1]
+    mode = mode_near(target, target.start)
     curvature = curvature_at(key, linearised(target, unravel(mode)), unravel(mode))
     return mode, curvature, unravel

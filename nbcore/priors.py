@@ -56,8 +56,9 @@ class NormalPrior:
 
     A scale that is itself a prior makes the scale unknown: it is sampled with the weights, as
     `position["prior"]["log_scale"]`, its density with the Jacobian, log p(scale) + log scale. The
-    parametrisation is centred, so that draws of weights are weights; the joint mode of weights and
-    scale is at scale 0, so that samplers which start from a mode are refused.
+    parametrisation is centred: draws of weights are weights, and with tens of them or more they
+    tell their scale well enough. The joint mode of weights and scale is at scale 0, so `laplace`
+    refuses it, and what climbs to a mode for a preconditioner holds the scale meanwhile.
 
     Args:
         scale: standard deviation of every weight, a number; a prior of it (`nb.LogNormal`,
@@ -136,8 +137,7 @@ class NormalPrior:
 
     def _rule(self, split: ParameterSplit, layer: Layer, leaf: Leaf) -> tuple[str, Any]:
         """Return the scale of a leaf, and the pattern it is from (empty for one of all layers)."""
-        name = ""
-        rule: Any = None if isinstance(self.scale, Mapping) else self.scale
+        name, rule = "", cast("Any", None if isinstance(self.scale, Mapping) else self.scale)
         if isinstance(self.scale, Mapping):
             for pattern, value in cast("Mapping[str, Any]", self.scale).items():
                 if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):

@@ -215,7 +215,7 @@ def four(folder: Path) -> None:
     same(sample(target, **at), sample(target, mesh=both))
     refused("mesh was {'chain': 2, 'data': 2}", lambda: sample(target, checkpoint=at["checkpoint"]))
 
-    refused("num_chains=4 ", lambda: sample(target, num_chains=6, mesh=spread(4)))
+    refused("Give num_chains=8", lambda: sample(target, num_chains=6, mesh=spread(4)))
     refused("mix", lambda: sample(make_target(mixes=True), mesh=both))
     plain = type(target).from_log_density(lambda x: -jnp.sum(x**2), jnp.zeros(2))
     refused("has none", lambda: sample(plain, mesh=both))

@@ -76,6 +76,172 @@ def test_categorical_reads_logits():
     assert huge[0] == -2e4
 
 
+def test_student_t_is_that_of_scipy():
+    likelihood = nb.StudentT(noise=(0.5, 2.0), df=4.0)
+    expected = stats.t.logpdf(Y, 4, OUTPUTS, [0.5, 2.0]).sum(axis=1)
+    assert np.allclose(likelihood.log_prob(OUTPUTS, likelihood.check(Y, 2), {}), expected)
+    mean, variance = likelihood.moments(OUTPUTS, {})
+    assert (mean == OUTPUTS).all()
+    assert np.allclose(variance, stats.t.var(4, scale=[0.5, 2.0]))
+    assert likelihood.initial(2) == {}
+
+
+def test_unknown_degrees_of_freedom_stay_above_two():
+    likelihood = nb.StudentT(noise=1.0, df_prior=nb.LogNormal(8.0, 1.0))
+    grid = np.linspace(-8, 8, 2001)
+    unknown = {"df": jnp.asarray(grid)}
+    assert np.allclose(likelihood.constrain(unknown)["df"], 2 + 8 * np.exp(grid))
+    density = jax.vmap(lambda u: jnp.exp(likelihood.log_prior({"df": u})))(grid)
+    assert integrate.simpson(np.float64(density), x=grid) == pytest.approx(1, abs=1e-4)
+    draws = jax.vmap(lambda k: likelihood.sample_prior(k, 1)["df"])(
+        jax.random.split(jax.random.key(0), 4000)
+    )
+    assert stats.kstest(np.asarray(draws), stats.norm.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("df", [2.1, 15.9, 16.1, 1e3, 1e5])
+def test_the_density_of_t_keeps_its_digits(df):
+    found = nb.StudentT(noise=0.7, df=df).log_prob(OUTPUTS, Y, {})
+    assert np.allclose(found, stats.t.logpdf(Y, df, OUTPUTS, 0.7).sum(axis=1), rtol=2e-6)
+
+
+def test_many_degrees_of_freedom_are_a_gaussian():
+    found = nb.StudentT(noise=0.7, df=1e6).log_prob(OUTPUTS, Y, {})
+    assert np.allclose(found, nb.Gaussian(noise=0.7).log_prob(OUTPUTS, Y, {}), rtol=1e-4)
+
+
+def test_the_t_distribution_of_residuals_is_found():
+    residuals = stats.t.rvs(4, scale=[0.3, 3.0], size=(4000, 2), random_state=0)
+    found = nb.StudentT().calibrated(residuals, 100)
+    assert np.allclose(found.noise_prior.median, [0.3, 3.0], rtol=0.05)
+    assert 2 + found.df_prior.median == pytest.approx(4, rel=0.15)
+    assert found.noise_prior.spread == pytest.approx(0.1 / np.sqrt(200))
+    known = nb.StudentT(df=4.0).calibrated(residuals, 100)
+    assert known.df_prior is None
+    assert np.allclose(known.noise_prior.median, [0.3, 3.0], rtol=0.05)
+
+
+def test_the_heads_are_means_and_log_deviations():
+    logs = RNG.normal(size=(5, 2))
+    outputs = jnp.asarray(np.concatenate([OUTPUTS, logs], axis=1))
+    likelihood = nb.Heteroskedastic()
+    expected = stats.norm.logpdf(Y, OUTPUTS, np.exp(logs)).sum(axis=1)
+    assert np.allclose(
+        likelihood.log_prob(outputs, likelihood.check(Y, 4), {}), expected, rtol=1e-4
+    )
+    mean, variance = likelihood.moments(outputs, {})
+    assert np.allclose(mean, OUTPUTS)
+    assert np.allclose(variance, np.exp(logs) ** 2, rtol=1e-5)
+
+
+def test_bernoulli_is_that_of_scipy_and_of_two_classes():
+    labels = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [1, 1]])
+    p = 1 / (1 + np.exp(-OUTPUTS.astype(np.float64)))
+    likelihood = nb.Bernoulli()
+    found = likelihood.log_prob(jnp.asarray(OUTPUTS), likelihood.check(labels, 2), {})
+    assert np.allclose(found, stats.bernoulli.logpmf(labels, p).sum(axis=1), rtol=1e-4)
+    mean, variance = likelihood.moments(jnp.asarray(OUTPUTS), {})
+    assert np.allclose(mean, p, rtol=1e-5)
+    assert np.allclose(variance, stats.bernoulli.var(p), rtol=1e-4)
+    one = jnp.asarray(OUTPUTS[:, :1])
+    logits = jnp.concatenate([jnp.zeros_like(one), one], axis=1)
+    two = nb.Categorical().log_prob(logits, jnp.asarray(labels[:, 0]), {})
+    assert np.allclose(likelihood.log_prob(one, jnp.asarray(labels[:, :1]), {}), two, rtol=1e-5)
+    assert likelihood.log_prob(jnp.array([[-1e4]]), jnp.array([[1.0]]), {})[0] == -1e4
+
+
+def test_poisson_is_that_of_scipy():
+    counts = np.array([[0, 1], [3, 2], [7, 0], [1, 1], [2, 5]])
+    likelihood = nb.Poisson()
+    found = likelihood.log_prob(jnp.asarray(OUTPUTS), likelihood.check(counts, 2), {})
+    rates = np.exp(OUTPUTS.astype(np.float64))
+    assert np.allclose(found, stats.poisson.logpmf(counts, rates).sum(axis=1), rtol=1e-4)
+    mean, variance = likelihood.moments(jnp.asarray(OUTPUTS), {})
+    assert np.allclose(mean, rates, rtol=1e-5)
+    assert np.allclose(variance, rates, rtol=1e-5)
+
+
+def linear_noise(x, parameters):
+    return parameters["floor"] + parameters["slope"] * jnp.abs(x[:, 0])
+
+
+NOISE_PRIORS = {"floor": nb.LogNormal(0.2, 0.5), "slope": nb.HalfNormal(1.0)}
+
+
+def test_a_noise_model_reads_x_from_behind_the_outputs():
+    likelihood = nb.NoiseModel(linear_noise, NOISE_PRIORS, num_targets=2)
+    x = RNG.normal(size=(5, 3))
+    outputs = jnp.asarray(np.concatenate([OUTPUTS, x], axis=1))
+    unknowns = {"floor": jnp.array(0.5), "slope": jnp.array(-0.3)}
+    parameters = likelihood.constrain(unknowns)
+    assert parameters["floor"] == pytest.approx(0.2 * np.exp(0.25))
+    noise = (parameters["floor"] + parameters["slope"] * np.abs(x[:, 0]))[:, None]
+    found = likelihood.log_prob(outputs, likelihood.check(Y, 5), unknowns)
+    assert np.allclose(found, stats.norm.logpdf(Y, OUTPUTS, noise).sum(axis=1), rtol=1e-4)
+    mean, variance = likelihood.moments(outputs, unknowns)
+    assert np.allclose(mean, OUTPUTS)
+    assert np.allclose(variance, np.broadcast_to(noise**2, (5, 2)), rtol=1e-5)
+    scaled = likelihood.standardised(np.array([2.0, 10.0]))
+    assert np.allclose(
+        scaled.moments(outputs, unknowns)[1], noise**2 / np.array([4.0, 100.0]), rtol=1e-5
+    )
+    expected = sum(
+        nb.Gaussian(noise_prior=prior).log_prior({"noise": unknowns[name]})
+        for name, prior in NOISE_PRIORS.items()
+    )
+    assert likelihood.log_prior(unknowns) == pytest.approx(float(expected), rel=1e-5)
+    with pytest.raises(ShapeError, match=r"shape \(2,\) for 5 example"):
+        nb.NoiseModel(lambda x, p: jnp.ones(2), NOISE_PRIORS).moments(outputs, unknowns)
+
+
+def test_an_open_noise_prior_is_as_wide_as_y():
+    y = RNG.normal(size=(50, 2)) * [3.0, 0.1]
+    deviations = y.std(axis=0)
+    assert np.allclose(nb.Gaussian().resolve(y).noise_prior.scale, deviations)
+    assert np.allclose(nb.StudentT().resolve(y).noise_prior.scale, deviations)
+    shared = nb.Gaussian(shared=True).resolve(y)
+    assert np.allclose(shared.noise_prior.scale, np.sqrt(np.mean(deviations**2)))
+    assert nb.Gaussian().resolve(np.ones((4, 1))).noise_prior.scale == (1.0,)
+    mine = nb.Gaussian(noise_prior=nb.HalfNormal(7.0))
+    assert mine.resolve(y) is mine
+    with pytest.raises(OptionError, match=r"not known yet.*likelihood\.resolve\(y\)"):
+        nb.Gaussian().log_prior({"noise": jnp.zeros(1)})
+
+
+@pytest.mark.parametrize("cls", [nb.Gaussian, nb.StudentT])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"noise": (0.5, 2.0)},
+        {"noise_prior": nb.HalfNormal((0.5, 1.0))},
+        {"noise_prior": nb.LogNormal(0.4, 0.3)},
+        {"noise_prior": nb.HalfNormal(0.5), "shared": True},
+    ],
+)
+def test_standardised_noise_is_the_same_noise(cls, options):
+    """p(y) dy does not depend on the units: log p(y / s) = log p(y) + sum log s."""
+    scale = np.array([10.0, 0.2])
+    likelihood = cls(**options) if cls is nb.Gaussian else cls(**options, df=5.0)
+    other = likelihood.standardised(scale)
+    unknowns = likelihood.initial(2)
+    assert jax.tree.map(np.shape, unknowns) == jax.tree.map(np.shape, other.initial(2))
+    before = likelihood.log_prob(OUTPUTS, Y, unknowns)
+    after = other.log_prob(OUTPUTS / scale, Y / scale, unknowns)
+    assert np.allclose(after, before + np.log(scale).sum(), rtol=1e-4)
+    assert other.log_prior(unknowns) == pytest.approx(float(likelihood.log_prior(unknowns)))
+    # What the likelihood says is in the units of y is, and nothing else.
+    for name, value in other.constrain(unknowns).items():
+        units = scale if name in other.in_units_of_y else 1.0
+        assert np.allclose(value * units, likelihood.constrain(unknowns)[name], rtol=1e-5)
+
+
+def test_labels_and_counts_are_not_standardised():
+    for likelihood in (nb.Bernoulli(), nb.Categorical(), nb.Poisson()):
+        assert not likelihood.standardises
+        with pytest.raises(OptionError, match="standardize=False"):
+            likelihood.standardised(np.ones(1))
+
+
 @pytest.mark.parametrize("labels", [np.array([1.0, 0.0]), np.array([[1], [0]]), [True, False]])
 def test_labels_may_be_columns_floats_or_booleans(labels):
     assert nb.Categorical().check(labels, 2).tolist() == [1, 0]
@@ -84,6 +250,15 @@ def test_labels_may_be_columns_floats_or_booleans(labels):
 @pytest.mark.parametrize(
     ("likelihood", "y", "outputs", "error", "says"),
     [
+        (nb.StudentT(df=2.0), np.zeros(4), 1, OptionError, r"df is one number above 2"),
+        (nb.StudentT(df_prior=nb.LogNormal(-1.0)), np.zeros(4), 1, OptionError, "df_prior"),
+        (nb.Gaussian(shared=True, noise=(1.0, 2.0)), np.zeros((4, 2)), 2, OptionError, "share one"),
+        (nb.Heteroskedastic(), np.zeros(4), 3, ShapeError, "two outputs for each target.*has 3"),
+        (nb.Heteroskedastic(), np.zeros((4, 2)), 2, ShapeError, "log standard deviations of 1"),
+        (nb.Bernoulli(), np.array([0, 2]), 1, LabelError, r"0 or 1.*got 2.0 in row 1"),
+        (nb.Poisson(), np.array([1.0, -1.0]), 1, DataError, r"got -1.0 in row 1"),
+        (nb.Poisson(), np.array([0.5, 1.0]), 1, DataError, r"got 0.5 in row 0"),
+        (nb.NoiseModel(abs, {}), np.zeros(4), 2, OptionError, "no parameters"),
         (nb.Gaussian(), np.zeros((4, 2)), 1, ShapeError, r"\(4, 2\).*1 output.*\(examples, 1\)"),
         (nb.Gaussian(), np.zeros(4), 2, ShapeError, r"\(4,\).*2 output.*\(examples, 2\)"),
         (nb.Gaussian(), np.zeros((4, 1, 1)), 1, ShapeError, r"\(4, 1, 1\)"),
@@ -122,6 +297,12 @@ def test_outputs_have_one_or_two_axes():
     "likelihood",
     [
         nb.Categorical(),
+        nb.Bernoulli(),
+        nb.Poisson(),
+        nb.Heteroskedastic(),
+        nb.StudentT(df=4.0, noise_prior=nb.LogNormal(1.0, 0.1)),
+        nb.Gaussian(),
+        nb.Gaussian(shared=True, ratio=(1.0, 3.0)),
         nb.Gaussian(noise=0.3),
         nb.Gaussian(noise=(0.3, 0.4)),
         nb.Gaussian(noise_prior=nb.HalfNormal(2.0)),

@@ -219,7 +219,7 @@ class Laplace(nb.Gaussian):
     """A likelihood that is not one of nbcore's own."""
 
 
-jax.tree_util.register_dataclass(Laplace, ["noise", "noise_prior"], [])
+jax.tree_util.register_dataclass(Laplace, ["noise", "noise_prior", "ratio"], ["shared"])
 
 
 def test_a_likelihood_of_ones_own_is_given_again(tmp_path: Path) -> None:

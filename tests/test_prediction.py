@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
+import nbcore as nb
 from nbcore import prediction
 from nbcore.errors import DataError, LabelError, OptionError, ShapeError
+from nbcore.metrics import crps_gaussian
 from nbcore.prediction import Prediction, Scaler
 
 RNG = np.random.default_rng(0)
@@ -59,6 +63,122 @@ def test_one_variance_for_all_draws_is_broadcast():
         assert np.array_equal(getattr(narrow, name), getattr(wide, name)), name
     assert np.array_equal(narrow.quantile(0.3), wide.quantile(0.3))
     assert np.array_equal(narrow.log_density(MEANS[0]), wide.log_density(MEANS[0]))
+
+
+DF = np.array([3.0, 4.0, 5.0, 8.0, 12.0, 30.0, 100.0])[:, None, None]
+TAILED = Prediction(MEANS[:, :, :1], VARIANCES[:, :, :1], "student-t", DF)
+RATES = np.exp(RNG.normal(size=(7, 4, 1)))
+COUNTS = Prediction(RATES, RATES, "poisson")
+CHANCES = RNG.uniform(0.02, 0.98, size=(7, 4, 1))
+YES = Prediction(CHANCES, CHANCES * (1 - CHANCES), "bernoulli")
+
+
+def t_of(example: int):
+    scale = np.sqrt(VARIANCES[:, example, 0] * (DF[:, 0, 0] - 2) / DF[:, 0, 0])
+    return stats.t(DF[:, 0, 0], MEANS[:, example, 0], scale)
+
+
+def test_a_mixture_of_t_is_that_of_scipy():
+    y = RNG.normal(size=4) * 3
+    for e in range(4):
+        t = t_of(e)
+        assert np.allclose(t.var(), VARIANCES[:, e, 0])  # variance is that of y, not of the scale
+        assert TAILED.log_density(y)[e] == pytest.approx(np.log(t.pdf(y[e]).mean()))
+        assert TAILED.cdf(y)[e] == pytest.approx(t.cdf(y[e]).mean())
+        for level in (0.01, 0.5, 0.99):
+            found = TAILED.quantile(level)[e]
+            assert t.cdf(found).mean() == pytest.approx(level, abs=1e-7)
+
+
+def test_counts_are_those_of_scipy():
+    poisson = stats.poisson(RATES[:, :, 0])
+    y = np.array([0, 1, 4, 2])
+    assert np.allclose(COUNTS.log_density(y), np.log(poisson.pmf(y).mean(axis=0)))
+    assert np.allclose(COUNTS.cdf(y), poisson.cdf(y).mean(axis=0))
+    total = RATES.mean(axis=0)[:, 0] + RATES.var(axis=0)[:, 0]
+    assert np.allclose(COUNTS.variance, total)
+    for level in (0.001, 0.3, 0.5, 0.999):
+        k = COUNTS.quantile(level)
+        assert (poisson.cdf(k).mean(axis=0) >= level).all()
+        assert (poisson.cdf(k - 1).mean(axis=0) < level).all()
+
+
+def test_yes_and_no_have_the_probability_of_scipy():
+    y = np.array([0, 1, 1, 0])
+    p = CHANCES.mean(axis=0)[:, 0]
+    assert np.allclose(YES.log_density(y), stats.bernoulli.logpmf(y, p))
+    assert YES.labels.tolist() == (p > 0.5).astype(int).tolist()
+    assert np.allclose(YES.variance, p * (1 - p))
+    sure = nb.Bernoulli().moments(jnp.array([[30.0]]), {})
+    certain = Prediction(*(np.asarray(part)[None] for part in sure), "bernoulli")
+    assert certain.log_density(np.array([0]))[0] == pytest.approx(-30, rel=1e-5)  # p rounds to 1
+
+
+@pytest.mark.parametrize("prediction", [CLASSES, YES], ids=["classes", "yes or no"])
+def test_entropy_is_expected_entropy_plus_mutual_information(prediction):
+    assert (prediction.mutual_information >= 0).all()
+    total = prediction.expected_entropy + prediction.mutual_information
+    assert np.allclose(prediction.total_entropy, total, rtol=1e-12)
+    assert prediction.total_entropy.shape == (4,)
+    one = Prediction(prediction.draw_means[:1], prediction.draw_variances[:1], prediction.kind)
+    assert np.all(one.mutual_information == 0)
+
+
+def test_entropies_are_those_of_scipy():
+    assert np.allclose(CLASSES.total_entropy, stats.entropy(CLASSES.mean, axis=1))
+    assert np.allclose(CLASSES.expected_entropy, stats.entropy(PROBABILITIES, axis=2).mean(axis=0))
+    assert np.allclose(YES.total_entropy, stats.bernoulli(CHANCES.mean(axis=0)[:, 0]).entropy())
+    # Sure draws that disagree: all of log 2 is in the weights, none in y.
+    split = Prediction(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), np.zeros((2, 1, 2)), "categorical")
+    assert split.expected_entropy[0] == 0
+    assert split.mutual_information[0] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("prediction", [SINGLE, TAILED, COUNTS, YES], ids=lambda p: p.kind)
+def test_samples_have_the_moments_of_the_mixture(prediction):
+    count = 7 * 3000
+    samples = prediction.sample(count, 0)
+    assert samples.shape == (count, 4)
+    error = np.abs(samples.mean(axis=0) - prediction.mean)
+    assert (error < 5 * np.sqrt(prediction.variance / count)).all()
+    if prediction.kind != "student-t":  # whose variance has no variance
+        assert np.allclose(samples.var(axis=0), prediction.variance, rtol=0.1)
+    if prediction.kind in ("normal", "student-t"):
+        ranks = np.mean(samples <= prediction.quantile(0.9), axis=0)
+        assert (np.abs(ranks - 0.9) < 5 * np.sqrt(0.09 / count)).all()
+    assert np.array_equal(samples, prediction.sample(count, jax.random.key(0)))
+    assert not np.array_equal(samples, prediction.sample(count, 1))
+
+
+def test_sampled_labels_have_the_mean_probabilities():
+    labels = CLASSES.sample(7 * 3000)
+    assert labels.shape == (7 * 3000, 4)
+    shares = np.stack([np.mean(labels == c, axis=0) for c in range(3)], axis=1)
+    assert np.abs(shares - CLASSES.mean).max() < 5 * np.sqrt(0.25 / 21000)
+
+
+def test_few_samples_are_from_draws_that_are_evenly_spaced():
+    exact = Prediction(np.arange(7.0)[:, None, None], np.full((1, 1, 1), 1e-12), "normal")
+    assert np.allclose(exact.sample(3)[:, 0], [0, 3, 6], atol=1e-4)
+
+
+def test_crps_of_draws_tends_to_the_closed_form():
+    y = np.array([0.3, -1.0, 2.0, 0.0])
+    one = Prediction(MEANS[:1, :, :1], VARIANCES[:1, :, :1], "normal")
+    exact = one.crps(y)
+    assert exact == pytest.approx(crps_gaussian(y, one.mean, one.variance))
+    twice = Prediction.mixture([one, one])  # the same distribution, but no single normal
+    assert twice.crps(y) == pytest.approx(exact, rel=0.06)
+    assert TAILED.crps(y) > 0
+    assert COUNTS.crps(np.array([0, 1, 4, 2])) > 0
+
+
+def test_a_mixture_keeps_the_degrees_of_freedom():
+    heavy = Prediction(MEANS[:, :, :1], VARIANCES[:, :, :1], "student-t", np.full((1, 1, 1), 3.0))
+    both = Prediction.mixture([TAILED, heavy])
+    y = RNG.normal(size=4) * 5
+    halves = [np.exp(p.log_density(y)) / 2 for p in (TAILED, heavy)]
+    assert np.allclose(np.exp(both.log_density(y)), sum(halves))
 
 
 @pytest.mark.parametrize("level", [0.001, 0.025, 0.5, 0.9])
@@ -188,6 +308,13 @@ def test_the_scaler_standardises_and_survives_json():
         (lambda: SINGLE.log_density(np.zeros((4, 1))), ShapeError, r"\(4, 1\).*\(4,\)"),
         (lambda: SINGLE.coverage(np.zeros(3)), ShapeError, r"\(3,\).*\(4,\)"),
         (lambda: SINGLE.cdf(np.zeros(3)), ShapeError, r"\(3,\).*\(4,\)"),
+        (lambda: NORMAL.total_entropy, OptionError, "Entropies are of classes"),
+        (lambda: YES.quantile(0.5), OptionError, "Classes have no quantiles"),
+        (lambda: CLASSES.crps(np.array([0, 1, 2, 0])), OptionError, "no order"),
+        (lambda: YES.log_density(np.array([0, 1, 2, 0])), LabelError, "0 or 1, got 2"),
+        (lambda: COUNTS.log_density(np.array([0, 1, 2, 0.5])), DataError, "whole numbers"),
+        (lambda: NORMAL.sample(0), OptionError, "at least 1"),
+        (lambda: Prediction(MEANS, VARIANCES, "gaussian"), OptionError, "kind is normal"),
         (lambda: CLASSES.log_density(np.array([0, 1, 2, 3])), LabelError, "0 to 2"),
         (lambda: CLASSES.log_density(np.array([0, 1, 2, 0.5])), LabelError, "integers"),
         (lambda: CLASSES.log_density(np.zeros((4, 3))), ShapeError, r"\(4,\), got \(4, 3\)"),

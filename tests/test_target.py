@@ -76,7 +76,7 @@ def test_the_density_is_prior_plus_likelihood():
     noise = float(GROUPED.likelihood.constrain(POSITION["likelihood"])["noise"][0])
     prior = stats.norm.logpdf(np.float64(weights)).sum()
     # the noise is sampled on a log scale of spread 1 about its median
-    prior += stats.halfnorm.logpdf(noise) + np.log(noise)
+    prior += stats.halfnorm.logpdf(noise, scale=Y.std()) + np.log(noise)  # as wide as y
     assert GROUPED.log_prior(POSITION) == pytest.approx(prior, rel=1e-5)
     expected = prior + by_hand(POSITION).sum()
     assert density(GROUPED, POSITION) == pytest.approx(expected, rel=1e-5)

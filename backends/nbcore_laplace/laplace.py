@@ -15,13 +15,13 @@ from nbcore.curvature import (
     Whitening,
     curvature_at,
     curvature_product,
-    find_mode,
     inverse_root,
     linearised,
+    mode_near,
 )
 from nbcore.errors import OptionError
 from nbcore.options import check_choice, check_flag, check_positive
-from nbcore.target import Target
+from nbcore.target import NetworkTarget, Target
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,15 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
         options: `covariance` and `find_mode`.
 
     Raises:
-        OptionError: there are too many numbers for a full covariance.
+        OptionError: there are too many numbers for a full covariance, or the scale of the prior
+            is unknown.
     """
+    if isinstance(target, NetworkTarget) and target.start["prior"]:
+        raise OptionError(
+            "The scale of the prior is unknown, and the joint mode of weights and their scale is "
+            "at scale 0, so there is no normal approximation around it. Give the scale as a "
+            "number, let fit(prior_scale='auto') choose it, or type backend='numpyro-nuts'"
+        )
     flat, unravel = jax.flatten_util.ravel_pytree(position)
     size = flat.shape[0]
     if options.covariance == "full" and size > DENSE_LIMIT:
@@ -113,7 +120,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
             "covariance='diagonal', or choose fewer weights."
         )
     if options.find_mode:
-        flat = find_mode(lambda x: target.log_density(unravel(x)), flat)
+        flat = mode_near(target, position)
     at = unravel(flat)
     linear = linearised(target, at)
     if options.covariance == "diagonal":

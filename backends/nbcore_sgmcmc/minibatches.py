@@ -12,7 +12,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from nbcore.curvature import Whitening, find_mode, largest_curvature, whiten
+from nbcore.curvature import Whitening, largest_curvature, whiten
 from nbcore.options import check_count, check_positive
 from nbcore.target import NetworkTarget, Target
 
@@ -115,12 +115,6 @@ def clipped(gradient: jax.Array, step_size: Any, limit: Any) -> jax.Array:
     """Return the gradient, shortened where a step along it would be longer than `limit`."""
     length = step_size * jnp.linalg.norm(gradient)
     return gradient * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-30))
-
-
-def find_center(target: Target, position: Any) -> jax.Array:
-    """Return the mode near a position, flat `(d,)`."""
-    flat, unravel = jax.flatten_util.ravel_pytree(position)
-    return find_mode(lambda x: target.log_density(unravel(x)), flat)
 
 
 def measure(

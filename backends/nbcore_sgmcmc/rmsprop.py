@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from nbcore.backend import Kernel, Stats
+from nbcore.curvature import mode_near
 from nbcore.target import Target
 from nbcore_sgmcmc.langevin import Tuned, langevin_step
 from nbcore_sgmcmc.minibatches import (
     NOISE_BATCHES,
     POWER_STEPS,
     Walk,
-    find_center,
     measure_plain,
     num_rows,
 )
@@ -55,7 +55,7 @@ def rmsprop_kernel(backend: Any) -> Kernel:
     """Return the pure functions of `SGLD` with `preconditioner="rmsprop"`."""
 
     def shared(key: jax.Array, target: Target, position: Any) -> Start:
-        center = find_center(target, position)
+        center = mode_near(target, position)
         scale = measure_plain(key, target, center, num_rows(target, backend.batch_size))
         return Start(center, Tuned.of(scale, backend.step_size, backend.inflation))
 

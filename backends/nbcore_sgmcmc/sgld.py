@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import jax
 
 from nbcore.backend import Kernel, Stats
+from nbcore.curvature import mode_near
 from nbcore.options import check_choice
 from nbcore.target import Target
 from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
 from nbcore_sgmcmc.minibatches import (
     Walk,
     check_options,
-    find_center,
     measure_plain,
     measure_whitened,
     num_rows,
@@ -96,7 +96,7 @@ class SGLD:
             if self.preconditioner == "curvature":
                 scale = measure_whitened(key, target, position, size)
             else:
-                scale = measure_plain(key, target, find_center(target, position), size)
+                scale = measure_plain(key, target, mode_near(target, position), size)
             return Tuned.of(scale, self.step_size, self.inflation)
 
         def step(

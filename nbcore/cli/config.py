@@ -6,16 +6,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nbcore.cli.typed import Source
 from nbcore.errors import ConfigError, OptionError
 from nbcore.estimators import BATCH_SIZE, EPOCHS, FOLDS, RECIPE, Calibration
+from nbcore.likelihoods import Gaussian, Heteroskedastic, Likelihood, Poisson, StudentT
 from nbcore.ranking import Budget
 from nbcore.sampling import ChainMethod
 
 TEST_FRACTION = 0.2
-OPTIONAL = ("training", "select", "sample", "calibration")
+OPTIONAL = ("likelihood", "training", "select", "sample", "calibration")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,40 @@ class NetworkSection:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class LikelihoodSection:
+    """What the outputs of the network say about the target.
+
+    Args:
+        name: `"gaussian"` (noise of one size), `"student-t"` (the same with heavy tails),
+            `"heteroskedastic"` (the network has a second output, the log standard deviation) or
+            `"poisson"` (counts).
+        noise: known noise of the first two, in the units of the target.
+        df: known degrees of freedom of `"student-t"`, above 2.
+    """
+
+    name: Literal["gaussian", "student-t", "heteroskedastic", "poisson"] = "gaussian"
+    noise: float | None = None
+    df: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check what contradicts."""
+        if self.noise is not None:
+            if self.name not in ("gaussian", "student-t"):
+                raise OptionError(f"{self.name} has no noise that could be known.")
+            _positive(noise=self.noise)
+        if self.df is not None and self.name != "student-t":
+            raise OptionError(f'df needs name = "student-t" beside it, got {self.name!r}.')
+
+    def build(self) -> Likelihood:
+        """Return the likelihood."""
+        if self.name == "gaussian":
+            return Gaussian(noise=self.noise)
+        if self.name == "student-t":
+            return StudentT(noise=self.noise, df=self.df)
+        return Heteroskedastic() if self.name == "heteroskedastic" else Poisson()
 
 
 @dataclass(frozen=True)
@@ -204,6 +239,7 @@ class Config:
         source: the file it was read from.
         data: section `[data]`.
         network: section `[network]`.
+        likelihood: section `[likelihood]`.
         training: section `[training]`.
         select: section `[select]`.
         sample: section `[sample]`.
@@ -214,6 +250,7 @@ class Config:
     source: Source
     data: DataSection
     network: NetworkSection
+    likelihood: LikelihoodSection
     training: TrainingSection
     select: SelectSection
     sample: SampleSection
@@ -242,6 +279,7 @@ def read_config(path: Path) -> Config:
         source,
         _beside(path, source.read("data", DataSection, tables["data"])),
         _network(source, tables["network"]),
+        source.read("likelihood", LikelihoodSection, tables.get("likelihood", {})),
         source.read("training", TrainingSection, tables.get("training", {})),
         source.read("select", SelectSection, tables.get("select", {})),
         source.read("sample", SampleSection, tables.get("sample", {})),

@@ -22,7 +22,7 @@ from nbcore.devices import mesh_of, place_of, spread
 from nbcore.errors import OptionError
 from nbcore.estimators import PartialBNN
 from nbcore.inspection import layers_of
-from nbcore.network import as_network
+from nbcore.network import as_network, count_outputs
 from nbcore.prediction import Prediction
 from nbcore.progress import Progress
 from nbcore.report import Evaluation, evaluate
@@ -171,6 +171,11 @@ def _rehearse(job: Job) -> None:
         place_of(_mesh(config.sample), config.sample.num_chains)
     with source.blame("network"):
         layers = layers_of(model, job.train.X)
+        network = as_network(model, example=job.train.X[:1])
+        first = jax.numpy.asarray(job.train.X[:1])
+        params = network.init(jax.random.key(0), first)
+    with source.blame("likelihood"):
+        config.likelihood.build().check(job.train.y, count_outputs(network, params, first))
     with source.blame("select"):
         subset = _subset(config.select)
         if subset is not None:
@@ -179,8 +184,6 @@ def _rehearse(job: Job) -> None:
             arguments = selection_arguments(job)
             selector = get_selector(config.select.method, **(config.select.options or {}))
             is_scoring = isinstance(selector, ScoringSelector)
-            network = as_network(model, example=job.train.X[:1])
-            params = network.init(jax.random.key(0), jax.numpy.asarray(job.train.X[:1]))
             untrained = SimpleNamespace(
                 network=network, params=params, trajectory=None, gradients=None
             )
@@ -232,7 +235,9 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
     """
     config = job.config
     training, sampling, calibration = config.training, config.sample, config.calibration
-    model = PartialBNN(job.network[0], subset=_subset(config.select))
+    model = PartialBNN(
+        job.network[0], subset=_subset(config.select), likelihood=config.likelihood.build()
+    )
     # The cost of sampling is estimated by the driver, and comes as a report with nothing to count.
     begin = time.perf_counter()
     model.fit(
@@ -276,7 +281,9 @@ def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Ev
     """Evaluate the network without sampling as well: what did sampling bring?"""
     found: list[Evaluation] = []
     mode, det, y = job.config.calibration.mode, model.det, job.test.y
-    if det is not None:
+    if det is not None and not det.is_squared_error:
+        found.append(evaluate("deterministic", det.predict_distribution(job.test.X), y))
+    elif det is not None:
         mean = np.reshape(det.predict(job.test.X), (1, -1, 1))
         if mode != "holdout":  # there, the training rows and the others are not told apart
             noise = det.residual_noise(job.train.X, job.train.y)

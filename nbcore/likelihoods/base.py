@@ -69,7 +69,7 @@ class Likelihood(Protocol):
         """Names of the unknowns that are in the units of y."""
         return frozenset()
 
-    def resolve(self, y: jax.Array) -> Likelihood:
+    def resolve(self, y: Any) -> Likelihood:
         """Return the likelihood with what it takes from y, such as the scale of a prior."""
         del y
         return self

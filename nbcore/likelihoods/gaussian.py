@@ -88,7 +88,7 @@ class Noisy(Likelihood):
         """The noise; a shared one stays in y's own units, and `ratio` says those of each output."""
         return frozenset() if self.shared else frozenset({"noise"})
 
-    def resolve(self, y: jax.Array) -> Self:
+    def resolve(self, y: Any) -> Self:
         """Return it with a half-normal noise prior as wide as y, where no prior was given."""
         if self.noise is not None or self.noise_prior is not None:
             return self

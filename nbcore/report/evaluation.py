@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nbcore.metrics import crps, crps_gaussian, mae, rmse
+from nbcore.metrics import mae, rmse
 from nbcore.prediction import Prediction
 
 LEVELS = (0.5, 0.68, 0.95)
 """The levels that are reported as numbers: tails are heavy, so that one would hide something."""
-
-CRPS_DRAWS = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,7 @@ def evaluate(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
 
     Args:
         name: what predicted.
-        prediction: the predictions, a mixture of normals.
+        prediction: the predictions.
         y: measured values `(n,)`.
 
     Raises:
@@ -78,19 +76,6 @@ def evaluate(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
         rmse=rmse(y, prediction.mean),
         mae=mae(y, prediction.mean),
         nlpd=prediction.nlpd(y),
-        crps=_crps(prediction, y),
+        crps=prediction.crps(y),
         ranks=np.asarray(prediction.cdf(y), np.float64),
     )
-
-
-def _crps(prediction: Prediction, y: NDArray[np.float64]) -> float:
-    """Return the score: in closed form for one normal, else from draws of the mixture."""
-    means = prediction.draw_means.astype(np.float64)
-    if len(means) == 1:
-        return crps_gaussian(y, prediction.mean, prediction.variance)
-    means = np.tile(means, (-(-CRPS_DRAWS // len(means)), 1, 1))
-    repeats = len(means) // len(prediction.draw_means)
-    variances = np.broadcast_to(prediction.draw_variances, prediction.draw_means.shape)
-    noise = np.random.default_rng(0).standard_normal(means.shape)
-    samples = means + np.sqrt(np.tile(variances, (repeats, 1, 1))) * noise
-    return crps(y, samples.reshape(len(samples), *y.shape))
