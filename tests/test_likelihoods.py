@@ -182,9 +182,8 @@ def test_a_noise_model_reads_x_from_behind_the_outputs():
     assert np.allclose(mean, OUTPUTS)
     assert np.allclose(variance, np.broadcast_to(noise**2, (5, 2)), rtol=1e-5)
     scaled = likelihood.standardised(np.array([2.0, 10.0]))
-    assert np.allclose(
-        scaled.moments(outputs, unknowns)[1], noise**2 / np.array([4.0, 100.0]), rtol=1e-5
-    )
+    other = scaled.moments(outputs, unknowns)[1]
+    assert np.allclose(other, noise**2 / np.array([4.0, 100.0]), rtol=1e-5)
     expected = sum(
         nb.Gaussian(noise_prior=prior).log_prior({"noise": unknowns[name]})
         for name, prior in NOISE_PRIORS.items()
