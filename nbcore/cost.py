@@ -116,18 +116,19 @@ def no_u_turn_gradients(
         Gelman (2014), "The No-U-Turn sampler".
     """
     flat, unravel = jax.flatten_util.ravel_pytree(start)
-    x = np.asarray(flat, np.float64)
+    x = np.array(flat, np.float64)
 
     def g(x: np.ndarray) -> np.ndarray:
         found = gradient(unravel(jnp.asarray(x, flat.dtype)))
         return np.asarray(jax.flatten_util.ravel_pytree(found)[0], np.float64)
 
     is_weight = jax.tree.map(lambda _: False, start)
-    if isinstance(start, dict) and "weights" in start:
+    has_weights = isinstance(start, dict) and "weights" in start
+    if has_weights:
         is_weight["weights"] = jax.tree.map(lambda _: True, start["weights"])
     whole = jax.tree.map(lambda a, w: np.full(np.shape(a), w), start, is_weight)
     unknown = np.flatnonzero(~np.asarray(jax.flatten_util.ravel_pytree(whole)[0], bool))
-    for _ in range(6 if "weights" in is_weight and len(unknown) <= 8 else 0):
+    for _ in range(6 if has_weights and len(unknown) <= 8 else 0):
         base = g(x)
         for i in unknown:
             x[i] += np.clip(

@@ -234,7 +234,7 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
         ('target = "y"', 'target = "y"\ntest_fraction = 1.5', ["[data]", "between 0 and 1"]),
         ('target = "y"', 'target = "y"\ntest_fraction = 0.001', ["[data]", "no row"]),
         ('name = "mlp"', 'name = "mpl"', ["line 8, [network]", "Did you mean 'mlp'?"]),
-        ("hidden_dims = [4]", "hidden_dim = [4]", ["[network]", "Did you mean 'hidden_dims'?"]),
+        ("hidden_dims = [4]", "hidden_dim = [4]", ["[network]", "Did you mean 'hidden_dims'"]),
         ("hidden_dims = [4]", "target_dim = 'one'", ["line 10, [network]", "a whole number"]),
         ("num_chains = 2", 'backend = "numpyro_nut"', ["[sample]", "Did you mean 'numpyro-nuts'"]),
         ("num_chains = 2", 'chain_method = "fast"', ["line 18", "'vectorized'"]),
@@ -308,7 +308,7 @@ def test_nothing_half_written_remains(project: Path, monkeypatch, capsys) -> Non
         (folder / "metrics.json").write_text("{}")
         raise DataError("the last file fails")
 
-    monkeypatch.setattr(job, "execute", lambda job, progress: None)
+    monkeypatch.setattr(job, "execute", lambda job, progress, checkpoint: None)
     monkeypatch.setattr(run_folder, "write_run", fail)
     path = str(project / "config.toml")
     assert main(["run", path, "--out", str(project / "deep" / "run")]) == 2
