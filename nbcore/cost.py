@@ -89,17 +89,21 @@ def estimate_cost(
     if depth is not None and gradient is not None:
         size = sum(np.size(leaf) for leaf in jax.tree.leaves(start))
         if size <= CURVATURE_SHARE * gradients:
-            warmup, sampling = no_u_turn_gradients(
+            foretold = no_u_turn_gradients(
                 gradient, start, 2**depth - 1, getattr(backend, "target_acceptance_rate", 0.8)
             )
-            gradients = num_chains * (num_warmup * warmup + num_samples * sampling)
+            if foretold is not None:
+                warmup, sampling = foretold
+                gradients = num_chains * (num_warmup * warmup + num_samples * sampling)
     return Cost(gradient_seconds, gradients, gradients * gradient_seconds / side_by_side)
 
 
 def no_u_turn_gradients(
     gradient: Gradient, start: Any, most: int, acceptance: float
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Foretell how many gradients a no-U-turn step takes, in warmup and after it.
+
+    `None` where the density has no finite curvature, or none at all.
 
     A Gaussian with precision eigenvalues l_i (in the sampler's scale) is accepted at the rate a
     with the step size e where e^4 sum_i l_i^2 = 128 q^2, q the normal quantile of a / 2; a
@@ -132,11 +136,13 @@ def no_u_turn_gradients(
         base = g(x)
         for i in unknown:
             x[i] += np.clip(
-                base[i] / max(-_column(g, x, base, int(i))[i], 0.1 * abs(base[i])), -1, 1
+                base[i] / max(-_column(g, x, base, int(i))[i], 0.1 * abs(base[i]), 1e-6), -1, 1
             )
             base = g(x)
     base = g(x)
     hessian = -np.stack([_column(g, x, base, i) for i in range(len(x))])
+    if not np.all(np.isfinite(hessian)) or not np.any(hessian):
+        return None
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     values = np.maximum(np.abs(values), 1e-6 * np.abs(values).max())
     deviations = np.sqrt((vectors**2 / values).sum(axis=1))

@@ -123,7 +123,9 @@ def test_trajectories_of_gaussians_are_foretold_within_a_factor_of_two(spread):
         target, key=1, num_warmup=400, num_samples=200, num_chains=1, progress=False
     )
     gradient = jax.jit(jax.grad(target.log_density))
-    warmup, sampling = no_u_turn_gradients(gradient, target.start, 1023, 0.8)
+    foretold = no_u_turn_gradients(gradient, target.start, 1023, 0.8)
+    assert foretold is not None
+    warmup, sampling = foretold
     taken = posterior.info.num_gradients
     assert 0.5 <= warmup * 400 / taken["warmup"] <= 2
     assert 0.5 <= sampling * 200 / taken["sampling"] <= 2
@@ -136,3 +138,8 @@ def test_the_estimate_multiplies_steps_chains_and_rows():
     assert (cost.num_gradients, cost.seconds) == (200, 50)
     cost = estimate_cost(target, get_backend("sgld", batch_size=5), 0.5, **count)
     assert cost.seconds == pytest.approx(5)
+
+
+def test_a_density_without_curvature_is_not_foretold():
+    for gradient in (jnp.zeros_like, lambda x: jnp.full_like(x, jnp.nan)):
+        assert no_u_turn_gradients(gradient, jnp.ones(3), 1023, 0.8) is None
