@@ -126,13 +126,8 @@ def no_u_turn_gradients(
         found = gradient(unravel(jnp.asarray(x, flat.dtype)))
         return np.asarray(jax.flatten_util.ravel_pytree(found)[0], np.float64)
 
-    is_weight = jax.tree.map(lambda _: False, start)
-    has_weights = isinstance(start, dict) and "weights" in start
-    if has_weights:
-        is_weight["weights"] = jax.tree.map(lambda _: True, start["weights"])
-    whole = jax.tree.map(lambda a, w: np.full(np.shape(a), w), start, is_weight)
-    unknown = np.flatnonzero(~np.asarray(jax.flatten_util.ravel_pytree(whole)[0], bool))
-    for _ in range(6 if has_weights and len(unknown) <= 8 else 0):
+    unknown = _unknowns(start)
+    for _ in range(6 if len(unknown) <= 8 else 0):
         base = g(x)
         for i in unknown:
             x[i] += np.clip(
@@ -152,6 +147,17 @@ def no_u_turn_gradients(
     return IDENTITY_SHARE * first + (1 - IDENTITY_SHARE) * later, later
 
 
+def _unknowns(start: Any) -> np.ndarray:
+    """Return the flat places of what is no weight in a position: the noise, scales of priors."""
+    if not (isinstance(start, dict) and "weights" in start):
+        return np.zeros(0, int)
+    marked = {
+        name: jax.tree.map(lambda a, n=name: np.full(np.shape(a), n != "weights"), part)
+        for name, part in start.items()
+    }
+    return np.flatnonzero(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(marked)]))
+
+
 def _column(g: Callable[[np.ndarray], np.ndarray], x: np.ndarray, base: np.ndarray, i: int) -> Any:
     moved = x.copy()
     moved[i] += STEP
@@ -163,4 +169,4 @@ def _length(precision: np.ndarray, most: int, acceptance: float) -> float:
     quantile = NormalDist().inv_cdf(acceptance / 2)
     step = (128 * quantile**2 / np.sum(precision**2)) ** 0.25
     turn = math.pi / math.sqrt(float(np.min(precision)))
-    return float(min(max(2 ** math.ceil(math.log2(max(turn / step, 1.0))) - 1, 1), most))
+    return float(min(max(2 ** math.ceil(math.log2(turn / step + 1)) - 1, 1), most))
