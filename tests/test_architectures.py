@@ -64,7 +64,7 @@ HIDDEN = {
 
 @functools.cache
 def made(name):
-    """A network without an example of its own, and random parameters."""
+    """A network without example inputs, its layers found once, and random parameters."""
     net, x = NETS[name]
     network = nb.as_network(net)
     rng = np.random.default_rng(0)
@@ -72,7 +72,8 @@ def made(name):
         lambda a: rng.normal(size=a.shape).astype(np.float32),
         jax.eval_shape(network.init, KEY, x),
     )
-    return network, params
+    layers = network.layers(params)
+    return nb.Network.from_functions(network.init, network.apply, layers=lambda _: layers), params
 
 
 def chosen(name, **way):

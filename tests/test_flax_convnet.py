@@ -139,6 +139,7 @@ def test_dropout_of_each_kind_is_on_in_training_only():
         ({"input_dim": 4}, r"input_dim=4.*1 \(spectra\)"),
         ({"kernel_size": (3,)}, r"kernel_size=\(3,\).*such as kernel_size=\(3, 3\)"),
         ({"kernel_size": 0}, "at least 1"),
+        ({"kernel_size": 0.1}, r"kernel_size=0.1.*one integer"),
         ({"conv_layers": (4, 0)}, r"conv_layers=\(4, 0\)"),
         ({"fc_layers": (0,)}, r"fc_layers=\(0,\)"),
         ({"activation": "sliu"}, "Did you mean 'silu'"),

@@ -72,12 +72,6 @@ def test_the_gates_of_a_recurrent_network_are_one_layer_with_components(model):
     assert moved == size == 2 * len(gates) + biases
     last = S.last(1).split(network, params)
     assert last.size == last.total_size
-    target = nb.Target.build(
-        network, params, S.last(0), x, np.zeros(5), likelihood=nb.Gaussian(noise=1.0)
-    )
-    expected = normal_log_density(network.apply(params, x)) + normal_log_density(np.zeros(4))
-    value = target.log_density(target.initial_position())
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 @pytest.mark.slow

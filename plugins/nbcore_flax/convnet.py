@@ -88,10 +88,10 @@ class FlaxConvNet(nn.Module):
 
     def _kernel_sizes(self) -> tuple[int, ...]:
         given, count = self.kernel_size, self.input_dim
-        sizes = (given,) * count if isinstance(given, int) else tuple(given)
-        if len(sizes) != count or min(sizes) < 1:
+        sizes = tuple(given) if isinstance(given, list | tuple) else (given,) * count
+        if len(sizes) != count or any(not isinstance(n, int) or n < 1 for n in sizes):
             raise OptionError(
-                f"Got kernel_size={given!r}; with input_dim={count} it is one number, or {count}, "
+                f"Got kernel_size={given!r}; with input_dim={count} it is one integer, or {count}, "
                 f"all at least 1, such as kernel_size={(3,) * count}."
             )
         return sizes
