@@ -253,9 +253,9 @@ class NetworkTarget(Target):
         Examples:
             >>> import jax.numpy as jnp, nbcore as nb
             >>> network = nb.as_network(
-            ...     (lambda key, x: None, lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"])
+            ...     (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["w"]) @ p["out"]["w"])
             ... )
-            >>> params = {"in": jnp.ones((8, 8)), "out": jnp.ones((8, 1))}
+            >>> params = {"in": {"w": jnp.ones((8, 8))}, "out": {"w": jnp.ones((8, 1))}}
             >>> subset = nb.ProbabilisticSubset.layers("out")
             >>> target = nb.Target.build(network, params, subset, jnp.ones((9, 8)), jnp.ones(9))
             >>> cost = target.cost()
