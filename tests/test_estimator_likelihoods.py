@@ -129,9 +129,9 @@ def test_two_heads_learn_mean_and_deviation() -> None:
     """Biases alone: the optimum is the mean and the logarithm of the standard deviation of y."""
     flat = nb.as_network(FlaxMLP(hidden_dims=(), target_dim=2), example=X[:1])
     det = nb.DeterministicNN(
-        flat, "heteroskedastic", learning_rate=0.1, map=False, schedule="cosine", swa_config=None
+        flat, "heteroskedastic", learning_rate=0.5, map=False, schedule="cosine", swa_config=None
     )
-    det.train(np.zeros_like(X), Y, 300, 40, progress=False)
+    det.train(np.zeros_like(X), Y, 600, 40, progress=False)
     prediction = det.predict_distribution(np.zeros_like(X))
     np.testing.assert_allclose(prediction.mean, Y.mean(), rtol=1e-3)
     np.testing.assert_allclose(np.sqrt(prediction.variance), Y.std(), rtol=1e-2)

@@ -88,7 +88,9 @@ class FlaxConvNet(nn.Module):
 
     def _kernel_sizes(self) -> tuple[int, ...]:
         given, count = self.kernel_size, self.input_dim
-        sizes = tuple(given) if isinstance(given, list | tuple) else (given,) * count
+        sizes: tuple[Any, ...] = (
+            tuple(given) if isinstance(given, list | tuple) else (given,) * count
+        )
         if len(sizes) != count or any(not isinstance(n, int) or n < 1 for n in sizes):
             raise OptionError(
                 f"Got kernel_size={given!r}; with input_dim={count} it is one integer, or {count}, "
