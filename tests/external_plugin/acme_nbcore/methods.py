@@ -7,44 +7,48 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from nbcore import Kernel, Layer, Stats, Target
+from nbcore.curvature import Whitening, whiten
 from nbcore.layers import leaves_by_path
 
 
 class State(NamedTuple):
-    """Where a chain is, and its step size."""
+    """Where a chain is in whitened coordinates, the position that it stands for, its step size."""
 
+    phi: jax.Array
     position: Any
     log_step: jax.Array
 
 
 @dataclass(frozen=True)
 class Langevin:
-    """Propose x + e g(x) + sqrt(2 e) xi, and accept as Metropolis and Hastings do."""
+    """Propose x + e g(x) + sqrt(2 e) xi where the curvature is 1; accept as Metropolis does."""
 
     name: ClassVar[str] = "acme-langevin"
     capabilities: ClassVar[frozenset[str]] = frozenset({"exact", "adaptive", "fixed_cost"})
 
-    step_size: float = 0.01
+    step_size: float = 0.3
     target_acceptance_rate: float = 0.57
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions."""
 
-        def init(key: Any, target: Target, shared: Any, position: Any) -> State:
-            return State(position, jnp.log(jnp.asarray(self.step_size, jnp.float32)))
+        def init(key: Any, target: Target, shared: Whitening, position: Any) -> State:
+            phi = shared.from_position(position)
+            return State(phi, position, jnp.log(jnp.asarray(self.step_size, phi.dtype)))
 
         def step(
-            key: Any, target: Target, shared: Any, state: State, t: Any
+            key: Any, target: Target, shared: Whitening, state: State, t: Any
         ) -> tuple[State, Stats]:
-            x, unravel = ravel_pytree(state.position)
-            density = jax.value_and_grad(lambda x: target.log_density(unravel(x)))
+            def place(phi: Any) -> Any:
+                return shared.to_position(phi, target.start)
+
+            density = jax.value_and_grad(lambda phi: target.log_density(place(phi)))
             for_noise, for_choice = jax.random.split(key)
-            e = jnp.exp(state.log_step)
+            x, e = state.phi, jnp.exp(state.log_step)
             value, gradient = density(x)
-            y = x + e * gradient + jnp.sqrt(2 * e) * jax.random.normal(for_noise, x.shape)
+            y = x + e * gradient + jnp.sqrt(2 * e) * jax.random.normal(for_noise, x.shape, x.dtype)
             other, back = density(y)
             gain = other - value
             gain += (
@@ -52,18 +56,18 @@ class Langevin:
             )
             rate = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(gain), -jnp.inf, gain), 0.0))
             accepted = jax.random.uniform(for_choice) < rate
-            position = unravel(jnp.where(accepted, y, x))
-            value = jnp.where(accepted, other, value)
-            return State(position, state.log_step), Stats(value, rate, num_gradients=2, step_size=e)
+            phi, value = jnp.where(accepted, y, x), jnp.where(accepted, other, value)
+            stats = Stats(value, rate, num_gradients=2, step_size=e)
+            return State(phi, place(phi), state.log_step), stats
 
         def warmup(
-            key: Any, target: Target, shared: Any, state: State, t: Any
+            key: Any, target: Target, shared: Whitening, state: State, t: Any
         ) -> tuple[State, Stats]:
             new, stats = step(key, target, shared, state, t)
             move = (stats.acceptance_rate - self.target_acceptance_rate) / (t + 1.0) ** 0.6
-            return State(new.position, new.log_step + move), stats
+            return new._replace(log_step=new.log_step + move), stats
 
-        return Kernel(init, warmup, step, lambda state: state.position)
+        return Kernel(init, warmup, step, lambda state: state.position, whiten)
 
 
 @dataclass(frozen=True)
