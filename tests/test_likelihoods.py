@@ -102,7 +102,7 @@ def test_unknown_degrees_of_freedom_stay_above_two():
 @pytest.mark.parametrize("df", [2.1, 15.9, 16.1, 1e3, 1e5])
 def test_the_density_of_t_keeps_its_digits(df):
     found = nb.StudentT(noise=0.7, df=df).log_prob(OUTPUTS, Y, {})
-    assert np.allclose(found, stats.t.logpdf(Y, df, OUTPUTS, 0.7).sum(axis=1), rtol=2e-6)
+    assert np.allclose(found, stats.t.logpdf(Y, df, OUTPUTS, 0.7).sum(axis=1), rtol=5e-6)
 
 
 def test_many_degrees_of_freedom_are_a_gaussian():
