@@ -39,6 +39,22 @@ class FewMemoryMaps:
             jax.clear_caches()
 
 
+FAST_BACKENDS = ("numpyro-nuts", "blackjax-hmc", "sgld", "laplace")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Every backend compiles programs of its own, so the fast suite holds one of each sort to the
+    # contract; `make test-all`, and the kit by itself, all of them.
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        subject = callspec.params.get("subject") if callspec else None
+        is_ours = (
+            item.path.name == "test_conformance.py" and getattr(subject, "kind", "") == "backend"
+        )
+        if is_ours and subject.spec.name not in FAST_BACKENDS:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # As a plugin, for the docstring examples outside of this folder too.
     config.pluginmanager.register(FewMemoryMaps())

@@ -339,6 +339,7 @@ def test_folders_are_written_whole_and_only_own_ones_replaced(tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ours", "strange"]
 
 
+@pytest.mark.slow
 def test_molecules_from_csv_to_predictions_and_back(tmp_path: Path, capsys) -> None:
     atoms = ["C", "N", "O", "Cl", "Br"]
     smiles = [f"C{a}C{b}C" for a in atoms for b in atoms[:3]]

@@ -76,6 +76,7 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_four_devices(tmp_path: Path) -> None:
     target = on_devices.make_target()
     for phase, done in (("warmup", 3), ("sampling", 3)):

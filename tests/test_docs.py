@@ -50,7 +50,14 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+FAST = ("README.md", "extending.md", "likelihoods.md")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[] if p.name in FAST else [pytest.mark.slow]) for p in PAGES],
+    ids=lambda page: page.name,
+)
 def test_every_block_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

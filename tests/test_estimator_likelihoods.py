@@ -111,6 +111,7 @@ def test_predictions_follow_the_units_of_y(case: str) -> None:
     np.testing.assert_allclose(densities[1], densities[0] - np.log(1000), atol=2e-2)
 
 
+@pytest.mark.slow
 def test_the_log_likelihood_is_that_of_the_predictions() -> None:
     model = fit(head(likelihood=nb.StudentT()), calibration="crossfit", num_samples=1)
     prediction = model.predict_distribution(X)
@@ -268,6 +269,7 @@ def test_pretrained_weights_are_start_and_centre() -> None:
     np.testing.assert_allclose(partial.prior.center[path] - partial.split.stochastic[path], 1.0)
 
 
+@pytest.mark.slow
 def test_an_unknown_scale_is_sampled_saved_and_refused_by_laplace(tmp_path: Path) -> None:
     params = ONE.init(jax.random.key(0), X[:1])
     prior = nb.NormalPrior({"Dense0": nb.LogNormal(0.5, 0.3), "Dense1": 1.0}, "zero")

@@ -205,6 +205,7 @@ def test_a_default_that_is_too_large_is_refused_with_what_to_type() -> None:
         fit(nb.PartialBNN(wide, params))
 
 
+@pytest.mark.slow
 def test_an_unknown_noise_of_y_is_learnt_in_its_own_units() -> None:
     """NUTS on a linear network: the noise is that of the data, whatever their scale."""
     noisy = Y + 4 * np.random.default_rng(5).normal(size=40)

@@ -56,7 +56,7 @@ CASES = {
 SINGLE = pytest.param(False, id="single", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("x64", [SINGLE, pytest.param(True, id="double")])
+@pytest.mark.parametrize("x64", [SINGLE, pytest.param(True, id="double", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient_are_those_of_the_whole_layer(name, x64):
     network, params, x, subset, shape = CASES[name]

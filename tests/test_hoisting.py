@@ -153,6 +153,7 @@ def test_value_and_gradient_are_those_of_the_plain_density(case):
         assert_only_what_depends_on_the_position(block.forward.program.staged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [4, 8, 9], ids=lambda i: IDS[i])
 def test_in_double_precision_to_ten_digits(case):
     with jax.enable_x64(True):

@@ -205,6 +205,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(
     st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.booleans()), min_size=1, max_size=5),

@@ -76,6 +76,7 @@ def fit(model: nb.PartialBNN, **options: Any) -> Any:
     return model.fit(X, Y, **(settings | options))
 
 
+@pytest.mark.slow
 def test_fit_chooses_the_scale_by_the_folds_of_the_cross_fit() -> None:
     first, second = fit(model()), fit(model())
     choice = first.scale_choice
@@ -86,6 +87,7 @@ def test_fit_chooses_the_scale_by_the_folds_of_the_cross_fit() -> None:
     assert fit(model(), prior_scale=0.2).scale_choice is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["nlpd", "marginal_likelihood"])
 def test_rows_that_were_not_trained_on_may_be_scored(criterion: Any) -> None:
     found = fit(model(), calibration="holdout", scale_criterion=criterion)

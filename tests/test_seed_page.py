@@ -81,6 +81,7 @@ def test_the_transformer_of_the_page_is_made_and_listed(capsys: pytest.CaptureFi
     assert lines[-1].split() == ["total", f"{total:,}"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:X looks padded")
 def test_three_whole_layers_are_sampled_on_thinned_data(
     train_data: dict[str, np.ndarray], transformer: nb.Network

@@ -79,7 +79,7 @@ def expected_variance(sampler: str, step_size: float) -> float:
 @pytest.mark.parametrize(
     ("sampler", "step_size"),
     [
-        ("sgld", 0.5),
+        pytest.param("sgld", 0.5, marks=slow),
         pytest.param("sgld", 0.1, marks=slow),
         pytest.param("sghmc", 0.8, marks=slow),
         pytest.param("sghmc", 0.2, marks=slow),

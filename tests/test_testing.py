@@ -260,6 +260,7 @@ def test_a_bias_that_is_no_matter_of_the_step_size_is_found() -> None:
     assert "0.050" in found["bias_within_tolerance"]
 
 
+@pytest.mark.slow
 def test_a_sampler_that_cannot_arrive_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbcore.testing import runs
 
@@ -327,6 +328,7 @@ def collected(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_an_option_restricts_the_kit_to_one_backend() -> None:
     done = collected("--nbcore-backend", "sgld", "-m", "not slow")
     tests = [line for line in done.stdout.splitlines() if "test_conformance[" in line]
