@@ -50,7 +50,7 @@ PAGES = [
 ]
 
 
-FAST = ("README.md", "extending.md", "likelihoods.md")
+FAST = ("README.md", "extending.md")
 
 
 @pytest.mark.parametrize(
