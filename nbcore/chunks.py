@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-CHUNK_BYTES = {"cpu": 2**27}
-"""What a gradient may remember of a chunk; on a CPU fewer examples than fill this were slower, since
-each operation has a cost of its own."""
-OTHER_CHUNK_BYTES = 2**30
+BYTES_AN_EQUATION = {"cpu": 2**19}
+"""What each equation writes for a chunk, about: less, and starting it would cost as much."""
+OTHER_BYTES_AN_EQUATION = 2**23
 """The same on any other device, which needs many examples at a time."""
 
 Rows = Any
@@ -27,10 +26,15 @@ Each = Callable[[Any, Rows], jax.Array]
 """`(shared, rows) -> one value per row (rows, ...)`, each depending on its row alone."""
 
 
-def rows_in_chunk(example_work: int) -> int:
-    """Return how many examples a chunk holds, given the bytes that a gradient remembers of one."""
-    budget = CHUNK_BYTES.get(jax.default_backend(), OTHER_CHUNK_BYTES)
-    return max(1, budget // max(example_work, 1))
+def rows_in_chunk(example_work: int, equations: int) -> int:
+    """Return how many examples a chunk holds.
+
+    Args:
+        example_work: bytes that a gradient remembers of one example.
+        equations: how many equations write them.
+    """
+    each = BYTES_AN_EQUATION.get(jax.default_backend(), OTHER_BYTES_AN_EQUATION)
+    return max(1, each * equations // max(example_work, 1))
 
 
 def sum_over(each: Each, size: int, count: int, shared: Any, rows: Rows) -> jax.Array:

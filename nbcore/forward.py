@@ -15,7 +15,7 @@ from nbcore.likelihoods import as_columns
 from nbcore.network import Network, Static, evaluate
 from nbcore.split import ParameterSplit, Weights
 
-FEATURE_BATCH = 256
+FEATURE_BATCH = 64
 Features = Any
 """What is known of some examples: arrays with a leading example axis, or of all of them."""
 Frozen = tuple[ParameterSplit, dict[str, first_layer.Rows]]
@@ -95,8 +95,8 @@ class Forward:
                 where outputs mix them); `None` is no limit.
             per_example: whether each output depends on its own example alone; checked on a few
                 rows by default.
-            chunk_size: how many examples are computed at a time; by default as many as a CPU's
-                caches or a device's memory hold, by a rule of shapes alone.
+            chunk_size: how many examples are computed at a time; by default as many as keep each
+                operation busy, by a rule of shapes alone.
         """
         x = jax.tree.map(jnp.asarray, x)
         if per_example is None:
@@ -111,7 +111,8 @@ class Forward:
         if not per_example:
             chunk_size = 0
         elif chunk_size is None:
-            chunk_size = chunks.rows_in_chunk(program.staged.example_work)
+            staged = program.staged
+            chunk_size = chunks.rows_in_chunk(staged.example_work, len(staged.staged))
         return Forward(_prepare(program, frozen), program, chunk_size)
 
     def features(self, split: ParameterSplit, x: Any) -> Features:

@@ -51,7 +51,8 @@ def lengths(x: np.ndarray, padding: Padding) -> np.ndarray:
     """
     filled = np.moveaxis(x != padding.value, padding.axis, 1)
     filled = filled.reshape(*filled.shape[:2], -1).any(axis=2)
-    return np.maximum((np.arange(1, filled.shape[1] + 1) * filled).max(axis=1), 1)
+    last = filled.shape[1] - filled[:, ::-1].argmax(axis=1)
+    return np.where(filled.any(axis=1), last, 1)
 
 
 def on_grid(each: np.ndarray, longest: int) -> np.ndarray:

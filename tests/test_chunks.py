@@ -64,8 +64,8 @@ def test_any_number_of_rows_in_chunks_of_any_size(total, size, data):
 
 
 def test_a_chunk_holds_what_fits_and_at_least_one_row():
-    assert chunks.rows_in_chunk(2**30) == 1
-    assert chunks.rows_in_chunk(2**12) * 2**12 == chunks.CHUNK_BYTES["cpu"]
+    assert chunks.rows_in_chunk(2**30, 10) == 1
+    assert chunks.rows_in_chunk(2**12, 10) * 2**12 == 10 * chunks.BYTES_AN_EQUATION["cpu"]
 
 
 def test_memory_of_a_gradient_is_that_of_a_chunk():

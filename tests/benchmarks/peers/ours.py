@@ -29,7 +29,7 @@ def plain(work: Work, case: str) -> dict[str, Any]:
     """Time the gradient of the same density with nothing hoisted: apply(merge(z)) on all rows."""
     network, params, subset = parts(work, case)
     split = subset.split(network, params)
-    likelihood, prior = nb.Gaussian(), nb.NormalPrior().resolve(split)
+    likelihood, prior = nb.Gaussian().resolve(work.y), nb.NormalPrior().resolve(split)
     y = likelihood.check(work.y, 1)
 
     def density(z: Any, split: Any, X: Any, y: Any) -> jax.Array:
