@@ -1,0 +1,141 @@
+"""Print the tables of docs/results.md and draw its figure, from what `run.py` kept.
+
+python tests/benchmarks/results/page.py --image docs/images/results.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from data import SETS
+
+mpl.use("agg")
+import matplotlib.pyplot as plt  # noqa: E402  after the backend is set
+from run import KEPT
+
+NAMES = {"energy": "UCI energy", "concrete": "UCI concrete", "esol": "ESOL descriptors"}
+PEERS = ("NeuroBayes, BNN", "NeuroBayes, PartialBNN", "GP")
+Row = dict[str, float]
+Results = dict[str, dict[str, dict[int, Row]]]
+
+
+def read() -> Results:
+    """Return figures by set, model and split."""
+    results: Results = {name: defaultdict(dict) for name in SETS}
+    for line in KEPT.read_text().splitlines():
+        row = json.loads(line)
+        results[row["set"]][row["model"]][row["split"]] = row
+    return results
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean and its standard error."""
+    count = len(values)
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
+
+
+def coverage(splits: dict[int, Row]) -> float:
+    """Return the fraction of all test points that 95 % intervals hold."""
+    rows = splits.values()
+    return sum(row["inside"] for row in rows) / sum(row["rows"] for row in rows)
+
+
+def differences(ours: dict[int, Row], theirs: dict[int, Row]) -> np.ndarray:
+    """Return NLPD minus NLPD, on the splits that both have."""
+    both = sorted(ours.keys() & theirs.keys())
+    return np.array([ours[k]["nlpd"] - theirs[k]["nlpd"] for k in both])
+
+
+def cell(values: np.ndarray) -> str:
+    """Return a mean with its standard error."""
+    mean, error = mean_and_error(values)
+    return f"{mean:.3f} ± {error:.3f}"
+
+
+def table(models: dict[str, dict[int, Row]]) -> str:
+    """Return RMSE, NLPD and coverage of one data set, as markdown."""
+    lines = ["| model | RMSE | NLPD | 95 % | seconds |", "|---|---|---|---|---|"]
+    order = sorted(models, key=lambda m: np.mean([row["nlpd"] for row in models[m].values()]))
+    for model in order:
+        splits = models[model]
+        columns = [
+            cell(np.array([row[name] for row in splits.values()])) for name in ("rmse", "nlpd")
+        ]
+        seconds = np.median([row["seconds"] for row in splits.values()])
+        few = "" if len(splits) == max(map(len, models.values())) else f" ({len(splits)} splits)"
+        columns += [f"{coverage(splits):.3f}", f"{seconds:.0f}"]
+        lines.append(f"| {model}{few} | {' | '.join(columns)} |")
+    return "\n".join(lines)
+
+
+def against(results: Results, ours: str) -> str:
+    """Return the paired differences of NLPD between our default and its peers."""
+    lines = [f"| NLPD of {ours} minus that of | {' | '.join(NAMES.values())} |", "|---" * 4 + "|"]
+    for peer in PEERS:
+        cells: list[str] = []
+        for name in SETS:
+            found = differences(results[name][ours], results[name].get(peer, {}))
+            cells.append(cell(found) if len(found) else "")
+        lines.append(f"| {peer} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(results: Results, ours: str, image: Path) -> None:
+    """Draw NLPD against our default's, paired by split, and coverage."""
+    models = list(next(iter(results.values())))
+    models.sort(key=lambda model: np.mean([_difference(results[n], ours, model) for n in SETS]))
+    height = np.arange(len(models))[::-1]
+    figure, axes = plt.subplots(2, 3, figsize=(10, 9), sharey=True, layout="constrained")
+    for column, name in enumerate(SETS):
+        top, bottom = axes[:, column]
+        for y, model in zip(height, models, strict=True):
+            splits = results[name].get(model)
+            if not splits:
+                continue
+            colour = "C3" if model == ours else "C0" if model not in PEERS else "0.35"
+            mean, error = mean_and_error(differences(splits, results[name][ours]))
+            top.errorbar(mean, y, xerr=error, fmt="o", ms=5, color=colour, capsize=2)
+            bottom.plot(coverage(splits), y, "o", ms=5, color=colour)
+        top.axvline(0, color="C3", lw=0.8)
+        top.set_xscale("symlog", linthresh=0.1)
+        top.set_title(NAMES[name])
+        top.set_xlabel(f"NLPD minus that of {ours}")
+        bottom.axvspan(0.92, 0.98, color="C2", alpha=0.15, lw=0)
+        bottom.axvline(0.95, color="C2", lw=0.8)
+        bottom.set_xlabel("coverage of 95 % intervals")
+        for axis in (top, bottom):
+            axis.grid(axis="y", color="0.92")
+            axis.set_axisbelow(True)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_yticks(height, models)
+    image.parent.mkdir(exist_ok=True)
+    figure.savefig(image, dpi=110)
+
+
+def _difference(models: dict[str, dict[int, Row]], ours: str, model: str) -> float:
+    found = differences(models.get(model, {}), models[ours])
+    return float(found.mean()) if len(found) else np.inf
+
+
+def main() -> None:
+    """Print all tables and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--default", default="full")
+    parser.add_argument("--image", type=Path)
+    arguments = parser.parse_args()
+    results = read()
+    for name in SETS:
+        print(f"\n{NAMES[name]}:\n\n{table(results[name])}")
+    print(f"\n{against(results, arguments.default)}")
+    if arguments.image:
+        draw(results, arguments.default, arguments.image)
+
+
+if __name__ == "__main__":
+    main()
