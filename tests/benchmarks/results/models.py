@@ -25,8 +25,9 @@ STEPS: dict[str, Any] = {"num_warmup": 300, "num_samples": 300, "progress": Fals
 
 
 def everything(split: Split, key: int, **options: Any) -> nb.Prediction:
-    """Sample every weight."""
-    model = nb.BNN(NETWORK).fit(split.X, split.y, key=key, **STEPS | options)
+    """Sample every weight, with priors of scale 1 around zero."""
+    options = {"backend": "blackjax-mclmc", "progress": False, **options}
+    model = nb.BNN(NETWORK).fit(split.X, split.y, key=key, **options)
     return model.predict_distribution(split.test_X)
 
 
@@ -82,3 +83,7 @@ MODELS: dict[str, Model] = {
 }
 for _name in SELECTORS:
     MODELS[f"5 %, {_name}"] = functools.partial(selected, method=_name)
+for _name in SELECTORS[:-1]:
+    MODELS[f"5 %, {_name}, permuted"] = functools.partial(
+        selected, method="permuted", selector=_name
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from data import SETS
 
 mpl.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402  after the backend is set
+import matplotlib.pyplot as plt
 from run import KEPT
 
 NAMES = {"energy": "UCI energy", "concrete": "UCI concrete", "esol": "ESOL descriptors"}

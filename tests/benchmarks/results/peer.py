@@ -20,7 +20,7 @@ from run import CACHE, add, figures, kept
 import nbcore as nb
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
-from environments import interpreter, variables  # noqa: E402  a folder of scripts
+from environments import interpreter, variables
 
 NAMES = {"BNN": "NeuroBayes, BNN", "PartialBNN": "NeuroBayes, PartialBNN"}
 SCRIPT = Path(__file__).with_name("neurobayes_.py")
