@@ -48,13 +48,14 @@ def selected(split: Split, key: int, **config: Any) -> nb.Prediction:
 
 def gaussian_process(split: Split, key: int) -> nb.Prediction:
     """Fit a Matern 5/2 kernel with a length scale of each input, and a noise."""
-    lengths = np.ones(split.X.shape[1])
+    X, test_X = np.float64(split.X), np.float64(split.test_X)
+    lengths = np.ones(X.shape[1])
     kernel = ConstantKernel() * Matern(lengths, nu=2.5) + WhiteKernel()
     process = GaussianProcessRegressor(
         kernel, normalize_y=True, n_restarts_optimizer=2, random_state=key
     )
-    process.fit(split.X, split.y)
-    mean, deviation = process.predict(split.test_X, return_std=True)
+    process.fit(X, split.y)
+    mean, deviation = process.predict(test_X, return_std=True)
     return nb.Prediction(mean[None, :, None], deviation[None, :, None] ** 2)
 
 

@@ -59,16 +59,15 @@ def cell(values: np.ndarray) -> str:
 
 def table(models: dict[str, dict[int, Row]]) -> str:
     """Return RMSE, NLPD and coverage of one data set, as markdown."""
-    lines = ["| model | RMSE | NLPD | 95 % | seconds |", "|---|---|---|---|---|"]
+    lines = ["| model | RMSE | NLPD | 95 % |", "|---|---|---|---|"]
     order = sorted(models, key=lambda m: np.mean([row["nlpd"] for row in models[m].values()]))
     for model in order:
         splits = models[model]
         columns = [
             cell(np.array([row[name] for row in splits.values()])) for name in ("rmse", "nlpd")
         ]
-        seconds = np.median([row["seconds"] for row in splits.values()])
         few = "" if len(splits) == max(map(len, models.values())) else f" ({len(splits)} splits)"
-        columns += [f"{coverage(splits):.3f}", f"{seconds:.0f}"]
+        columns.append(f"{coverage(splits):.3f}")
         lines.append(f"| {model}{few} | {' | '.join(columns)} |")
     return "\n".join(lines)
 
