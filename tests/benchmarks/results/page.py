@@ -12,13 +12,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from data import SETS
+from data import SETS, SPLITS
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 from run import KEPT
 
 NAMES = {"energy": "UCI energy", "concrete": "UCI concrete", "esol": "ESOL descriptors"}
+PAGE = Path(__file__).parents[3] / "docs" / "results.md"
+MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 PEERS = ("NeuroBayes, BNN", "NeuroBayes, PartialBNN", "GP")
 Row = dict[str, float]
 Results = dict[str, dict[str, dict[int, Row]]]
@@ -54,7 +56,7 @@ def differences(ours: dict[int, Row], theirs: dict[int, Row]) -> np.ndarray:
 def cell(values: np.ndarray) -> str:
     """Return a mean with its standard error."""
     mean, error = mean_and_error(values)
-    return f"{mean:.3f} ± {error:.3f}"
+    return f"{mean:.3f}" if np.isnan(error) else f"{mean:.3f} ± {error:.3f}"
 
 
 def table(models: dict[str, dict[int, Row]]) -> str:
@@ -66,7 +68,8 @@ def table(models: dict[str, dict[int, Row]]) -> str:
         columns = [
             cell(np.array([row[name] for row in splits.values()])) for name in ("rmse", "nlpd")
         ]
-        few = "" if len(splits) == max(map(len, models.values())) else f" ({len(splits)} splits)"
+        count = len(splits)
+        few = "" if count == len(SPLITS) else f" ({count} split{'s' if count > 1 else ''})"
         columns.append(f"{coverage(splits):.3f}")
         lines.append(f"| {model}{few} | {' | '.join(columns)} |")
     return "\n".join(lines)
@@ -86,10 +89,12 @@ def against(results: Results, ours: str) -> str:
 
 def draw(results: Results, ours: str, image: Path) -> None:
     """Draw NLPD against our default's, paired by split, and coverage."""
-    models = list(next(iter(results.values())))
+    models = sorted({model for name in SETS for model in results[name]})
     models.sort(key=lambda model: np.mean([_difference(results[n], ours, model) for n in SETS]))
     height = np.arange(len(models))[::-1]
-    figure, axes = plt.subplots(2, 3, figsize=(10, 9), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        2, 3, figsize=(10, 2 + 0.4 * len(models)), sharey=True, layout="constrained"
+    )
     for column, name in enumerate(SETS):
         top, bottom = axes[:, column]
         for y, model in zip(height, models, strict=True):
@@ -101,11 +106,12 @@ def draw(results: Results, ours: str, image: Path) -> None:
             top.errorbar(mean, y, xerr=error, fmt="o", ms=5, color=colour, capsize=2)
             bottom.plot(coverage(splits), y, "o", ms=5, color=colour)
         top.axvline(0, color="C3", lw=0.8)
-        top.set_xscale("symlog", linthresh=0.1)
+        top.locator_params(axis="x", nbins=5)
         top.set_title(NAMES[name])
         top.set_xlabel(f"NLPD minus that of {ours}")
         bottom.axvspan(0.92, 0.98, color="C2", alpha=0.15, lw=0)
         bottom.axvline(0.95, color="C2", lw=0.8)
+        bottom.set_xlim(0.8, 1)
         bottom.set_xlabel("coverage of 95 % intervals")
         for axis in (top, bottom):
             axis.grid(axis="y", color="0.92")
@@ -113,7 +119,6 @@ def draw(results: Results, ours: str, image: Path) -> None:
             axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[:, 0]:
         axis.set_yticks(height, models)
-    image.parent.mkdir(exist_ok=True)
     figure.savefig(image, dpi=110)
 
 
@@ -123,17 +128,17 @@ def _difference(models: dict[str, dict[int, Row]], ours: str, model: str) -> flo
 
 
 def main() -> None:
-    """Print all tables and draw."""
+    """Put the tables between the marks of the page, and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--default", default="full")
-    parser.add_argument("--image", type=Path)
     arguments = parser.parse_args()
     results = read()
-    for name in SETS:
-        print(f"\n{NAMES[name]}:\n\n{table(results[name])}")
-    print(f"\n{against(results, arguments.default)}")
-    if arguments.image:
-        draw(results, arguments.default, arguments.image)
+    parts = [f"{NAMES[name]}:\n\n{table(results[name])}" for name in SETS]
+    text = "\n\n".join([against(results, arguments.default), *parts])
+    before, _, rest = PAGE.read_text().partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    PAGE.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}")
+    draw(results, arguments.default, PAGE.with_name("images") / "results.png")
 
 
 if __name__ == "__main__":
