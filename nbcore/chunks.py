@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-CHUNK_BYTES = {"cpu": 2**22}
-"""What a gradient may remember of a chunk: on a CPU what stays in its caches."""
+CHUNK_BYTES = {"cpu": 2**27}
+"""What a gradient may remember of a chunk; on a CPU fewer examples than fill this were slower, since
+each operation has a cost of its own."""
 OTHER_CHUNK_BYTES = 2**30
 """The same on any other device, which needs many examples at a time."""
 

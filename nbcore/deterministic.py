@@ -244,11 +244,16 @@ class DeterministicNN:
         return self
 
     def restore(
-        self, network: Network, fit: Fit, scaler: Scaler | None, num_outputs: int
+        self,
+        network: Network,
+        fit: Fit,
+        scaler: Scaler | None,
+        num_outputs: int,
+        validation_data: tuple[Any, Any] | None = None,
     ) -> DeterministicNN:
-        """Take the place of a network that was trained earlier."""
+        """Take the place of a network that was trained elsewhere."""
         self._network, self.scaler, self.num_outputs = network, scaler, num_outputs
-        return self.finish(fit)
+        return self.finish(fit, validation_data)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return predictions in y's own units, or probabilities of labels.

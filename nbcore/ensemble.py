@@ -154,26 +154,29 @@ class EnsembleDeterministicNN:
             TrainingError: the loss of a member is not finite.
         """
         keys = [jax.random.split(k, 3) for k in self._keys(key)]
-        network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
-        members = [DeterministicNN(network, self.loss, **self.options) for _ in keys]
-        prepared = [
-            member.prepare(X, y, validation_data, epochs=epochs, batch_size=batch_size, key=k[0])
-            for member, k in zip(members, keys, strict=True)
-        ]
+        first = DeterministicNN(self.model, self.loss, **self.options)
+        params, data, validation = first.prepare(
+            X, y, validation_data, epochs=epochs, batch_size=batch_size, key=keys[0][0]
+        )
+        network = first.network
+        row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        each = [params, *(network.init(k[0], row) for k in keys[1:])]
         rows = None
         if bootstrap:
             size = _bootstrap_size(num_examples(X), bootstrap_fraction)
             rows = np.stack(
                 [np.asarray(jax.random.choice(k[1], num_examples(X), (size,))) for k in keys]
             )
-        _, data, validation = prepared[0]
         fit = train(
-            network, members[0].likelihood, members[0].recipe, _stack([p for p, _, _ in prepared]),
-            data, epochs=epochs, batch_size=batch_size, key=keys[0][2], validation=validation,
+            network, first.likelihood, first.recipe, _stack(each), data,
+            epochs=epochs, batch_size=batch_size, key=keys[0][2], validation=validation,
             members=Members(self.num_models, rows), progress=progress_from(progress),
         )  # fmt: skip
         self._members = tuple(
-            member.finish(fit.member(m), validation_data) for m, member in enumerate(members)
+            DeterministicNN(network, self.loss, **self.options).restore(
+                network, fit.member(m), first.scaler, first.num_outputs, validation_data
+            )
+            for m in range(self.num_models)
         )
         self._params = fit.params
         self._measure_noise(X, y, rows, validation_data)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from nbcore.errors import NetworkError
 from nbcore.network import Inputs, Padding
 
 _TRUE_IN_TRAINING = ("train", "training", "is_training", "enable_dropout")
@@ -49,6 +50,22 @@ def example_for(model: Any, example: Inputs | None, weights: Any) -> Inputs | No
     """Return inputs to trace: those that were given, else those that the model suggests."""
     suggest = getattr(model, "example_input", None)
     return suggest(weights) if example is None and callable(suggest) else example
+
+
+def has_its_weights(module: Any, source: str) -> NetworkError:
+    """Return the error of a module that was built already, and is asked for other weights.
+
+    Args:
+        module: the module.
+        source: the argument that its weights were drawn from.
+    """
+    name = type(module).__name__
+    return NetworkError(
+        f"This {name} got its weights when it was built, and has no others for another "
+        f"key. To train it, pass what builds it: functools.partial({name}, ...) without "
+        f"{source}. To keep its weights, pass them as well: network = nb.as_network(module), "
+        "deterministic_weights=network.params"
+    )
 
 
 def warn_of_statistics(name: str) -> None:

@@ -116,7 +116,7 @@ class Inliner:
         """Append an equation as it is."""
         reads = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, jex.Literal)))
         alone = jex.Jaxpr((), reads, eqn.outvars, [eqn], debug_info=jaxpr.debug_info)
-        run = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
+        run = _without_unit_axis(eqn) or jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
         avals: list[Any] = [v.aval for v in eqn.outvars]
         return self.add(
             eqn.primitive.name, run, [self.atom(v) for v in reads], avals, work=_work(eqn)
@@ -301,6 +301,25 @@ def _has_known_part(body: jex.ClosedJaxpr, levels: Sequence[int]) -> bool:
         inner.bind([var], [inner.variable(var.aval.shape, var.aval.dtype, level)])
     inner.inline(body.jaxpr)
     return any(inner.level_of(e.outputs) == KNOWN and not cheap(e, {}) for e in inner.all)
+
+
+def _without_unit_axis(eqn: jex.JaxprEqn) -> Callable[..., Sequence[Any]] | None:
+    """Return a product of one example, `(1, ..., k)`, that leaves the axis of length 1 out.
+
+    With it, XLA transposes what the gradient sums over examples; without, it is one product.
+    """
+    if eqn.primitive.name != "dot_general" or eqn.invars[0] is eqn.invars[1]:
+        return None
+    (summed, others), batch = eqn.params["dimension_numbers"]
+    if any(batch) or eqn.invars[0].aval.shape[:1] != (1,) or 0 in summed:
+        return None
+    numbers = ((tuple(i - 1 for i in summed), others), batch)
+    options = eqn.params | {"dimension_numbers": numbers}
+
+    def product(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+        return [eqn.primitive.bind(x[0], kernel, **options)[None]]
+
+    return product
 
 
 def _work(eqn: jex.JaxprEqn) -> int:

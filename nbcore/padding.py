@@ -16,8 +16,9 @@ from nbcore.network import Network, Padding, Params, evaluate
 MAX_GROUPS = 6
 ROWS_A_GROUP = 256
 WORK_A_GROUP = 2**26
-LEAST_GAIN = 0.08
-"""What a group saves at least of the positions: compiling its program costs as much as any."""
+LEAST_GAIN, LEAST_GAIN_OF_GRADIENTS = 0.08, 0.03
+"""What a group saves at least of the positions: compiling its program costs as much as any, and
+thousands of gradients run it."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,16 @@ def length_groups(
     """Split examples into few groups of similar length, chosen to minimise the work.
 
     The cuts minimise sum_g N_g L_g, the number of positions that are computed, exactly, by
-    dynamic programming over the distinct lengths (rounded up, see `on_grid`).
+    dynamic programming over the distinct lengths, rounded up: see `on_grid`, or to a multiple of 8
+    where `work` is given, since targets share programs with those of equal data alone.
 
     Args:
         x: inputs; one array where they are padded.
         padding: how they are padded; `None` gives one group.
         max_groups: how many groups at most: each costs a compilation. By default one for every
             256 rows, or for every 64 MiB of work, at most 6, and none that saves less than 8 % of
-            the positions.
-        work: bytes that are written to compute one group of all rows, where that is known.
+            the positions, or 3 % where `work` is given.
+        work: bytes that a gradient writes to compute one group of all rows.
 
     Returns:
         Groups in ascending order of length; every row is in exactly one.
@@ -90,11 +92,13 @@ def length_groups(
     count = len(jax.tree.leaves(x)[0])
     if padding is None or count == 0:
         return [Group(np.arange(count), None)]
-    each = on_grid(lengths(np.asarray(x), padding), np.shape(x)[padding.axis])
+    each, longest = lengths(np.asarray(x), padding), np.shape(x)[padding.axis]
+    each = np.minimum(-(-each // 8) * 8, longest) if work else on_grid(each, longest)
     least_gain = 0.0
     if max_groups is None:
         worth = max(count // ROWS_A_GROUP, work // WORK_A_GROUP)
-        max_groups, least_gain = min(MAX_GROUPS, 1 + worth), LEAST_GAIN
+        max_groups = min(MAX_GROUPS, 1 + worth)
+        least_gain = LEAST_GAIN_OF_GRADIENTS if work else LEAST_GAIN
     values, counts = np.unique(each, return_counts=True)
     bounds = _best_cuts(values, counts, min(max_groups, len(values)), least_gain)
     lower = np.concatenate([[0], bounds[:-1]])

@@ -121,12 +121,13 @@ def sample(
     starts = [place.whole(position) for position in positions]
     gradient_seconds = check_start(target, positions, (placed, starts))
     report = _reporter(progress)
+    may_look = progress is not False and place.num_processes == 1  # it takes gradients
     report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: " + str(
         estimate_cost(
             target, chosen, gradient_seconds,
             num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
             side_by_side=_side_by_side(method, place), start=starts[0],
-            gradient=None if place.num_processes > 1 else lambda z: evaluate(placed, z)[2],
+            gradient=(lambda z: evaluate(placed, z)[2]) if may_look else None,
         )
     )))  # fmt: skip
     kernel = _kernel(chosen, num_warmup)

@@ -252,7 +252,7 @@ def processes(folder: Path) -> None:
         if name == "chains" and jax.process_index() == 1:  # as if it had been killed before
             state.rename(state.with_name("chains-state-00003.safetensors"))
         same(sample(target, **at), got)
-    refused("devices of all 2 processes", lambda: place_of(spread_over_others(), 1))
+    refused("devices of all 2 processes", lambda: place_of(spread_over_others(), 2))
     refused(
         "different data",
         lambda: sample(make_target(shift=jax.process_index()), mesh=across["data"]),
@@ -274,7 +274,7 @@ def samplers(folder: Path) -> None:
     from nbcore.convergence import mcse_mean
 
     target, mesh = make_target(), jax.make_mesh((2, 2), ("chain", "data"))
-    run = {"num_warmup": 300, "num_samples": 2000, "thin": 1, "chunk_size": None}
+    run = {"num_warmup": 200, "num_samples": 600, "thin": 1, "chunk_size": None}
     for name, spec in nb.list_backends().items():
         if "minibatch" in spec.capabilities and "exact" not in spec.capabilities:
             run_of = {**run, "num_samples": 200}

@@ -285,9 +285,8 @@ def test_options_beside_an_instance_are_refused() -> None:
         nb.get_backend(3)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(
-    "name", ["numpyro-nuts", pytest.param("blackjax-hmc", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["numpyro-nuts", "blackjax-hmc"])
 def test_weights_of_single_precision_are_sampled_in_double_where_that_is_on(name: str) -> None:
     X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     network = nb.as_network(FlaxMLP(hidden_dims=(4,)), example=X[:1])

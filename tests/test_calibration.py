@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import Spread
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.backend import Kernel, Stats
+from nbcore.backend import Kernel
 from nbcore.calibration import NOISE_FLOOR, CalibrationWarning, fold_of_rows
 from nbcore.likelihoods import Gaussian
 from nbcore.metrics import nlpd
@@ -36,22 +36,6 @@ CLASSES = nb.as_network(FlaxMLP(hidden_dims=(4,), target_dim=2), example=X[:1])
 X_WIDE = np.concatenate([X, RNG.normal(size=(COUNT, 7)).astype(np.float32)], axis=1)
 WIDE = nb.as_network(FlaxMLP(hidden_dims=(32,)), example=X_WIDE[:1])
 OVERFIT: dict[str, Any] = {"sgd_epochs": 100, "sgd_lr": 0.05, "map_sigma": 100.0}
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Independent draws around the start, whose distance to it is known."""
-
-    name: ClassVar[str] = "spread"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"independent", "fixed_cost"})
-    scale: float = 0.0
-
-    def kernel(self, num_warmup: int) -> Kernel:
-        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
-            position = target.initial_position(key, jitter=self.scale)
-            return position, Stats(jnp.zeros(()))
-
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
 
 
 def fit(model: nb.PartialBNN, *data: Any, **options: Any) -> nb.PartialBNN:

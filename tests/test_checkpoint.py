@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ from nbcore.errors import CheckpointError, RunFolderError
 
 TARGET = on_devices.make_target()
 METHODS = ("vectorized", "threads", "sequential")
-WHOLE = {method: sample(TARGET, chain_method=method) for method in METHODS}
 ENDS = [("warmup", 3), ("warmup", 6), ("tuning", 0), ("tuning", 1), ("sampling", 3)]
+
+
+@functools.cache
+def whole(method: str) -> nb.Posterior:
+    """A run that nobody stopped."""
+    return sample(TARGET, chain_method=method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -30,7 +36,7 @@ def test_a_run_that_was_stopped_gives_the_same_draws(
 ) -> None:
     at = {"chain_method": method, "checkpoint": tmp_path / "c"}
     interrupted(TARGET, *end, **at)
-    same(sample(TARGET, **at), WHOLE[method])
+    same(sample(TARGET, **at), whole(method))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -38,7 +44,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, method: str) -> No
     at = {"chain_method": method, "checkpoint": str(tmp_path / "c")}
     for end in ENDS:
         interrupted(TARGET, *end, **at)
-    same(sample(TARGET, **at), WHOLE[method])
+    same(sample(TARGET, **at), whole(method))
 
 
 def test_steps_that_are_done_are_not_done_again(tmp_path: Path) -> None:
@@ -78,7 +84,7 @@ def test_a_file_that_was_not_finished_is_not_there(
         sample(TARGET, **at)
     monkeypatch.undo()
     assert not list((tmp_path / "process-0").glob(".*"))
-    same(sample(TARGET, **at), WHOLE["vectorized"])
+    same(sample(TARGET, **at), whole("vectorized"))
 
 
 @pytest.fixture(scope="module")

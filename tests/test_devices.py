@@ -92,7 +92,8 @@ def test_four_devices(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_sampler_runs_on_a_mesh(tmp_path: Path) -> None:
     script = str(Path(on_devices.__file__))
-    assert finish(start(script, "samplers", str(tmp_path), devices=4))[0].endswith("all is well\n")
+    process = start(script, "samplers", str(tmp_path), devices=4)
+    assert finish(process, timeout=900)[0].endswith("all is well\n")
 
 
 @pytest.mark.slow

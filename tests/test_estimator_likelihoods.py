@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import Spread
 from scipy import special, stats
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.backend import Kernel, Stats
 from nbcore.calibration import CalibrationWarning
 from nbcore.expressiveness import ExpressivenessWarning
 from nbcore_flax import FlaxMLP
@@ -40,21 +39,6 @@ def noise(x: Any, parameters: Any) -> Any:
 
 
 MODEL = nb.NoiseModel(noise, PRIORS)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Independent draws around the start; none of them moves where `scale` is 0."""
-
-    name: ClassVar[str] = "spread"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"independent", "fixed_cost"})
-    scale: float = 0.0
-
-    def kernel(self, num_warmup: int) -> Kernel:
-        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
-            return target.initial_position(key, jitter=self.scale), Stats(jnp.zeros(()))
-
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
 
 
 def fit(model: nb.PartialBNN, y: Any = Y, **options: Any) -> Any:

@@ -6,18 +6,17 @@ import dataclasses
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import Still
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.backend import Kernel, Stats
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore::nbcore.calibration.CalibrationWarning")
@@ -30,20 +29,6 @@ NET = nb.as_network(FlaxMLP(hidden_dims=(6,)), example=X[:1])
 CLASSES = nb.as_network(FlaxMLP(hidden_dims=(6,), target_dim=3), example=X[:1])
 TOKENS = RNG.integers(1, 9, size=(40, 7), dtype=np.int32)
 TOKENS[::3, 4:] = 0
-
-
-@dataclass(frozen=True)
-class Still:
-    """Draws that all are the start: the trained weights, bit for bit."""
-
-    name: ClassVar[str] = "still"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"fixed_cost"})
-
-    def kernel(self, num_warmup: int) -> Kernel:
-        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
-            return target.start, Stats(target.log_density(target.start))
-
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
 
 
 def fit(model: nb.PartialBNN, *data: Any, **options: Any) -> nb.PartialBNN:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import Still
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.backend import Kernel, Stats
 from nbcore.deterministic import network_outputs
 from nbcore.minibatches import Data, Part, batch_loss
 from nbcore.recipe import Recipe
@@ -28,20 +27,6 @@ MODULE = FlaxTransformer(
     vocab_size=9, d_model=6, nhead=2, num_layers=1, dim_feedforward=4, pad_token_id=0
 )
 TRANSFORMER = nb.as_network(MODULE)
-
-
-@dataclass(frozen=True)
-class Still:
-    """Draws that all are the trained weights, bit for bit."""
-
-    name: ClassVar[str] = "still"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"fixed_cost"})
-
-    def kernel(self, num_warmup: int) -> Kernel:
-        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
-            return target.start, Stats(target.log_density(target.start))
-
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
 
 
 STILL: dict[str, Any] = {

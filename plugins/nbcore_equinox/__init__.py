@@ -6,12 +6,11 @@ Importing this package does not import equinox.
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.errors import MissingExtraError
 from nbcore.hookspecs import hookimpl
+from nbcore.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbcore_equinox.adapter import EquinoxNetwork
@@ -19,15 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["EquinoxNetwork"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"{__name__}.adapter"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "equinox":
-            raise
-        raise MissingExtraError(f"{__name__}.{name}", "equinox", error.name) from error
+__getattr__ = lazy_names(__name__, {"EquinoxNetwork": "adapter"}, "equinox")
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,13 @@ import equinox as eqx
 import jax
 
 from nbcore.errors import NetworkError
-from nbcore.hints import check_inputs, example_for, padding_of, warn_of_statistics
+from nbcore.hints import (
+    check_inputs,
+    example_for,
+    has_its_weights,
+    padding_of,
+    warn_of_statistics,
+)
 from nbcore.layers import Layer, in_call_order, leaves_by_path
 from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_equinox.described import describe, nested, parts_of_type
@@ -134,13 +140,7 @@ class EquinoxNetwork(Network):
         """
         del x
         if self.build is None:
-            name = type(self.module).__name__
-            raise NetworkError(
-                f"This {name} got its weights when it was built, and has no others for another "
-                f"key. To train it, pass what builds it: functools.partial({name}, ...) without "
-                "key. To keep its weights, pass them as well: network = nb.as_network(module), "
-                "deterministic_weights=network.params"
-            )
+            raise has_its_weights(self.module, "key")
         return _init(self.build, key)
 
     def apply(

@@ -6,12 +6,11 @@ Importing this package does not import flax; its classes come when they are aske
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.errors import MissingExtraError
 from nbcore.hookspecs import Spec, hookimpl
+from nbcore.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbcore_flax.convnet import FlaxConvNet, FlaxConvNet2Head
@@ -43,20 +42,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _load(name)
-
-
-def _load(name: str) -> Any:
-    try:
-        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "flax":
-            raise
-        raise MissingExtraError(f"{__name__}.{name}", "flax", error.name) from error
-    return getattr(module, name)
+__getattr__ = lazy_names(__name__, _HOMES, "flax")
 
 
 def __dir__() -> list[str]:
@@ -80,12 +66,12 @@ def nbcore_register_networks() -> list[Spec]:
 def nbcore_as_network(model: Any, example: Any) -> Any:
     """Make a network of a linen or nnx module, or of an nnx class; None for anything else."""
     if isinstance(model, _module_class("flax.linen")):
-        return _load("LinenNetwork")(model, example)
+        return __getattr__("LinenNetwork")(model, example)
     if isinstance(model, _module_class("flax.nnx")):
-        return _load("NnxNetwork").from_module(model, example)
+        return __getattr__("NnxNetwork").from_module(model, example)
     built = model.func if isinstance(model, functools.partial) else model
     if isinstance(built, type) and issubclass(built, _module_class("flax.nnx")):
-        return _load("NnxNetwork").from_builder(model, example)
+        return __getattr__("NnxNetwork").from_builder(model, example)
     return None
 
 

@@ -11,7 +11,14 @@ import jax
 from flax import nnx
 
 from nbcore.errors import NetworkError
-from nbcore.hints import check_inputs, example_for, mode_flags, padding_of, warn_of_statistics
+from nbcore.hints import (
+    check_inputs,
+    example_for,
+    has_its_weights,
+    mode_flags,
+    padding_of,
+    warn_of_statistics,
+)
 from nbcore.layers import Layer, in_call_order, infer_layers
 from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_flax.module_types import ModuleTypes, collections_of, is_key, typed_key
@@ -161,13 +168,7 @@ class NnxNetwork(Network):
         """
         del x
         if self.build is None:
-            name = type(self.module).__name__
-            raise NetworkError(
-                f"This {name} got its weights when it was built, and has no others for another "
-                f"key. To train it, pass what builds it: functools.partial({name}, ...) without "
-                "rngs. To keep its weights, pass them as well: network = nb.as_network(module), "
-                "deterministic_weights=network.params"
-            )
+            raise has_its_weights(self.module, "rngs")
         return _init(self.build, key)
 
     def apply(

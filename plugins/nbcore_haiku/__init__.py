@@ -5,12 +5,11 @@ Importing this package does not import haiku.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.errors import MissingExtraError
 from nbcore.hookspecs import hookimpl
+from nbcore.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbcore_haiku.adapter import HaikuNetwork
@@ -18,15 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["HaikuNetwork"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"{__name__}.adapter"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "haiku":
-            raise
-        raise MissingExtraError(f"{__name__}.{name}", "haiku", error.name) from error
+__getattr__ = lazy_names(__name__, {"HaikuNetwork": "adapter"}, "haiku")
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,36 @@
+"""Names of a plugin's package that import its library when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nbcore.errors import MissingExtraError, did_you_mean
+
+
+def lazy_names(package: str, homes: Mapping[str, str], extra: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package whose classes live in modules not yet imported.
+
+    Args:
+        package: the package's own `__name__`.
+        homes: per public name, the module of the package that defines it.
+        extra: the extra that brings the library, named as the library's module is.
+
+    Raises:
+        AttributeError: by the function returned, for a name that the package does not have.
+        MissingExtraError: by the function returned, where the library is not installed.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            hint = did_you_mean(name, homes)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}.{hint}")
+        try:
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != extra:
+                raise
+            raise MissingExtraError(f"{package}.{name}", extra, error.name) from error
+
+    return load
