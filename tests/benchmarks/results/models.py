@@ -21,13 +21,13 @@ SELECTORS = (
     "magnitude", "gradient", "variance", "swag-variance", "snr", "clustering", "fisher",
     "laplace-variance", "greedy-predictive", "random",
 )  # fmt: skip
-STEPS: dict[str, Any] = {"num_warmup": 300, "num_samples": 300, "progress": False}
+OPTIONS: dict[str, Any] = {"backend": "blackjax-mclmc", "progress": False}
+EPOCHS = 500
 
 
-def everything(split: Split, key: int, **options: Any) -> nb.Prediction:
+def everything(split: Split, key: int) -> nb.Prediction:
     """Sample every weight, with priors of scale 1 around zero."""
-    options = {"backend": "blackjax-mclmc", "progress": False, **options}
-    model = nb.BNN(NETWORK).fit(split.X, split.y, key=key, **options)
+    model = nb.BNN(NETWORK).fit(split.X, split.y, key=key, **OPTIONS)
     return model.predict_distribution(split.test_X)
 
 
@@ -36,7 +36,7 @@ def some(
 ) -> nb.Prediction:
     """Sample a subset, by default the first and the output layer, around the trained weights."""
     model = nb.PartialBNN(NETWORK, trained(split, key), subset=subset)
-    model.fit(split.X, split.y, key=key, **STEPS | options)
+    model.fit(split.X, split.y, key=key, **OPTIONS | options)
     return model.predict_distribution(split.test_X)
 
 
@@ -67,7 +67,7 @@ def trained(split: Split, key: int) -> nb.CrossFit:
     kept = _trained.get(key)
     if kept is None or kept[0] is not split:
         cross = nb.cross_fit(
-            NETWORK, split.X, split.y, key=key, progress=False, learning_rate=6e-3,
+            NETWORK, split.X, split.y, epochs=EPOCHS, key=key, progress=False, learning_rate=6e-3,
             weight_decay=0.01, schedule="cosine", standardize=True,
             swa_config=nb.SWA(start_pct=0.9),
         )  # fmt: skip
@@ -79,12 +79,7 @@ MODELS: dict[str, Model] = {
     "GP": gaussian_process,
     "full": everything,
     "first + output": some,
-    "first + output, ensemble": functools.partial(some, ensemble=True),
     "last hidden + output": functools.partial(some, subset=nb.ProbabilisticSubset.last(1)),
 }
 for _name in SELECTORS:
     MODELS[f"5 %, {_name}"] = functools.partial(selected, method=_name)
-for _name in SELECTORS[:-1]:
-    MODELS[f"5 %, {_name}, permuted"] = functools.partial(
-        selected, method="permuted", selector=_name
-    )
