@@ -27,12 +27,14 @@ Results = dict[str, dict[str, dict[int, Row]]]
 
 
 def read() -> Results:
-    """Return figures by set, model and split."""
+    """Return figures by set, model and split, of models with a standard error on every set."""
     results: Results = {name: defaultdict(dict) for name in SETS}
     for line in KEPT.read_text().splitlines():
         row = json.loads(line)
         results[row["set"]][row["model"]][row["split"]] = row
-    return results
+    every = [models.items() for models in results.values()]
+    whole = set.intersection(*({m for m, rows in items if len(rows) > 1} for items in every))
+    return {name: {m: r for m, r in results[name].items() if m in whole} for name in SETS}
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -78,11 +80,8 @@ def table(models: dict[str, dict[int, Row]]) -> str:
 def against(results: Results, ours: str) -> str:
     """Return the paired differences of NLPD between our default and its peers."""
     lines = [f"| NLPD of {ours} minus that of | {' | '.join(NAMES.values())} |", "|---" * 4 + "|"]
-    for peer in PEERS:
-        cells: list[str] = []
-        for name in SETS:
-            found = differences(results[name][ours], results[name].get(peer, {}))
-            cells.append(cell(found) if len(found) else "")
+    for peer in [p for p in PEERS if all(p in models for models in results.values())]:
+        cells = [cell(differences(results[name][ours], results[name][peer])) for name in SETS]
         lines.append(f"| {peer} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -90,7 +89,9 @@ def against(results: Results, ours: str) -> str:
 def draw(results: Results, ours: str, image: Path) -> None:
     """Draw NLPD against our default's, paired by split, and coverage."""
     models = sorted({model for name in SETS for model in results[name]})
-    models.sort(key=lambda model: np.mean([_difference(results[n], ours, model) for n in SETS]))
+    models.sort(
+        key=lambda m: np.mean([differences(results[n][m], results[n][ours]).mean() for n in SETS])
+    )
     height = np.arange(len(models))[::-1]
     figure, axes = plt.subplots(
         2, 3, figsize=(10, 2 + 0.4 * len(models)), sharey=True, layout="constrained"
@@ -98,9 +99,7 @@ def draw(results: Results, ours: str, image: Path) -> None:
     for column, name in enumerate(SETS):
         top, bottom = axes[:, column]
         for y, model in zip(height, models, strict=True):
-            splits = results[name].get(model)
-            if not splits:
-                continue
+            splits = results[name][model]
             colour = "C3" if model == ours else "C0" if model not in PEERS else "0.35"
             mean, error = mean_and_error(differences(splits, results[name][ours]))
             top.errorbar(mean, y, xerr=error, fmt="o", ms=5, color=colour, capsize=2)
@@ -120,11 +119,6 @@ def draw(results: Results, ours: str, image: Path) -> None:
     for axis in axes[:, 0]:
         axis.set_yticks(height, models)
     figure.savefig(image, dpi=110)
-
-
-def _difference(models: dict[str, dict[int, Row]], ours: str, model: str) -> float:
-    found = differences(models.get(model, {}), models[ours])
-    return float(found.mean()) if len(found) else np.inf
 
 
 def main() -> None:
