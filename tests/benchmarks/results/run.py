@@ -1,0 +1,74 @@
+"""Fit every model to every split, and keep the figures as one JSON line each.
+
+    python tests/benchmarks/results/run.py --data FOLDER [--models full GP ...] [--splits 0 1 ...]
+
+The folder has `uci_energy`, `uci_concrete` and `esol`. Lines that exist are kept, so that a run
+that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from data import SETS, SPLITS, load
+from models import MODELS
+
+import nbcore as nb
+
+CACHE = Path(__file__).parents[3] / ".cache" / "results"
+KEPT = CACHE / "results.jsonl"
+
+
+def figures(prediction: nb.Prediction, y: np.ndarray) -> dict[str, float]:
+    """Return error, NLPD of the mixture over draws, and how many y a 95 % interval holds."""
+    return {
+        "rmse": nb.metrics.rmse(y, prediction.mean),
+        "nlpd": prediction.nlpd(y),
+        "inside": round(prediction.coverage(y, 0.95) * len(y)),
+        "rows": len(y),
+    }
+
+
+def kept() -> set[tuple[str, str, int]]:
+    """Return which model, data set and split are done."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    return {(r["model"], r["set"], r["split"]) for r in map(json.loads, lines)}
+
+
+def add(model: str, name: str, split: int, row: dict[str, float], seconds: float) -> None:
+    """Keep one line."""
+    line = json.dumps({"model": model, "set": name, "split": split, **row, "seconds": seconds})
+    with KEPT.open("a") as file:
+        file.write(f"{line}\n")
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Fit what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--splits", type=int, nargs="+", default=list(SPLITS))
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)
+    done = kept()
+    for number in arguments.splits:
+        for name in arguments.sets:
+            split = load(arguments.data, name, number)
+            for model in arguments.models:
+                if (model, name, number) in done:
+                    continue
+                begin = time.perf_counter()
+                row = figures(MODELS[model](split, number), split.test_y)
+                add(model, name, number, row, time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()
