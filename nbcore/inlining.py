@@ -311,7 +311,8 @@ def _without_unit_axis(eqn: jex.JaxprEqn) -> Callable[..., Sequence[Any]] | None
     if eqn.primitive.name != "dot_general" or eqn.invars[0] is eqn.invars[1]:
         return None
     (summed, others), batch = eqn.params["dimension_numbers"]
-    if any(batch) or eqn.invars[0].aval.shape[:1] != (1,) or 0 in summed:
+    first: Any = eqn.invars[0].aval
+    if any(batch) or first.shape[:1] != (1,) or 0 in summed:
         return None
     numbers = ((tuple(i - 1 for i in summed), others), batch)
     options = eqn.params | {"dimension_numbers": numbers}
