@@ -1,6 +1,6 @@
 """Print the tables of docs/results.md and draw its figure, from what `run.py` kept.
 
-python tests/benchmarks/results/page.py --image docs/images/results.png
+python tests/benchmarks/results/page.py
 """
 
 from __future__ import annotations
