@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from nbcore import products
 from nbcore.layers import leaf_paths
 from nbcore.split import ParameterSplit, Weights
 
@@ -148,13 +149,11 @@ def _product(eqn: jex.JaxprEqn, place: int, axis: int) -> list[Step] | None:
     contracted, batch = eqn.params["dimension_numbers"]
     if tuple(contracted[place]) != (axis,) or any(batch):
         return None
-    options = {
-        n: eqn.params[n] for n in ("dimension_numbers", "precision", "preferred_element_type")
-    }
+    options = products.options_of(eqn)
     along = int(contracted[1 - place][0])
 
     def product(x: Any, leaf: Any) -> list[Any]:
-        return [jax.lax.dot_general(*((leaf, x) if place == 0 else (x, leaf)), **options)]
+        return [products.product(*((leaf, x) if place == 0 else (x, leaf)), **options)]
 
     def corrected(known: Any, few: Any, delta: Any) -> list[Any]:
         filled = jax.lax.slice_in_dim(delta, 0, delta.shape[axis] - 1, axis=axis)

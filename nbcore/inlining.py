@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend import core as jex
 
-from nbcore import first_layer
+from nbcore import first_layer, products
 from nbcore.equations import Atom, Equation, Literal, Shaped, cheap, evaluate, needed, value_of
 
 CONSTANT, KNOWN, STAGED = 0, 1, 2
@@ -116,7 +116,10 @@ class Inliner:
         """Append an equation as it is."""
         reads = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, jex.Literal)))
         alone = jex.Jaxpr((), reads, eqn.outvars, [eqn], debug_info=jaxpr.debug_info)
-        run = _without_unit_axis(eqn) or jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
+        run = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
+        if eqn.primitive.name == "dot_general" and len(reads) == 2:
+            options = products.options_of(eqn)
+            run = lambda x, kernel: [products.product(x, kernel, **options)]  # noqa: E731
         avals: list[Any] = [v.aval for v in eqn.outvars]
         return self.add(
             eqn.primitive.name, run, [self.atom(v) for v in reads], avals, work=_work(eqn)
@@ -301,26 +304,6 @@ def _has_known_part(body: jex.ClosedJaxpr, levels: Sequence[int]) -> bool:
         inner.bind([var], [inner.variable(var.aval.shape, var.aval.dtype, level)])
     inner.inline(body.jaxpr)
     return any(inner.level_of(e.outputs) == KNOWN and not cheap(e, {}) for e in inner.all)
-
-
-def _without_unit_axis(eqn: jex.JaxprEqn) -> Callable[..., Sequence[Any]] | None:
-    """Return a product of one example, `(1, ..., k)`, that leaves the axis of length 1 out.
-
-    With it, XLA transposes what the gradient sums over examples; without, it is one product.
-    """
-    if eqn.primitive.name != "dot_general" or eqn.invars[0] is eqn.invars[1]:
-        return None
-    (summed, others), batch = eqn.params["dimension_numbers"]
-    first: Any = eqn.invars[0].aval
-    if any(batch) or first.shape[:1] != (1,) or 0 in summed:
-        return None
-    numbers = ((tuple(i - 1 for i in summed), others), batch)
-    options = eqn.params | {"dimension_numbers": numbers}
-
-    def product(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-        return [eqn.primitive.bind(x[0], kernel, **options)[None]]
-
-    return product
 
 
 def _work(eqn: jex.JaxprEqn) -> int:

@@ -11,6 +11,26 @@ import nbcore as nb
 from nbcore.backend import Kernel, Stats
 
 
+def without_warmup(step: Any) -> Kernel:
+    """A kernel whose state is the position, and whose steps of warmup are those of sampling."""
+    return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
+
+
+@dataclass(frozen=True)
+class Stay:
+    """Chains that stay where they start."""
+
+    name: ClassVar[str] = "stay"
+    capabilities: ClassVar[frozenset[str]] = frozenset({"fixed_cost"})
+    acceptance_rate: float = float("nan")
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
+            return state, Stats(target.log_density(state), acceptance_rate=self.acceptance_rate)
+
+        return without_warmup(step)
+
+
 @dataclass(frozen=True)
 class Still:
     """Draws that all are the start: the trained weights, bit for bit."""
@@ -22,7 +42,7 @@ class Still:
         def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
             return target.start, Stats(target.log_density(target.start))
 
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
+        return without_warmup(step)
 
 
 @dataclass(frozen=True)
@@ -37,4 +57,4 @@ class Spread:
         def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
             return target.initial_position(key, jitter=self.scale), Stats(jnp.zeros(()))
 
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
+        return without_warmup(step)

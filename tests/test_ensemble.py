@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import Stay
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.backend import Kernel, Stats
 from nbcore.calibration import CalibrationWarning
 from nbcore.minibatches import BatchPlan, Data, MemberBatches
 from nbcore.network import Padding
@@ -210,20 +209,6 @@ def test_a_saved_ensemble_predicts_the_same(
         ensemble.save(tmp_path / "run")
     with pytest.raises(errors.RunFolderError, match="no readable posterior"):
         nb.Posterior.load(tmp_path / "run", NET)
-
-
-@dataclass(frozen=True)
-class Stay:
-    """Chains that stay where they start."""
-
-    name: ClassVar[str] = "stay"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"fixed_cost"})
-
-    def kernel(self, num_warmup: int) -> Kernel:
-        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
-            return state, Stats(target.log_density(state))
-
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
 
 
 STAY: dict[str, Any] = {

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import Stay
 
 import nbcore as nb
 from nbcore import errors
@@ -35,20 +36,6 @@ class Chance:
             return state, Stats(jnp.zeros(()), acceptance_rate=rate)
 
         return Kernel(init, step, step, lambda state: state)
-
-
-@dataclass(frozen=True)
-class Stay:
-    """Chains that stay where they start, with two steps of five accepted."""
-
-    name: ClassVar[str] = "stay"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"fixed_cost"})
-
-    def kernel(self, num_warmup: int) -> Kernel:
-        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
-            return state, Stats(jnp.zeros(()), acceptance_rate=0.4)
-
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
 
 
 TARGET = nb.Target.from_log_density(lambda x: -0.5 * x**2, jnp.zeros(()))
@@ -108,7 +95,7 @@ def test_an_estimator_restarts() -> None:
         options: dict[str, Any] = OPTIONS | {"max_num_restarts": 2, "min_accept_prob": threshold}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", AcceptanceWarning)
-            model.fit(x, x[:, 0], backend=Stay(), **options)
+            model.fit(x, x[:, 0], backend=Stay(acceptance_rate=0.4), **options)
         np.testing.assert_allclose(model.posterior.info.acceptance_of_runs, [0.4] * runs)
         assert len(caught) == runs // 3
 

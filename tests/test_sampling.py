@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samplers import without_warmup
 
 import nbcore as nb
 from nbcore import convergence, errors
@@ -351,7 +352,7 @@ class Lost:
         def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
             return jnp.where(t == self.at, jnp.nan, state), Stats(jnp.zeros(()))
 
-        return Kernel(lambda key, target, shared, position: position, step, step, lambda s: s)
+        return without_warmup(step)
 
 
 @pytest.mark.parametrize(("at", "where"), [(3, "step 3 of warmup"), (9, "step 9 of sampling")])

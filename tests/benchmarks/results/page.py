@@ -39,8 +39,7 @@ def read() -> Results:
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Return the mean and its standard error."""
-    count = len(values)
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def coverage(splits: dict[int, Row]) -> float:
@@ -58,7 +57,7 @@ def differences(ours: dict[int, Row], theirs: dict[int, Row]) -> np.ndarray:
 def cell(values: np.ndarray) -> str:
     """Return a mean with its standard error."""
     mean, error = mean_and_error(values)
-    return f"{mean:.3f}" if np.isnan(error) else f"{mean:.3f} ± {error:.3f}"
+    return f"{mean:.3f} ± {error:.3f}"
 
 
 def table(models: dict[str, dict[int, Row]]) -> str:
@@ -70,8 +69,7 @@ def table(models: dict[str, dict[int, Row]]) -> str:
         columns = [
             cell(np.array([row[name] for row in splits.values()])) for name in ("rmse", "nlpd")
         ]
-        count = len(splits)
-        few = "" if count == len(SPLITS) else f" ({count} split{'s' if count > 1 else ''})"
+        few = "" if len(splits) == len(SPLITS) else f" ({len(splits)} splits)"
         columns.append(f"{coverage(splits):.3f}")
         lines.append(f"| {model}{few} | {' | '.join(columns)} |")
     return "\n".join(lines)
@@ -88,9 +86,9 @@ def against(results: Results, ours: str) -> str:
 
 def draw(results: Results, ours: str, image: Path) -> None:
     """Draw NLPD against our default's, paired by split, and coverage."""
-    models = sorted({model for name in SETS for model in results[name]})
-    models.sort(
-        key=lambda m: np.mean([differences(results[n][m], results[n][ours]).mean() for n in SETS])
+    models = sorted(
+        results[SETS[0]],
+        key=lambda m: np.mean([differences(results[n][m], results[n][ours]).mean() for n in SETS]),
     )
     height = np.arange(len(models))[::-1]
     figure, axes = plt.subplots(

@@ -12,11 +12,12 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from data import SETS, SPLITS, load
-from models import MODELS
+from models import MODELS, Model
 
 import nbcore as nb
 
@@ -49,15 +50,19 @@ def add(model: str, name: str, split: int, row: dict[str, float], seconds: float
     print(line, flush=True)
 
 
-def main() -> None:
-    """Fit what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def fit_missing(models: Mapping[str, Model], description: str) -> None:
+    """Fit the models that the command line asks for, where no line is kept of them.
+
+    Args:
+        models: by the name that is kept.
+        description: what `--help` says.
+    """
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=models, default=list(models))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--splits", type=int, nargs="+", default=list(SPLITS))
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", UserWarning)
     done = kept()
     for number in arguments.splits:
         for name in arguments.sets:
@@ -66,9 +71,10 @@ def main() -> None:
                 if (model, name, number) in done:
                     continue
                 begin = time.perf_counter()
-                row = figures(MODELS[model](split, number), split.test_y)
+                row = figures(models[model](split, number), split.test_y)
                 add(model, name, number, row, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    main()
+    warnings.simplefilter("ignore", UserWarning)
+    fit_missing(MODELS, __doc__)
