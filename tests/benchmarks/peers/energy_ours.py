@@ -1,7 +1,7 @@
 """nbcore on the row `energy`: `energy_ours.py WORK TASK` prints a line of JSON.
 
-`sample-N` draws N + N with 4 chains, `reference-N` draws N + N with 8 of them in another way, once,
-and `compare` reads what all of them wrote: outputs `(chain, draw, test inputs)` beside the work.
+`sample-N` draws N + N with 4 chains, `reference-N` draws 2,000 + N from draws of the prior,
+once, and `compare` reads what all of them wrote: outputs `(chain, draw, test inputs)` beside the work.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ import nbcore as nb
 from nbcore import diagnostics
 from nbcore_flax import FlaxMLP
 
-BACKEND = "blackjax-nuts"
-OPTIONS: dict[str, Any] = {"mass_matrix": "low_rank"}
+BACKEND = "numpyro-nuts"
 
 
 def sample(work: Work, path: Path, draws: int) -> dict[str, Any]:
     """Sample with 4 chains, from the arrays to the draws: hoisting and compiling included."""
     begin = time.perf_counter()
     posterior = nb.sample(
-        build(work), nb.get_backend(BACKEND, **OPTIONS), key=0, num_warmup=draws,
-        num_samples=draws, num_chains=4, progress=False,
+        build(work), BACKEND, key=0, num_warmup=draws, num_samples=draws, num_chains=4,
+        progress=False,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     write(path.with_name("energy-ours.npz"), posterior, work)
@@ -38,11 +37,11 @@ def sample(work: Work, path: Path, draws: int) -> dict[str, Any]:
 
 
 def reference(work: Work, path: Path, draws: int) -> dict[str, Any]:
-    """Sample much longer, with the plainest sampler; once."""
+    """Sample longer, from other starts; once."""
     out = path.with_name("energy-reference.npz")
     if not out.exists():
         posterior = nb.sample(
-            build(work), "numpyro-nuts", key=1, num_warmup=2000, num_samples=draws, num_chains=4,
+            build(work), BACKEND, key=1, num_warmup=2000, num_samples=draws, num_chains=4,
             thin=max(1, draws // 2000), init="prior", progress=False,
         )  # fmt: skip
         write(out, posterior, work)

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/peers/scaling.py WORK --out docs/images/scaling.png
 
-WORK is the file that `esol_transformer.py --write` makes. Prints what is plotted as JSON.
+WORK is the file that `esol_transformer.py --write` makes. Prints each curve as JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ def by_length(work: Work, case: str) -> Curve:
     return curve
 
 
-def by_chains(backend: str, method: str, draws: int) -> Curve:
+def by_chains(backend: Any, method: str, draws: int) -> Curve:
     """Return seconds per gradient of all chains together, on a small perceptron."""
     target = ours.small_perceptron()
     curve: Curve = []
     for chains in CHAINS:
-        options: dict[str, Any] = {"num_warmup": draws, "num_samples": draws}
+        options: dict[str, Any] = {"num_warmup": 100, "num_samples": draws}
         options["chain_method"] = method if chains > 1 else "sequential"
         ours.sample(target, backend, chains, **options)  # compiles
         info = ours.sample(target, backend, chains, key=1, **options).info
@@ -73,22 +74,30 @@ def by_chains(backend: str, method: str, draws: int) -> Curve:
 
 
 def measure(work: Work) -> dict[str, dict[str, Curve]]:
-    """Return the curves of each panel, by label."""
-    return {
+    """Return the curves of each panel, by label; print each as it comes."""
+    nuts = nb.get_backend("numpyro-nuts", step_size=1e-6, adapt_step_size=False, max_tree_depth=6)
+    panels: dict[str, dict[str, Callable[[], Curve]]] = {
         "examples N": {
-            "FinalDense1, 100 pairs": by_rows(work, HEAD),
-            "Block0_Attention, 32 triples": by_rows(work, EARLY),
+            "FinalDense1, 100 pairs": lambda: by_rows(work, HEAD),
+            "Block0_Attention, 32 triples": lambda: by_rows(work, EARLY),
         },
-        "pairs of FinalDense1": {"564 molecules": by_pairs(work)},
+        "pairs of FinalDense1": {"564 molecules": lambda: by_pairs(work)},
         "tokens of a sequence": {
-            "FinalDense1, 100 pairs": by_length(work, HEAD),
-            "Block0_Attention, 32 triples": by_length(work, EARLY),
+            "FinalDense1, 100 pairs": lambda: by_length(work, HEAD),
+            "Block0_Attention, 32 triples": lambda: by_length(work, EARLY),
         },
         "chains": {
-            "MCLMC, vectorised": by_chains("blackjax-mclmc", "vectorized", 1000),
-            "NUTS, threads": by_chains("numpyro-nuts", "threads", 200),
+            "MCLMC, vectorised": lambda: by_chains("blackjax-mclmc", "vectorized", 2000),
+            "NUTS, threads": lambda: by_chains(nuts, "threads", 300),
         },
     }
+    curves: dict[str, dict[str, Curve]] = {}
+    for panel, several in panels.items():
+        curves[panel] = {}
+        for label, curve in several.items():
+            curves[panel][label] = curve()
+            print(json.dumps({panel: {label: curves[panel][label]}}), flush=True)
+    return curves
 
 
 def draw(panels: dict[str, dict[str, Curve]], path: Path) -> None:
@@ -115,9 +124,7 @@ def main() -> None:
     parser.add_argument("work")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "scaling.png")
     arguments = parser.parse_args()
-    panels = measure(read(arguments.work))
-    print(json.dumps(panels))
-    draw(panels, arguments.out)
+    draw(measure(read(arguments.work)), arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,15 @@ SELECTORS = (
     "laplace-variance", "greedy-predictive", "random",
 )  # fmt: skip
 OPTIONS: dict[str, Any] = {"backend": "blackjax-mclmc", "progress": False}
+LONG: dict[str, Any] = {
+    "num_warmup": 1000, "num_samples": 30_000, "thin": 10, "backend_options": {"num_tune": 10_000},
+}  # fmt: skip
 EPOCHS = 500
 
 
 def everything(split: Split, key: int) -> nb.Prediction:
     """Sample every weight, with priors of scale 1 around zero."""
-    model = nb.BNN(NETWORK).fit(split.X, split.y, key=key, **OPTIONS)
+    model = nb.BNN(NETWORK).fit(split.X, split.y, key=key, **OPTIONS | LONG)
     return model.predict_distribution(split.test_X)
 
 

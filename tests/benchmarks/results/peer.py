@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 from data import Split
-from run import CACHE, fit_missing
+from run import fit_missing
 
 import nbcore as nb
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
-from environments import interpreter, variables
+from environments import CACHE, interpreter, variables
 
 SCRIPT = Path(__file__).with_name("neurobayes_.py")
-FOLDER = CACHE / "neurobayes"
+FOLDER = CACHE / "work" / "results"
 
 
 def fit(model: str, split: Split, _: int) -> nb.Prediction:

@@ -21,8 +21,7 @@ from models import MODELS, Model
 
 import nbcore as nb
 
-CACHE = Path(__file__).parents[3] / ".cache" / "results"
-KEPT = CACHE / "results.jsonl"
+KEPT = Path(__file__).with_name("figures.jsonl")
 
 
 def figures(prediction: nb.Prediction, y: np.ndarray) -> dict[str, float]:
@@ -37,7 +36,6 @@ def figures(prediction: nb.Prediction, y: np.ndarray) -> dict[str, float]:
 
 def kept() -> set[tuple[str, str, int]]:
     """Return which model, data set and split are done."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     lines = KEPT.read_text().splitlines() if KEPT.exists() else []
     return {(r["model"], r["set"], r["split"]) for r in map(json.loads, lines)}
 
