@@ -1,7 +1,7 @@
 """nbcore on the row `energy`: `energy_ours.py WORK TASK` prints a line of JSON.
 
-`sample-N` draws N + N with 4 chains, `reference-N` draws 2,000 + N from draws of the prior,
-once, and `compare` reads what all of them wrote: outputs `(chain, draw, test inputs)` beside the work.
+`sample-N` draws N + N with 4 chains, `reference-N` draws 2,000 + N from draws of the prior, once,
+and `compare` reads what all of them wrote: outputs `(chain, draw, test inputs)` beside the work.
 """
 
 from __future__ import annotations
