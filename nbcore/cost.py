@@ -18,8 +18,8 @@ from nbcore.target import Target
 
 CURVATURE_SHARE = 0.02
 """Which part of a run's gradients may be spent on foretelling their number."""
-IDENTITY_SHARE = 0.15
-"""Which part of warmup passes before a sampler knows the scale of each number."""
+IDENTITY_STEPS, IDENTITY_SHARE = 100, 0.9
+"""How long warmup knows no scale of any number: Stan's first 75 + 25 steps, or 0.9 of a short one."""
 STEP = 0.02
 
 Gradient = Callable[[Any], Any]
@@ -93,17 +93,19 @@ def estimate_cost(
                 gradient, start, 2**depth - 1, getattr(backend, "target_acceptance_rate", 0.8)
             )
             if foretold is not None:
-                warmup, sampling = foretold
-                gradients = num_chains * (num_warmup * warmup + num_samples * sampling)
+                first, later = foretold
+                before = min(IDENTITY_STEPS, IDENTITY_SHARE * num_warmup)
+                after = num_warmup - before + num_samples
+                gradients = num_chains * (before * first + after * later)
     return Cost(gradient_seconds, gradients, gradients * gradient_seconds / side_by_side)
 
 
 def no_u_turn_gradients(
     gradient: Gradient, start: Any, most: int, acceptance: float
 ) -> tuple[float, float] | None:
-    """Foretell how many gradients a no-U-turn step takes, in warmup and after it.
+    """Foretell what a no-U-turn step takes, before the sampler knows scales and after.
 
-    `None` where the density has no finite curvature, or none at all.
+    Gradients of a step each; `None` where the density has no finite curvature, or none at all.
 
     A Gaussian with precision eigenvalues l_i (in the sampler's scale) is accepted at the rate a
     with the step size e where e^4 sum_i l_i^2 = 128 q^2, q the normal quantile of a / 2; a
@@ -143,8 +145,7 @@ def no_u_turn_gradients(
     deviations = np.sqrt((vectors**2 / values).sum(axis=1))
     scaled = vectors * deviations[:, None]
     adapted = np.linalg.eigvalsh((scaled * values) @ scaled.T)
-    first, later = (_length(v, most, acceptance) for v in (values, adapted))
-    return IDENTITY_SHARE * first + (1 - IDENTITY_SHARE) * later, later
+    return _length(values, most, acceptance), _length(adapted, most, acceptance)
 
 
 def _unknowns(start: Any) -> np.ndarray:

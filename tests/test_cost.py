@@ -112,23 +112,25 @@ def test_a_network_that_mixes_examples_is_hoisted_as_a_whole():
     np.testing.assert_allclose(found, 2 * graph(params, X[:7]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_warmup", [100, 400])
 @pytest.mark.parametrize("spread", [1.0, 0.1, 0.01])
-def test_trajectories_of_gaussians_are_foretold_within_a_factor_of_two(spread):
+def test_trajectories_of_gaussians_are_foretold_within_a_factor_of_two(spread, num_warmup):
     size = 20
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(size, size)))[0]
     deviations = np.geomspace(spread, 1.0, size)
     precision = jnp.asarray(rotation / deviations**2 @ rotation.T, jnp.float32)
     target = nb.Target.from_log_density(lambda x: -0.5 * x @ precision @ x, jnp.zeros(size))
-    posterior = nb.sample(
-        target, key=1, num_warmup=400, num_samples=200, num_chains=1, progress=False
-    )
+    options = {"num_warmup": num_warmup, "num_samples": 200, "num_chains": 1}
+    posterior = nb.sample(target, key=1, progress=False, **options)
     gradient = jax.jit(jax.grad(target.log_density))
-    foretold = no_u_turn_gradients(gradient, target.start, 1023, 0.8)
-    assert foretold is not None
-    warmup, sampling = foretold
+    backend = get_backend("numpyro-nuts")
+    steps = {"side_by_side": 1, "gradient": gradient, "start": target.start}
+    both = estimate_cost(target, backend, 1.0, **options, **steps).num_gradients
+    after = no_u_turn_gradients(gradient, target.start, 1023, 0.8)
     taken = posterior.info.num_gradients
-    assert 0.5 <= warmup * 400 / taken["warmup"] <= 2
-    assert 0.5 <= sampling * 200 / taken["sampling"] <= 2
+    assert after is not None
+    assert 0.5 <= after[1] * 200 / taken["sampling"] <= 2
+    assert 0.5 <= both / sum(taken.values()) <= 2
 
 
 def test_the_estimate_multiplies_steps_chains_and_rows():
