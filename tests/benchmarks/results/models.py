@@ -23,7 +23,7 @@ SELECTORS = (
 )  # fmt: skip
 OPTIONS: dict[str, Any] = {"backend": "blackjax-mclmc", "progress": False}
 LONG: dict[str, Any] = {
-    "num_warmup": 1000, "num_samples": 30_000, "thin": 10, "backend_options": {"num_tune": 10_000},
+    "num_warmup": 1000, "num_samples": 50_000, "thin": 10, "backend_options": {"num_tune": 30_000},
 }  # fmt: skip
 EPOCHS = 500
 
