@@ -19,7 +19,7 @@ from nbcore.target import Target
 CURVATURE_SHARE = 0.02
 """Which part of a run's gradients may be spent on foretelling their number."""
 IDENTITY_STEPS, IDENTITY_SHARE = 100, 0.9
-"""How long warmup knows no scale of any number: Stan's first 75 + 25 steps, or 0.9 of a short one."""
+"""How long warmup knows no scales: for the 75 + 25 first steps of Stan, or 0.9 of a short one."""
 STEP = 0.02
 
 Gradient = Callable[[Any], Any]
