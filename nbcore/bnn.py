@@ -9,6 +9,7 @@ from nbcore.ensemble import EnsembleDeterministicNN
 from nbcore.estimators import PartialBNN
 from nbcore.likelihoods import Likelihood
 from nbcore.network import Params
+from nbcore.run import Run
 from nbcore.stages import Calibration, Stage
 from nbcore.subset import ProbabilisticSubset
 
@@ -20,6 +21,11 @@ class BNN(PartialBNN):
     at zero, and the noise is learnt with the weights. Chains start at weights that are trained
     first. With `pretrained_priors` nothing is trained: the prior is centred at those weights, and
     chains start there.
+
+    Posteriors of all weights are wide and bend, so that chains need many cheap steps. Where `fit`
+    is given no backend, no steps and no thinning, it samples with `"blackjax-mclmc"`: 1,000 steps
+    of warmup, 30,000 of tuning, 50,000 of which every 50th is kept; minutes for a small network.
+    Where it is given any of them, the rest is as for `PartialBNN`.
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
@@ -44,10 +50,14 @@ class BNN(PartialBNN):
         True
 
     References:
-        Neal (1996), "Bayesian learning for neural networks".
+        Neal (1996), "Bayesian learning for neural networks". Sommer et al. (2025), "Microcanonical
+        Langevin ensembles: advancing the sampling of Bayesian neural networks".
     """
 
     default_calibration: ClassVar[Calibration] = "none"
+    default_run: ClassVar[Run] = Run(
+        "blackjax-mclmc", {"num_tune": 30_000}, num_samples=50_000, thin=50
+    )
     has_frozen_weights: ClassVar[bool] = False
 
     def __init__(

@@ -20,7 +20,7 @@ from nbcore.checkpoint import Checkpoint, filled, named, unnamed
 from nbcore.devices import OneDevice
 from nbcore.errors import SamplingError
 from nbcore.programs import Programs
-from nbcore.progress import Progress, Report
+from nbcore.progress import Progress, Report, Slowest
 from nbcore.target import Target
 
 NAMES = {programs.WARMUP: "warmup", programs.STEP: "sampling"}
@@ -39,7 +39,7 @@ class Steps(NamedTuple):
 
 @dataclass
 class Run:
-    """What one chain, or all chains together, have come to.
+    """What one chain, or several together, have come to.
 
     Args:
         state: the state.
@@ -110,26 +110,33 @@ class Chains:
     checkpoint: Checkpoint | None
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def together(self, over: programs.Over) -> Outcome:
-        """Run all chains as one program."""
+    def together(self, over: programs.Over, num_groups: int = 1, num_threads: int = 1) -> Outcome:
+        """Run chains as one program, all of them or equal groups of them in threads."""
         begin = time.perf_counter()
-        keys = self.place.by_chain(jnp.stack(self.keys))
-        positions = self.place.by_chain(jax.tree.map(lambda *p: jnp.stack(p), *self.positions))
-        chain = Chain(self, self.place.programs(over), None, keys, positions)
-        chain.compile()
+        slowest, size = Slowest(self.report, num_groups), len(self.keys) // num_groups
+        calls = self.place.programs(over)
+        chains: list[Chain] = []
+        for g in range(num_groups):
+            members = slice(g * size, (g + 1) * size)
+            keys = self.place.by_chain(jnp.stack(self.keys[members]))
+            stacked = jax.tree.map(lambda *p: jnp.stack(p), *self.positions[members])
+            positions = self.place.by_chain(stacked)
+            name = "chains" if num_groups == 1 else f"chains-{g}"
+            chains.append(Chain(self, calls, None, keys, positions, name, slowest.of(g)))
+        chains[0].compile()
         compiling = time.perf_counter() - begin
-        run = chain.run()
-        joined = jax.tree.map(lambda *c: np.concatenate(c, axis=1), *run.chunks)
-        draws, stats = self.place.gather(joined)
-        counts = self.place.gather(run.num_gradients)
-        num_gradients = {name: int(np.sum(count)) for name, count in counts.items()}
-        return Outcome(draws, stats, num_gradients, run.seconds, compiling)
+        runs = self._runs(chains, num_threads)
+        each = [jax.tree.map(lambda *c: np.concatenate(c, axis=1), *run.chunks) for run in runs]
+        draws, stats = self.place.gather(jax.tree.map(lambda *g: np.concatenate(g), *each))
+        counts = {n: np.concatenate([run.num_gradients[n] for run in runs]) for n in NAMES.values()}
+        num_gradients = {n: int(np.sum(count)) for n, count in self.place.gather(counts).items()}
+        return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
 
     def apart(self, num_threads: int) -> Outcome:
         """Run each chain by itself, on the device that they share."""
         begin = time.perf_counter()
         chains = [
-            Chain(self, programs.ONE_CHAIN, c, key, position)
+            Chain(self, programs.ONE_CHAIN, c, key, position, f"chain-{c}", self.report)
             for c, (key, position) in enumerate(zip(self.keys, self.positions, strict=True))
         ]
         chains[0].compile()
@@ -138,8 +145,7 @@ class Chains:
         each = [jax.tree.map(lambda *c: np.concatenate(c), *run.chunks) for run in runs]
         draws, stats = jax.tree.map(lambda *c: np.stack(c), *each)
         num_gradients = {n: sum(int(run.num_gradients[n]) for run in runs) for n in NAMES.values()}
-        seconds = {n: sum(run.seconds[n] for run in runs) for n in NAMES.values()}
-        return Outcome(draws, stats, num_gradients, seconds, compiling)
+        return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
 
     def _runs(self, chains: list[Chain], num_threads: int) -> list[Run]:
         if num_threads == 1:
@@ -154,15 +160,19 @@ class Chains:
             return [future.result() for future in futures]
 
 
+def _seconds(runs: list[Run]) -> dict[str, float]:
+    return {name: sum(run.seconds[name] for run in runs) for name in NAMES.values()}
+
+
 class Chain:
-    """One chain, or all chains together as one program (`number` is None)."""
+    """One chain, or several as one program (`number` is None)."""
 
     def __init__(
-        self, all_: Chains, calls: Programs, number: int | None, key: Any, position: Any
-    ) -> None:
+        self, all_: Chains, calls: Programs, number: int | None, key: Any, position: Any,
+        name: str, report: Progress,
+    ) -> None:  # fmt: skip
         self.all, self.calls, self.number = all_, calls, number
-        self.key, self.position = key, position
-        name = "chains" if number is None else f"chain-{number}"
+        self.key, self.position, self.report = key, position, report
         self.part = all_.checkpoint.part(name) if all_.checkpoint else None
 
     def start(self) -> Any:
@@ -225,7 +235,7 @@ class Chain:
         self._report("tuning", 1, 1)
 
     def _report(self, phase: str, done: int, total: int) -> None:
-        self.all.report(Report(phase, self.number, len(self.all.keys), done, total))
+        self.report(Report(phase, self.number, len(self.all.keys), done, total))
 
     def _own(self, tree: Any) -> Any:
         return self.all.place.own(tree)
@@ -244,6 +254,8 @@ class Chain:
         state = self.all.place.joined(filled(self._own(state), arrays), state)
         counts = {k: np.asarray(v, np.int32) for k, v in facts["num_gradients"].items()}
         kept = [unnamed((self.position, Stats(0)), chunk) for chunk in chunks]
+        total = next(steps.total for steps in self.all.phases if steps.phase == facts["phase"])
+        self._report(NAMES[facts["phase"]], facts["done"], total)
         return Run(state, counts, facts["phase"], facts["done"], kept)
 
     def _write(self, run: Run, kept: Any) -> None:

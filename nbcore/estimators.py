@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from nbcore.backend import Backend, get_backend
+from nbcore.backend import Backend
 from nbcore.calibration import CrossFit, take
 from nbcore.checks import check_data
 from nbcore.choice import Choice
@@ -37,6 +37,7 @@ from nbcore.priors import NormalPrior, Prior
 from nbcore.progress import Progress, progress_from
 from nbcore.recipe import SWA
 from nbcore.restarts import sample_with_restarts
+from nbcore.run import Run
 from nbcore.sampling import ChainMethod
 from nbcore.selection import arguments_on, select_bayesian_components
 from nbcore.stages import (
@@ -112,6 +113,7 @@ class PartialBNN:
     """
 
     default_calibration: ClassVar[Calibration] = "crossfit"
+    default_run: ClassVar[Run] = Run()
     has_frozen_weights: ClassVar[bool] = True
 
     def __init__(
@@ -155,14 +157,14 @@ class PartialBNN:
         self,
         X: Any,
         y: Any,
-        num_warmup: int = 1000,
-        num_samples: int = 1000,
+        num_warmup: int | None = None,
+        num_samples: int | None = None,
         num_chains: int = 4,
         chain_method: ChainMethod = "auto",
         *,
-        backend: str | Backend = "numpyro-nuts",
+        backend: str | Backend | None = None,
         backend_options: Mapping[str, Any] | None = None,
-        thin: int = 1,
+        thin: int | None = None,
         calibration: Calibration | None = None,
         ensemble: bool = False,
         folds: int = FOLDS,
@@ -191,13 +193,14 @@ class PartialBNN:
         Args:
             X: inputs `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
-            num_warmup: warmup steps of each chain.
-            num_samples: steps of each chain after warmup.
+            num_warmup: warmup steps of each chain; 1,000 by default.
+            num_samples: steps of each chain after warmup; 1,000 by default.
             num_chains: number of chains.
             chain_method: see `nb.sample`.
-            backend: a sampler from `nb.list_backends()`, or an instance.
+            backend: a sampler from `nb.list_backends()`, or an instance; `"numpyro-nuts"` by
+                default. `nb.BNN` has a sampler and steps of its own where none of these is given.
             backend_options: options of a sampler that was given by name.
-            thin: keep every `thin`-th step.
+            thin: keep every `thin`-th step; all by default.
             calibration: where the noise comes from when the network is trained here.
                 `"crossfit"`, the default: from out-of-fold residuals, then all rows are sampled.
                 `"holdout"`: a fifth of the rows is kept from training, and only it is sampled.
@@ -248,7 +251,11 @@ class PartialBNN:
         scale = asked_scale(priors_sigma, prior_scale, prior)
         check_criterion(scale_criterion)
         base = chosen_likelihood(self.given, self.likelihood, self.num_classes, self.noise_prior)
-        chosen = get_backend(backend, **dict(backend_options or {}))
+        run = self.default_run.unless(
+            backend=backend, backend_options=backend_options or None, num_warmup=num_warmup,
+            num_samples=num_samples, thin=thin,
+        )  # fmt: skip
+        chosen = run.sampler()
         network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         check_classes(self.num_classes, self.given, network, X)
@@ -292,8 +299,9 @@ class PartialBNN:
             posterior = sample_with_restarts(
                 target, chosen, key=jax.random.fold_in(sample_key, k),
                 max_num_restarts=max_num_restarts, min_accept_prob=min_accept_prob,
-                num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thin=thin,
-                init=stage.ensemble or "trained", chain_method=chain_method, progress=progress,
+                num_warmup=run.num_warmup, num_samples=run.num_samples, thin=run.thin,
+                num_chains=num_chains, init=stage.ensemble or "trained",
+                chain_method=chain_method, progress=progress,
                 checkpoint=None if checkpoint is None else Path(checkpoint, f"member-{k}"),
                 mesh=mesh,
             )  # fmt: skip

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
+# Of a chain, in their order.
+PHASES = ("warmup", "tuning", "sampling")
+
+
 class Report(NamedTuple):
     """How far something is.
 
     Args:
-        phase: `"training"`, `"warmup"` or `"sampling"`.
+        phase: `"training"`, `"warmup"`, `"tuning"` or `"sampling"`.
         chain: which chain; `None` where all move together.
         num_chains: number of chains.
         done: steps or epochs done.
@@ -69,3 +73,40 @@ class Lines:
             end = "\n" if finished or not is_terminal else "\r"
             sys.stderr.write(f"{report.phase} {each} {report.note}".rstrip() + end)
             sys.stderr.flush()
+
+
+@dataclass
+class Slowest:
+    """Reports of groups of chains that move side by side, as one: that of the slowest group.
+
+    Every group says where it is before it moves, or when it first has.
+
+    Args:
+        report: where it goes.
+        num_groups: number of groups.
+    """
+
+    report: Progress
+    num_groups: int
+    _at: dict[int, Report] = field(default_factory=dict[int, Report])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, group: int) -> Progress:
+        """Return what a group reports to."""
+
+        def note(report: Report) -> None:
+            with self._lock:
+                before = self._slowest()
+                self._at[group] = report
+                after = self._slowest()
+                if after is not None and (before is None or _place(after) > _place(before)):
+                    self.report(after)
+
+        return note
+
+    def _slowest(self) -> Report | None:
+        return min(self._at.values(), key=_place) if len(self._at) == self.num_groups else None
+
+
+def _place(report: Report) -> tuple[int, int]:
+    return PHASES.index(report.phase), report.done

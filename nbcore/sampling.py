@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -64,10 +65,11 @@ def sample(
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
             curvature of the density), positions with a leading chain axis, or an
             `nb.EnsembleDeterministicNN`, one member for each chain.
-        chain_method: `"vectorized"` (one vectorised program), `"threads"` (one program, called
-            for each chain from its own thread), `"sequential"`, or `"auto"`: vectorised for
-            samplers of fixed cost, else threads on a CPU, sequential on each device of a mesh,
-            and vectorised on one device of another kind, which threads would only share.
+        chain_method: `"vectorized"` (one vectorised program; on a CPU equal groups, no more of them
+            than chains in each, have a thread each), `"threads"` (one program, called for each
+            chain from its own thread), `"sequential"`, or `"auto"`: vectorised for samplers of
+            fixed cost, else threads on a CPU, sequential on each device of a mesh, and vectorised
+            on one device of another kind, which threads would only share.
         chunk_size: steps between two progress reports; about a twentieth of the run by default.
         progress: whether to report on standard error (of the first process), or a function that
             takes a `Report`.
@@ -236,9 +238,23 @@ def _side_by_side(method: str, place: OneDevice) -> int:
     return min(place.num_chains, os.cpu_count() or 1)
 
 
+def _num_groups(place: OneDevice) -> int:
+    """Return how many equal groups of vectorised chains there are: on a CPU as many as they hold.
+
+    It follows from the number of chains alone, since a group of another size rounds differently.
+    """
+    if place.sizes or place.devices[0].platform != "cpu":
+        return 1
+    return next(
+        count for count in range(math.isqrt(place.num_chains), 0, -1)
+        if place.num_chains % count == 0
+    )  # fmt: skip
+
+
 def _run(chains: Chains, method: str) -> Outcome:
     if method == "vectorized":
-        return chains.together(programs.side_by_side)
+        groups = _num_groups(chains.place)
+        return chains.together(programs.side_by_side, groups, min(groups, os.cpu_count() or 1))
     if chains.place.sizes:
         return chains.together(programs.in_turn)
     count = len(chains.keys)

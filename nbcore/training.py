@@ -7,10 +7,12 @@ so that the full-batch loss is the negative log posterior divided by the number 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -26,6 +28,11 @@ from nbcore.progress import Progress, Report
 from nbcore.recipe import Recipe
 from nbcore.split import ParameterSplit
 from nbcore.subset import ProbabilisticSubset
+
+# Steps of one call of a program: starting it takes as long as many steps of a small network.
+STEPS = 32
+# What XLA computes several times slower inside of a loop, on a CPU.
+SLOW_IN_LOOPS = "conv_general_dilated"
 
 
 @dataclass(frozen=True)
@@ -105,33 +112,31 @@ def train(
         batches, count = MemberBatches(network, data, plan, members.rows), members.rows.shape[1]
     split, prior = _everything(network, params, recipe.sigma, members)
     prior_weight = 1.0 / count if recipe.map else 0.0
-    rates, marks = recipe.plan(epochs * batches.per_epoch, batches.per_epoch)
+    all_steps = _plan(*recipe.plan(epochs * batches.per_epoch, batches.per_epoch))
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
     num_recent = recipe.swa.num_recent if recipe.swa else 0
     has_members = members is not None
     state = _start(optimizer, num_recent, has_members, split.select(params))
-    gradient_start = int(0.9 * len(rates))
     watch = EarlyStopping(
         network, likelihood, split, validation, recipe.patience, members and members.count
     )
     losses: list[np.ndarray] = []
-    n = 0
+    is_batch_shared = None if members is None else members.rows is None
+    fixed = (optimizer, Static(network), is_batch_shared, likelihood, prior, prior_weight, split)
+    length = _steps_of_a_call(network, split, members, data.X)
+    first = 0
     for epoch in range(epochs):
-        total: list[jax.Array] = []
+        total: list[tuple[jax.Array, int]] = []
         epoch_key = jax.random.fold_in(key, epoch)
-        for batch in batches.epoch(epoch_key):
-            flags = jnp.array([marks[n], n >= gradient_start])
-            step_key = jax.random.fold_in(epoch_key, n)
-            inputs = (split, state, batch, jnp.float32(rates[n]), prior_weight, flags, step_key)
-            if members is None:
-                state, loss = _step(optimizer, Static(network), likelihood, prior, *inputs)
-            else:
-                state, loss = _step_members(
-                    optimizer, Static(network), members.rows is None,
-                    likelihood, prior, *inputs, watch.active,
-                )  # fmt: skip
-            total.append(loss)
-            n += 1
+        epoch_batches = batches.epoch(epoch_key)
+        while several := list(itertools.islice(epoch_batches, length)):
+            count = len(several)
+            minibatches = jax.tree.map(lambda *a: np.stack(a), *several)
+            steps = _Steps(*(a[first : first + count] for a in all_steps))
+            inputs = _filled((minibatches, steps), length)
+            state, loss = _advance(*fixed, state, *inputs, count, epoch_key, watch.active)
+            total.append((loss, count))
+            first += count
         losses.append(np.where(watch.active, _mean_loss(total, epoch), np.nan))
         progress(
             Report("training", None, 1, epoch + 1, epochs, f"loss {np.nanmean(losses[-1]):.4f}")
@@ -216,18 +221,85 @@ def _optimizer(clip: float, weight_decay: float) -> optax.GradientTransformation
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+class _Steps(NamedTuple):
+    """What steps do besides their minibatch; arrays have a leading step axis.
+
+    Attributes:
+        number: which step of the training it is.
+        rate: learning rate.
+        is_snapshot: whether the weights after it are averaged.
+        is_late: whether its gradient counts among those near the end.
+    """
+
+    number: Any
+    rate: Any
+    is_snapshot: Any
+    is_late: Any
+
+
+def _plan(rates: np.ndarray, snapshots: np.ndarray) -> _Steps:
+    number = np.arange(len(rates))
+    return _Steps(number, np.float32(rates), snapshots, number >= int(0.9 * len(rates)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _advance(
+    optimizer: optax.GradientTransformation,
+    static: Static,
+    is_batch_shared: bool | None,
+    likelihood: Likelihood,
+    prior: ResolvedPrior,
+    prior_weight: float,
+    split: ParameterSplit,
+    state: _State,
+    batches: Minibatch,
+    steps: _Steps,
+    count: int,
+    epoch_key: jax.Array,
+    active: np.ndarray,
+) -> tuple[_State, jax.Array]:
+    """Take `count` steps; all calls are given as many, so that they are one program.
+
+    Members that have stopped stay as they are; `is_batch_shared` is `None` without members.
+    """
+
+    def one(split: ParameterSplit, state: _State, batch: Minibatch, step: _Steps, key: Any) -> Any:
+        return _step(
+            optimizer, static, likelihood, prior, prior_weight, split, state, batch, step, key
+        )
+
+    def member(
+        split: ParameterSplit, state: _State, batch: Minibatch, step: _Steps, key: Any, active: Any
+    ) -> Any:
+        after, loss = one(split, state, batch, step, key)
+        return jax.tree.map(lambda a, b: jnp.where(active, a, b), after, state), loss
+
+    def turn(i: Any, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
+        state, losses = carry
+        batch, step = jax.tree.map(lambda a: a[i], (batches, steps))
+        key = jax.random.fold_in(epoch_key, step.number)
+        if is_batch_shared is None:
+            state, loss = one(split, state, batch, step, key)
+        else:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(active)))
+            axes = (0, 0, None if is_batch_shared else 0, None, 0, 0)
+            state, loss = jax.vmap(member, axes)(split, state, batch, step, keys, active)
+        return state, losses.at[i].set(loss)
+
+    start = state, jnp.zeros((len(steps.number), *np.shape(active)))
+    return turn(0, start) if len(steps.number) == 1 else jax.lax.fori_loop(0, count, turn, start)
+
+
 def _step(
     optimizer: optax.GradientTransformation,
     static: Static,
     likelihood: Likelihood,
     prior: ResolvedPrior,
+    prior_weight: float,
     split: ParameterSplit,
     state: _State,
     batch: Minibatch,
-    rate: jax.Array,
-    prior_weight: float,
-    flags: jax.Array,
+    step: _Steps,
     key: jax.Array,
 ) -> tuple[_State, jax.Array]:
     def loss(weights: dict[str, jax.Array]) -> jax.Array:
@@ -237,47 +309,38 @@ def _step(
     penalty = jax.grad(lambda w: -prior_weight * prior.log_density(w, {}))(state.weights)
     total = jax.tree.map(jnp.add, gradient, penalty)
     updates, optimizer_state = optimizer.update(total, state.optimizer, state.weights)
-    weights = jax.tree.map(lambda w, u: w - rate * u, state.weights, updates)
+    weights = jax.tree.map(lambda w, u: w - step.rate * u, state.weights, updates)
 
     def updated(flag: jax.Array, moments: Moments, seen: Any) -> Moments:
         after = moments.update(seen)
         return jax.tree.map(lambda a, b: jnp.where(flag, a, b), after, moments)
 
-    trajectory = updated(flags[0], state.trajectory, weights)
-    gradients = updated(flags[1], state.gradients, gradient)
+    trajectory = updated(step.is_snapshot, state.trajectory, weights)
+    gradients = updated(step.is_late, state.gradients, gradient)
     return _State(weights, optimizer_state, trajectory, gradients), value
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _step_members(
-    optimizer: optax.GradientTransformation,
-    static: Static,
-    is_batch_shared: bool,
-    likelihood: Likelihood,
-    prior: ResolvedPrior,
-    split: ParameterSplit,
-    state: _State,
-    batch: Minibatch,
-    rate: jax.Array,
-    prior_weight: float,
-    flags: jax.Array,
-    key: jax.Array,
-    active: np.ndarray,
-) -> tuple[_State, jax.Array]:
-    """Take a step with every member; those that have stopped stay as they are."""
+def _filled(steps: Any, length: int) -> Any:
+    """Return arrays of `length` steps; those that are missing repeat the last and are not taken."""
+    return jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], length - len(a), 0)]), steps)
 
-    def one(
-        split: ParameterSplit, state: _State, batch: Minibatch, key: jax.Array, active: Any
-    ) -> tuple[_State, jax.Array]:
-        after, loss = _step(
-            optimizer, static, likelihood, prior,
-            split, state, batch, rate, prior_weight, flags, key,
-        )  # fmt: skip
-        return jax.tree.map(lambda a, b: jnp.where(active, a, b), after, state), loss
 
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(active)))
-    axes = (0, 0, None if is_batch_shared else 0, 0, 0)
-    return jax.vmap(one, axes)(split, state, batch, keys, active)
+def _steps_of_a_call(
+    network: Network, split: ParameterSplit, members: Members | None, X: Any
+) -> int:
+    params = split.params if members is None else jax.tree.map(lambda a: a[0], split.params)
+    example = jax.tree.map(lambda a: a[:1], X)
+    traced = jax.make_jaxpr(functools.partial(network.apply, train=False))(params, example)
+    is_slow = jax.default_backend() == "cpu" and _uses(traced.jaxpr, SLOW_IN_LOOPS)
+    return 1 if is_slow else STEPS
+
+
+def _uses(jaxpr: jex.Jaxpr, primitive: str) -> bool:
+    return any(
+        eqn.primitive.name == primitive
+        or any(_uses(inner, primitive) for inner in jex.jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 def batch_gradients(
@@ -312,8 +375,8 @@ def _add_gradient(
     return moments.update(jax.grad(loss)(split.stochastic))
 
 
-def _mean_loss(losses: list[jax.Array], epoch: int) -> np.ndarray:
-    mean = np.mean(jax.device_get(losses), axis=0)
+def _mean_loss(losses: list[tuple[jax.Array, int]], epoch: int) -> np.ndarray:
+    mean = np.mean(np.concatenate([own[:n] for own, n in jax.device_get(losses)]), axis=0)
     if not np.all(np.isfinite(mean)):
         who = f" of member {np.flatnonzero(~np.isfinite(mean))[0]}" if mean.ndim else ""
         raise TrainingError(

@@ -50,7 +50,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, method: str) -> No
 def test_steps_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     at = {"chain_method": "vectorized", "checkpoint": tmp_path}
     interrupted(TARGET, "sampling", 3, **at)
-    for expected in ([("sampling", 6)], []):
+    for expected in ([("sampling", 3), ("sampling", 6)], [("sampling", 6)]):
         seen: list[Any] = []
         sample(TARGET, progress=seen.append, **at)
         assert [(r.phase, r.done) for r in seen if r.total] == expected
@@ -71,7 +71,7 @@ def test_a_file_that_was_not_finished_is_not_there(
 ) -> None:
     """The disk is full when the first draws, or the state after them, are written."""
     at = {"chain_method": "vectorized", "checkpoint": tmp_path}
-    name = {"draws": "chains-draws-00000", "state": "chains-state-00004"}[what]
+    name = {"draws": "chains-1-draws-00000", "state": "chains-1-state-00004"}[what]
     save = storage.save_file
 
     def full(arrays: Any, path: Path, **more: Any) -> None:
@@ -148,7 +148,7 @@ def test_other_versions_are_another_run(begun: Path, monkeypatch: pytest.MonkeyP
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     at = {"chain_method": "vectorized", "checkpoint": tmp_path / "c"}
     interrupted(TARGET, "sampling", 3, **at)
-    (draws,) = (tmp_path / "c" / "process-0").glob("*draws*")
+    draws = tmp_path / "c" / "process-0" / "chains-0-draws-00000.safetensors"
     kept = draws.read_bytes()
     draws.write_bytes(kept[:-5])
     with pytest.raises(RunFolderError, match=r"draws-00000.*cannot be read"):
@@ -164,7 +164,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
     at = {"chain_method": "vectorized", "checkpoint": tmp_path}
     interrupted(TARGET, "warmup", 3, **at)
-    (state,) = (tmp_path / "process-0").glob("*state*")
+    (state,) = (tmp_path / "process-0").glob("chains-0-state-*")
     arrays, facts = storage.read_arrays(state)
     storage.write_arrays(state, {**arrays, "['moves']": np.zeros(3, np.int32)}, facts)
     with pytest.raises(CheckpointError, match=r"\['moves'\]"):

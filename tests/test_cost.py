@@ -133,6 +133,18 @@ def test_trajectories_of_gaussians_are_foretold_within_a_factor_of_two(spread, n
     assert 0.5 <= both / sum(taken.values()) <= 2
 
 
+@pytest.mark.parametrize("stiff", [30.0, 200.0, 3000.0])
+def test_one_narrow_direction_is_foretold_within_a_factor_of_two(stiff):
+    """As the noise is beside weights that only the prior knows."""
+    precision = jnp.ones(33).at[0].set(stiff)
+    target = nb.Target.from_log_density(lambda x: -0.5 * x @ (precision * x), jnp.zeros(33))
+    backend = get_backend("numpyro-nuts", adapt_mass_matrix=False)
+    count = {"num_warmup": 200, "num_samples": 300, "num_chains": 1}
+    posterior = nb.sample(target, backend, progress=False, **count)
+    first, _ = no_u_turn_gradients(jax.jit(jax.grad(target.log_density)), target.start, 1023, 0.8)
+    assert 0.5 <= first * 300 / posterior.info.num_gradients["sampling"] <= 2
+
+
 def test_the_estimate_multiplies_steps_chains_and_rows():
     target = build(S.last(0))
     count = {"num_warmup": 30, "num_samples": 20, "num_chains": 4, "side_by_side": 2}

@@ -208,23 +208,47 @@ def test_probabilities_are_softmaxed_once_and_averaged_over_draws() -> None:
     np.testing.assert_allclose(prediction.total_entropy, mixed, rtol=1e-12)
 
 
+def closed_form(scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return y, and mean and variance of a linear network's outputs with noise 0.5."""
+    y = (F - F.mean()) / F.std()  # which standardising leaves as it is
+    design = np.concatenate([np.ones((40, 1)), X], axis=1)
+    precision = design.T @ design / 0.25 + np.eye(3) / scale**2
+    mean = design @ np.linalg.solve(precision, design.T @ y) / 0.25
+    return y, mean, np.einsum("ij,ij->i", design, np.linalg.solve(precision, design.T).T)
+
+
 @pytest.mark.parametrize("scale", [0.3, 2.0])
 def test_a_bayesian_linear_network_has_its_closed_form(scale: float) -> None:
     """All weights of a linear network, known noise, prior at zero; Laplace is exact there."""
-    y = (F - F.mean()) / F.std()  # which standardising leaves as it is
+    y, mean, variance = closed_form(scale)
     model = nb.BNN(LINE, likelihood=nb.Gaussian(noise=0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
         fit(model, y, backend="laplace", num_samples=3000, calibration=None, priors_sigma=scale)
-    design = np.concatenate([np.ones((40, 1)), X], axis=1)
-    precision = design.T @ design / 0.25 + np.eye(3) / scale**2
-    mean = design @ np.linalg.solve(precision, design.T @ y) / 0.25
-    variance = np.einsum("ij,ij->i", design, np.linalg.solve(precision, design.T).T)
     prediction = model.predict_distribution(X)
     error = np.abs(prediction.mean - mean)
     assert (error < 5 * np.sqrt(variance / 3000) + 1e-4).all()
     np.testing.assert_allclose(prediction.epistemic_variance, variance, rtol=0.12)
     np.testing.assert_allclose(prediction.aleatoric_variance, 0.25, rtol=1e-4)
+
+
+def test_a_bnn_that_is_told_nothing_of_sampling_makes_its_own_run() -> None:
+    y, mean, variance = closed_form(1.0)
+    model = nb.BNN(LINE, likelihood=nb.Gaussian(noise=0.5))
+    model.fit(X, y, num_chains=2, key=1, progress=False)
+    steps = {"num_warmup": 1000, "num_samples": 50_000, "num_chains": 2, "thin": 50}
+    assert model.posterior.info.backend == "blackjax-mclmc"
+    assert model.posterior.info.settings == steps
+    prediction = model.predict_distribution(X)
+    assert (np.abs(prediction.mean - mean) < 5 * np.sqrt(variance / 1500)).all()
+    np.testing.assert_allclose(prediction.epistemic_variance, variance, rtol=0.2)
+
+
+def test_a_bnn_that_is_told_its_steps_samples_as_every_model_does() -> None:
+    model = nb.BNN(LINE).fit(X, Y, num_samples=20, num_chains=1, progress=False)
+    assert model.posterior.info.backend == "numpyro-nuts"
+    steps = {"num_warmup": 1000, "num_samples": 20, "num_chains": 1, "thin": 1}
+    assert model.posterior.info.settings == steps
 
 
 def test_a_bnn_samples_everything_and_learns_the_noise_with_it() -> None:

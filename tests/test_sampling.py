@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -145,6 +146,25 @@ def test_draws_depend_on_neither_chunks_nor_the_way_chains_run(
     got = walk(chain_method=method, chunk_size=chunk_size)
     np.testing.assert_array_equal(got.draws, expected.draws)
     np.testing.assert_array_equal(got.stats.tree_depth, np.tile(np.arange(24), (3, 1)))
+
+
+@pytest.mark.parametrize(("num_chains", "num_groups"), [(2, 1), (4, 2), (7, 1), (8, 2), (12, 3)])
+def test_groups_of_vectorised_chains_are_the_same_chains(
+    num_chains: int, num_groups: int, tmp_path: Path
+) -> None:
+    expected = walk(num_chains=num_chains, chain_method="sequential")
+    seen: list[Report] = []
+    options: dict[str, Any] = {"num_chains": num_chains, "chunk_size": 6, "checkpoint": tmp_path}
+    got = walk(progress=seen.append, **options)
+    resumed = walk(**options)
+    for posterior in (got, resumed):
+        np.testing.assert_array_equal(posterior.draws, expected.draws)
+        np.testing.assert_array_equal(posterior.stats.tree_depth, expected.stats.tree_depth)
+        assert posterior.info.num_gradients == expected.info.num_gradients
+    assert len(list(tmp_path.glob("*/*-state-*"))) == num_groups
+    # However many groups there are, progress is that of the slowest.
+    assert {report.chain for report in seen} == {None}
+    assert [r.done for r in seen if r.phase == "sampling" and r.total] == [6, 12, 18, 24]
 
 
 def test_each_step_has_the_documented_key() -> None:

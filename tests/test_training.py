@@ -70,18 +70,19 @@ def test_without_the_prior_it_is_least_squares() -> None:
 
 
 class Record:
-    """Stands in for the training step, and keeps what went in and out."""
+    """Stands in for the training of a step, and keeps what went in and out."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[tuple[Any, ...], Any]] = []
-        step = training._step  # pyright: ignore[reportPrivateUsage]
+        advance = training._advance  # pyright: ignore[reportPrivateUsage]
 
         def recorded(*args: Any) -> Any:
-            state, loss = step(*args)
+            state, loss = advance(*args)
             self.calls.append((args, state))
             return state, loss
 
-        monkeypatch.setattr(training, "_step", recorded)
+        monkeypatch.setattr(training, "STEPS", 1)
+        monkeypatch.setattr(training, "_advance", recorded)
 
     def weights(self) -> np.ndarray:
         """Weights after each step `(steps, 3)`."""
@@ -96,10 +97,12 @@ class Record:
             residual = x[rows] @ weights - y[rows]
             return (x[rows].T @ residual / rows.sum())[:, 0]
 
-        return np.stack([gradient(args[5], args[6][0]) for args, _ in self.calls])
+        parts = [batch[0] for batch in self.batches()]
+        states = [args[7] for args, _ in self.calls]
+        return np.stack([gradient(*each) for each in zip(states, parts, strict=True)])
 
     def batches(self) -> list[Minibatch]:
-        return [args[6] for args, _ in self.calls]
+        return [jax.tree.map(lambda a: a[0], args[8]) for args, _ in self.calls]
 
 
 def check_moments(moments: Moments, values: np.ndarray) -> None:
@@ -123,6 +126,40 @@ def test_streamed_moments_are_those_of_a_list(monkeypatch: pytest.MonkeyPatch) -
         found.params["out"]["kernel"], found.trajectory.mean["out"]["kernel"]
     )
     check_moments(found.gradients, record.gradients(LINEAR)[27:])  # the last tenth
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_steps_of_one_program_are_those_taken_one_by_one(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of 2, 3 and 4 steps, of epochs of 3: the last call is short, full and never full."""
+    results: list[Any] = []
+    for length in (1, steps):
+        monkeypatch.setattr(training, "STEPS", length)
+        recipe = Recipe(learning_rate=0.02, swa=SWA(start_pct=0.5), schedule="cosine")
+        found = fit(recipe, epochs=10, batch_size=20)
+        results.append((found.params, found.trajectory, found.gradients, found.losses))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *results)
+
+
+@pytest.mark.parametrize("inner", [lambda f: f, jax.jit, jax.checkpoint])
+def test_convolutions_on_a_cpu_are_not_put_in_a_loop(
+    inner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convolve(x: Any, kernel: Any) -> Any:
+        return jax.lax.conv(x[:, None], kernel, (1,), "SAME")[:, 0]
+
+    def apply(params: Any, x: Any) -> Any:
+        return inner(convolve)(x, params["out"]["kernel"])[:, :1]
+
+    network = Network.from_functions(lambda key, x: None, apply)
+    record = Record(monkeypatch)
+    monkeypatch.setattr(training, "STEPS", 32)
+    params = {"out": {"kernel": jnp.ones((1, 1, 3))}}
+    fit(Recipe(swa=None), network, params=params, epochs=2, batch_size=16)
+    assert [len(args[9].number) for args, _ in record.calls] == [1] * 6
+    fit(Recipe(swa=None), epochs=2, batch_size=16)
+    assert [len(args[9].number) for args, _ in record.calls[6:]] == [32] * 2
 
 
 def test_every_row_is_seen_once_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +307,7 @@ def test_averaging_collects_snapshots_by_default(
     found = fit(Recipe(learning_rate=0.02, swa=SWA(schedule)), epochs=epochs, batch_size=48)
     assert found.trajectory is not None
     assert int(found.trajectory.count) == counts[epochs]
-    marked = [bool(args[9][0]) for args, _ in record.calls]
+    marked = [bool(args[9].is_snapshot[0]) for args, _ in record.calls]
     check_moments(found.trajectory, record.weights()[marked])
     mean = found.trajectory.mean["out"]["kernel"]
     np.testing.assert_array_equal(found.params["out"]["kernel"], mean)
@@ -370,12 +407,9 @@ def test_every_step_drops_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch)
     network = nb.Network.from_functions(lambda key, x: None, Dropout().__call__)
     zeros = columns(np.zeros((20, 3), np.float32), np.zeros(20))
     found = fit(Recipe(swa=None), network=network, data=zeros, epochs=3, batch_size=10)
-    keys = np.stack([jax.random.key_data(args[10]) for args, _ in record.calls])
-    assert len(np.unique(keys, axis=0)) == 6
-    each = [
-        float(0.5 * jnp.mean(noisy(jax.random.fold_in(args[10], 0), 10) ** 2))
-        for args, _ in record.calls
-    ]
+    keys = [jax.random.fold_in(args[11], args[9].number[0]) for args, _ in record.calls]
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 6
+    each = [float(0.5 * jnp.mean(noisy(jax.random.fold_in(key, 0), 10) ** 2)) for key in keys]
     expected = np.array(each).reshape(3, 2).mean(axis=1) + 0.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(found.losses, expected, rtol=1e-4)
 

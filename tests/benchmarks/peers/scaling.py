@@ -27,6 +27,7 @@ ROWS = (100, 300, 1000, 3000, 10_000)
 PAIRS = (10, 30, 100, 300, 1000)
 LENGTHS = (16, 32, 64, 128, 256)
 CHAINS = (1, 2, 4, 8, 16)
+GROWING = ("examples N", "tokens of a sequence")
 HEAD, EARLY = "FinalDense1", "Block0_Attention"
 Curve = list[tuple[int, float]]
 
@@ -101,7 +102,7 @@ def measure(work: Work) -> dict[str, dict[str, Curve]]:
 
 
 def draw(panels: dict[str, dict[str, Curve]], path: Path) -> None:
-    """Draw a panel for each kind of growth, and a faint line that grows in proportion."""
+    """Draw a panel for each kind of growth, and faint lines that grow in proportion."""
     with style.styled():
         figure = style.new_figure(9.0, 5.6)
         axes = figure.subplots(2, 2).ravel()
@@ -111,7 +112,11 @@ def draw(panels: dict[str, dict[str, Curve]], path: Path) -> None:
             ):
                 x, y = np.array(curve).T
                 ax.loglog(x, 1e3 * y, "o-", ms=4, color=colour, label=label)
-                ax.loglog(x, 1e3 * y[-1] * x / x[-1], ":", color=style.QUIET, lw=0.8)
+                if name in GROWING:
+                    ax.loglog(x, 1e3 * y[-1] * x / x[-1], ":", color=style.QUIET, lw=0.8)
+            ax.set_xticks(x, [f"{n:,.0f}" for n in x])
+            ax.minorticks_off()
+            ax.set_ylim(0.3 * ax.get_ylim()[0], 3 * ax.get_ylim()[1])
             ax.set_xlabel(name)
             ax.set_ylabel("ms per gradient")
             ax.legend()
