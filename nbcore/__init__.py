@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from nbcore.likelihoods import NoiseModel as NoiseModel
     from nbcore.likelihoods import Poisson as Poisson
     from nbcore.likelihoods import StudentT as StudentT
+    from nbcore.marginal import marginalize as marginalize
     from nbcore.network import Network as Network
     from nbcore.network import Padding as Padding
     from nbcore.network import as_network as as_network
@@ -84,6 +85,7 @@ _NAMES = {
         "Poisson",
         "StudentT",
     ),
+    "marginal": ("marginalize",),
     "network": ("Network", "Padding", "as_network"),
     "posterior": ("Posterior",),
     "prediction": ("Prediction",),

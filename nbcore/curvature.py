@@ -166,7 +166,7 @@ def mode_near(target: Target, position: Any) -> jax.Array:
 
     def log_density(x: jax.Array) -> jax.Array:
         there = unravel(x)
-        if isinstance(target, NetworkTarget):
+        if isinstance(target.whole, NetworkTarget):
             there = {**there, "prior": position["prior"]}
         return target.log_density(there)
 

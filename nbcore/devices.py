@@ -131,22 +131,24 @@ class OnMesh(OneDevice):
         Raises:
             OptionError: examples should be spread, and cannot be.
         """
-        size = self.sizes[DATA]
-        if not isinstance(target, NetworkTarget):
+        size, network = self.sizes[DATA], target.whole
+        if not isinstance(network, NetworkTarget):
             if size > 1:
                 raise _not_spread(size, "this target has none")
             return self.whole(target)
-        if size > 1 and not target.per_example:
+        if size > 1 and not network.per_example:
             raise _not_spread(size, "the outputs of this network mix them")
-        blocks = [_padded(block, size) for block in target.blocks]
+        blocks = [_padded(block, size) for block in network.blocks]
         rows = [self._placed(BY_ROW, (b.features, b.y, b.rows)) for b in blocks]
         placed = tuple(
             replace(block, forward=self.whole(block.forward), features=features, y=y, rows=rows)
             for block, (features, y, rows) in zip(blocks, rows, strict=True)
         )
-        whole = (target.split, target.prior, target.likelihood)
+        whole = (network.split, network.prior, network.likelihood)
         split, prior, likelihood = self.whole(whole)
-        return replace(target, split=split, prior=prior, likelihood=likelihood, blocks=placed)
+        return target.around(
+            replace(network, split=split, prior=prior, likelihood=likelihood, blocks=placed)
+        )
 
     def whole(self, tree: Any) -> Any:
         """Place what every device needs."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
 import jax
@@ -261,7 +261,15 @@ class ResolvedNormal:
         for name, prior in sorted(self.unknown.items()):
             log_scale = hyper[_hyper(name)]
             terms.append(prior.log_prob(jnp.exp(log_scale)) + log_scale)
-        return jnp.sum(jnp.stack(terms))
+        return jnp.sum(jnp.stack(terms)) if terms else jnp.zeros(())
+
+    def moments(self, hyper: Hyper) -> tuple[Weights, dict[str, jax.Array]]:
+        """Return centre and standard deviation of the weights of each leaf, given `hyper`."""
+        return self.center, self._scales(hyper)
+
+    def without(self, paths: Sequence[str]) -> ResolvedNormal:
+        """Return the prior of the other leaves, and of all unknown scales."""
+        return replace(self, center={p: c for p, c in self.center.items() if p not in paths})
 
     def sample(self, key: jax.Array) -> tuple[Weights, Hyper]:
         """Draw the unknown scales, and weights given them."""

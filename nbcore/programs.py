@@ -17,7 +17,7 @@ from nbcore.backend import Kernel, Stats
 from nbcore.keys import is_key
 from nbcore.target import Target
 
-INIT, WARMUP, TUNE, STEP, SHARED = range(5)
+INIT, WARMUP, TUNE, STEP, SHARED, COMPLETE = range(6)
 """The phases, each a stream of keys."""
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-
-# Of a chain, in their order.
 PHASES = ("warmup", "tuning", "sampling")
+"""Of a chain, in their order."""
 
 
 class Report(NamedTuple):

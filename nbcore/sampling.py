@@ -21,6 +21,7 @@ from nbcore.cost import estimate_cost
 from nbcore.devices import CHAIN, OneDevice, place_of
 from nbcore.errors import OptionError, did_you_mean
 from nbcore.keys import as_key
+from nbcore.marginal import complete
 from nbcore.posterior import Posterior
 from nbcore.progress import Progress, Report, progress_from
 from nbcore.run_info import RunInfo
@@ -145,9 +146,11 @@ def sample(
     info = RunInfo.describe(
         chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes
     )
-    if not isinstance(target, NetworkTarget):
-        return Posterior(found.draws, found.stats, info)
-    return Posterior.of_network(found.draws, found.stats, info, target)
+    completing = jax.random.fold_in(jax.random.fold_in(key, num_chains), programs.COMPLETE)
+    draws = complete(target, completing, found.draws)
+    if not isinstance(target.whole, NetworkTarget):
+        return Posterior(draws, found.stats, info)
+    return Posterior.of_network(draws, found.stats, info, target.whole)
 
 
 @dataclass(frozen=True)

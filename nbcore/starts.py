@@ -54,11 +54,14 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
         draw = target.prior_position if init == "prior" else target.initial_position
         return [draw(key) for key in keys]
     if isinstance(init, ChainStarts):
-        return init.chain_starts(target, len(keys))
-    return _given(target.start, len(keys), init)
+        return [target.reduced(z) for z in init.chain_starts(target.whole, len(keys))]
+    return _given(target, len(keys), init)
 
 
-def _given(start: Any, num_chains: int, init: Any) -> list[Any]:
+def _given(target: Target, num_chains: int, init: Any) -> list[Any]:
+    start = target.start
+    if jax.tree.structure(init) == jax.tree.structure(target.whole.start):
+        init = target.reduced(init)
     wanted = jax.tree.map(lambda a: (num_chains, *a.shape), start)
     got = jax.tree.map(np.shape, init)
     if jax.tree.structure(init) != jax.tree.structure(start) or got != wanted:

@@ -153,6 +153,24 @@ class Target:
         ]
         return jax.tree.unflatten(structure, moved)
 
+    @property
+    def whole(self) -> Target:
+        """The log density of all that is stochastic; itself, if nothing is integrated out."""
+        return self
+
+    def around(self, whole: Any) -> Target:
+        """Return this target for another whole one, of the same structure."""
+        return whole
+
+    def reduced(self, position: Any) -> Any:
+        """Return what is sampled of a position of the whole target."""
+        return position
+
+    def completed(self, key: jax.Array, position: Any) -> Any:
+        """Return a position of the whole target: what was integrated out is drawn."""
+        del key
+        return position
+
     def prior_position(self, key: jax.Array) -> Any:
         """Return a draw of the prior, as a position."""
         del key

@@ -106,7 +106,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
         OptionError: there are too many numbers for a full covariance, or the scale of the prior
             is unknown.
     """
-    if isinstance(target, NetworkTarget) and target.start["prior"]:
+    if isinstance(target.whole, NetworkTarget) and target.start["prior"]:
         raise OptionError(
             "The scale of the prior is unknown, and the joint mode of weights and their scale is "
             "at scale 0, so there is no normal approximation around it. Give the scale as a "

@@ -170,7 +170,7 @@ ROWS: dict[str, Row] = {
         {
             "ours": ("energy_ours", "sample-1000"),
             "peer": ("energy_neurobayes_", "sample-1000"),
-            "reference": ("energy_ours", "reference-4000"),
+            "reference": ("energy_ours", "reference-2000"),
             "compare": ("energy_ours", "compare"),
         },
         _efficiency,

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 from data import SETS, SPLITS, load
 from models import MODELS, Model
@@ -71,6 +72,7 @@ def fit_missing(models: Mapping[str, Model], description: str) -> None:
                 begin = time.perf_counter()
                 row = figures(models[model](split, number), split.test_y)
                 add(model, name, number, row, time.perf_counter() - begin)
+                jax.clear_caches()  # a process has room for a few thousand programs
 
 
 if __name__ == "__main__":
