@@ -24,8 +24,9 @@ class BNN(PartialBNN):
 
     Posteriors of all weights are wide and bend, so that chains need many cheap steps. Where `fit`
     is given no backend, no steps and no thinning, it samples with `"blackjax-mclmc"`: 1,000 steps
-    of warmup, 30,000 of tuning, 50,000 of which every 50th is kept; minutes for a small network.
-    Where it is given any of them, the rest is as for `PartialBNN`.
+    of warmup, 10,000 of tuning, 20,000 of which every 20th is kept, with the output layer
+    integrated out where y is normal; minutes for a small network. Where it is given any of them,
+    the rest is as for `PartialBNN`.
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
@@ -56,7 +57,7 @@ class BNN(PartialBNN):
 
     default_calibration: ClassVar[Calibration] = "none"
     default_run: ClassVar[Run] = Run(
-        "blackjax-mclmc", {"num_tune": 30_000}, num_samples=50_000, thin=50
+        "blackjax-mclmc", {"num_tune": 10_000}, num_samples=20_000, thin=20, marginalize="auto"
     )
     has_frozen_weights: ClassVar[bool] = False
 

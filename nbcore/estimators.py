@@ -22,6 +22,7 @@ from nbcore.expressiveness import check_expressiveness
 from nbcore.keys import as_key
 from nbcore.likelihood_choice import check_classes, chosen_likelihood, stage_likelihood
 from nbcore.likelihoods import Bernoulli, Categorical, Likelihood
+from nbcore.marginal import Marginalize
 from nbcore.mixtures import predict_together, shared_noise
 from nbcore.network import Network, Params, as_network
 from nbcore.posterior import Posterior
@@ -179,7 +180,7 @@ class PartialBNN:
         prior_scale: float | Literal["auto"] | None = None,
         scale_criterion: Criterion = "nlpd",
         prior: Prior | None = None,
-        marginalize: bool = False,
+        marginalize: Marginalize | None = None,
         select_neurons_config: Mapping[str, Any] | None = None,
         max_num_restarts: int = 0,
         min_accept_prob: float = 0.55,
@@ -229,7 +230,8 @@ class PartialBNN:
             marginalize: whether weights that the outputs are linear in (those of the output layer)
                 are integrated out while the others are sampled, and drawn afterwards; see
                 `nb.marginalize`. The posterior is the same, and chains mix far better where the
-                noise is small; a step costs more. For normal noise, all rows at once.
+                noise is small; a step costs more. For normal noise, all rows at once; `"auto"` is
+                where it can be. Not by default, but in the run of `nb.BNN`.
             select_neurons_config: choose pairs after training: arguments of
                 `nb.select_bayesian_components`, such as method, layer_names and
                 num_pairs_per_layer; selectors that look at data get the rows to sample.
@@ -263,8 +265,8 @@ class PartialBNN:
             num_samples=num_samples, thin=thin,
         )  # fmt: skip
         chosen = run.sampler()
-        if marginalize:
-            marginal.check_options(base, chosen.capabilities)
+        marginalize = run.marginalize if marginalize is None else marginalize
+        marginal.check_asked(marginalize, base, chosen.capabilities)
         network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         check_classes(self.num_classes, self.given, network, X)
@@ -306,7 +308,7 @@ class PartialBNN:
                 # Labels need no early noise.
                 check_expressiveness(target.split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
             posterior = sample_with_restarts(
-                marginal.marginalize(target) if marginalize else target, chosen,
+                marginal.as_asked(target, marginalize, chosen.capabilities), chosen,
                 key=jax.random.fold_in(sample_key, k),
                 max_num_restarts=max_num_restarts, min_accept_prob=min_accept_prob,
                 num_warmup=run.num_warmup, num_samples=run.num_samples, thin=run.thin,

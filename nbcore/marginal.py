@@ -1,6 +1,6 @@
 """Weights that outputs are linear in are integrated out, and drawn again given the rest.
 
-Given everything else, y = f(c) + J (u - c) + normal noise with u ~ N(c, s^2) is a linear regression:
+Given everything else, y = f(c) + J (u - c) + noise with u ~ N(c, s^2), all normal, is a regression:
 u has a normal posterior, and the density of the rest has a closed form. What is left to sample is
 smaller, and far better conditioned: u moves the outputs in the directions that data know best.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +21,14 @@ from jax.scipy.stats import norm
 from nbcore import hoisting
 from nbcore.blocks import Block
 from nbcore.equations import needed
-from nbcore.errors import TargetError
+from nbcore.errors import OptionError, TargetError
 from nbcore.forward import Program
 from nbcore.likelihoods import Likelihood
 from nbcore.priors import ResolvedNormal
 from nbcore.split import Weights
 from nbcore.target import Batch, NetworkTarget, Position, Target
 
+Marginalize = bool | Literal["auto"]
 MAX_SIZE = 512
 # Of the largest curvature: no more than rounding leaves of it, so that a factor always exists.
 RIDGE = {4: 1e-6, 8: 1e-14}
@@ -120,6 +121,11 @@ class MarginalTarget(Target):
     def whole(self) -> NetworkTarget:
         """The log density of all stochastic weights."""
         return self.target
+
+    @property
+    def integrated_out(self) -> tuple[str, ...]:
+        """The leaves that are integrated out."""
+        return self.paths
 
     def around(self, whole: Any) -> MarginalTarget:
         """Return this target for the whole one on other devices."""
@@ -267,6 +273,30 @@ def marginalize(target: NetworkTarget, *, max_size: int = MAX_SIZE) -> MarginalT
     return marginal
 
 
+def as_asked(target: NetworkTarget, how: Marginalize, capabilities: Collection[str]) -> Target:
+    """Return the target that was asked for.
+
+    Args:
+        target: the log density of all stochastic weights.
+        how: `True` integrates out, `False` does not, `"auto"` does where it can be and two numbers
+            or more are left, which some samplers need.
+        capabilities: what the sampler can do.
+
+    Raises:
+        TargetError: nothing can be integrated out, and it was asked for.
+    """
+    try:
+        if how:
+            check_asked(True, target.likelihood, capabilities)
+            found = marginalize(target)
+            left = sum(leaf.size for leaf in jax.tree.leaves(found.start))
+            return found if how is True or left > 1 else target
+    except TargetError:
+        if how is True:
+            raise
+    return target
+
+
 def _normal_prior(target: NetworkTarget) -> ResolvedNormal:
     if not isinstance(target.prior, ResolvedNormal):
         raise TargetError(
@@ -277,25 +307,35 @@ def _normal_prior(target: NetworkTarget) -> ResolvedNormal:
     return target.prior
 
 
-def check_options(likelihood: Likelihood, capabilities: Collection[str]) -> None:
+def check_asked(how: Marginalize, likelihood: Likelihood, capabilities: Collection[str]) -> None:
     """Check what is known before there is a target, so that nothing is trained in vain.
 
     Args:
+        how: whether weights are integrated out.
         likelihood: what outputs say about y.
         capabilities: what the sampler can do.
 
     Raises:
-        TargetError: the likelihood is not normal, or the sampler takes minibatches.
+        OptionError: `how` is nothing of the kind.
+        TargetError: it is asked for, and the likelihood is not normal, or the sampler takes
+            minibatches.
     """
+    if how not in (True, False, "auto"):
+        raise OptionError(f"marginalize is True, False or 'auto', got {how!r}.")
+    if how is True:
+        _check_kind(likelihood)
+        if "minibatch" in capabilities:
+            raise _no_minibatches("Weights")
+
+
+def _check_kind(likelihood: Likelihood) -> None:
     if likelihood.kind != "normal":
         raise _not_normal(likelihood)
-    if "minibatch" in capabilities:
-        raise _no_minibatches("Weights")
 
 
 def _check_normal(target: NetworkTarget) -> None:
     """Check, on the data, that the likelihood is the normal one of its mean and variance."""
-    check_options(target.likelihood, ())
+    _check_kind(target.likelihood)
     each, normal = _both_log_probs(target.blocks[0], target.likelihood, target.start)
     if each.shape != normal.shape or not np.allclose(each, normal, rtol=1e-3, atol=1e-3):
         raise _not_normal(target.likelihood)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbcore.backend import Backend, get_backend
+from nbcore.marginal import Marginalize
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Run:
         num_warmup: warmup steps of each chain.
         num_samples: steps of each chain after warmup.
         thin: keep every `thin`-th step.
+        marginalize: whether weights are integrated out, see `nb.marginalize`; `"auto"` is where
+            they can be.
 
     Examples:
         >>> default = Run("blackjax-mclmc", num_samples=50_000, thin=50)
@@ -33,6 +36,7 @@ class Run:
     num_warmup: int = 1000
     num_samples: int = 1000
     thin: int = 1
+    marginalize: Marginalize = False
 
     def unless(self, **asked: Any) -> Run:
         """Return this run; where something is asked for, that and the common defaults instead.

@@ -30,6 +30,8 @@ class RunInfo:
         mesh: sizes of the axes of the mesh of devices; empty where there was none.
         acceptance_of_runs: where restarts were allowed, the mean acceptance of each run, in order;
             the draws are those of the highest.
+        integrated_out: leaves that were integrated out while the rest was sampled, see
+            `nb.marginalize`; the statistic `log_density` is then that of the rest.
     """
 
     backend: str
@@ -41,6 +43,7 @@ class RunInfo:
     versions: dict[str, str]
     mesh: dict[str, int] = field(default_factory=dict[str, int])
     acceptance_of_runs: list[float] = field(default_factory=list[float])
+    integrated_out: list[str] = field(default_factory=list[str])
 
     @staticmethod
     def describe(

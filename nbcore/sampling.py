@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,6 +146,7 @@ def sample(
     info = RunInfo.describe(
         chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes
     )
+    info = replace(info, integrated_out=list(target.integrated_out))
     completing = jax.random.fold_in(jax.random.fold_in(key, num_chains), programs.COMPLETE)
     draws = complete(target, completing, found.draws)
     if not isinstance(target.whole, NetworkTarget):

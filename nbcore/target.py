@@ -158,6 +158,11 @@ class Target:
         """The log density of all that is stochastic; itself, if nothing is integrated out."""
         return self
 
+    @property
+    def integrated_out(self) -> tuple[str, ...]:
+        """Leaves of the whole target that are integrated out."""
+        return ()
+
     def around(self, whole: Any) -> Target:
         """Return this target for another whole one, of the same structure."""
         return whole

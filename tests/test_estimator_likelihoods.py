@@ -236,12 +236,13 @@ def test_a_bnn_that_is_told_nothing_of_sampling_makes_its_own_run() -> None:
     y, mean, variance = closed_form(1.0)
     model = nb.BNN(LINE, likelihood=nb.Gaussian(noise=0.5))
     model.fit(X, y, num_chains=2, key=1, progress=False)
-    steps = {"num_warmup": 1000, "num_samples": 50_000, "num_chains": 2, "thin": 50}
+    steps = {"num_warmup": 1000, "num_samples": 20_000, "num_chains": 2, "thin": 20}
     assert model.posterior.info.backend == "blackjax-mclmc"
     assert model.posterior.info.settings == steps
     prediction = model.predict_distribution(X)
     assert (np.abs(prediction.mean - mean) < 5 * np.sqrt(variance / 1500)).all()
     np.testing.assert_allclose(prediction.epistemic_variance, variance, rtol=0.2)
+    assert not model.posterior.info.integrated_out  # nothing would be left to sample
 
 
 def test_a_bnn_that_is_told_its_steps_samples_as_every_model_does() -> None:

@@ -18,8 +18,8 @@ from jax.test_util import check_grads
 
 import nbcore as nb
 from nbcore import diagnostics as nb_diagnostics
-from nbcore.errors import TargetError
-from nbcore.marginal import MarginalTarget, complete, log_evidence
+from nbcore.errors import OptionError, TargetError
+from nbcore.marginal import MarginalTarget, as_asked, complete, log_evidence
 from nbcore_flax import FlaxMLP, FlaxMLP2Head
 
 LIKELIHOODS: dict[str, nb.Likelihood] = {
@@ -65,6 +65,11 @@ def make(
     )  # fmt: skip
 
 
+@jax.jit
+def density(target: nb.Target, position: Any) -> jax.Array:
+    return target.log_density(position)
+
+
 def conditional(marginal: MarginalTarget, position: Any) -> tuple[jax.Array, jax.Array, Any]:
     """Mean and covariance of the weights that are integrated out, by the textbook, dense."""
     target = marginal.whole
@@ -75,34 +80,44 @@ def conditional(marginal: MarginalTarget, position: Any) -> tuple[jax.Array, jax
         weights = {**position["weights"], **unravel(u)}
         return target.log_density({**position, "weights": weights})
 
-    precision = -jax.hessian(log_density)(zero)
-    mean = jnp.linalg.solve(precision, jax.grad(log_density)(zero))
-    return mean, jnp.linalg.inv(precision), (unravel, log_density)
+    curvature, slope = jax.jit(lambda u: (jax.hessian(log_density)(u), jax.grad(log_density)(u)))(
+        zero
+    )
+    covariance = np.linalg.inv(-np.asarray(curvature))
+    return covariance @ slope, covariance, jax.jit(log_density)
 
 
-@pytest.mark.parametrize("subset", SUBSETS)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    ("subset", "likelihood", "prior"),
+    [
+        ("all", "unknown", "normal"),
+        ("all", "noise-model", "unknown scale"),
+        ("all", "known", "fan-in around zero"),
+        ("output", "shared", "normal"),
+        ("output", "known", "unknown scale"),
+        ("pairs", "unknown", "unknown scale"),
+        ("pairs", "shared", "fan-in around zero"),
+    ],
+)
 def test_joint_is_marginal_times_conditional(subset: str, likelihood: str, prior: str) -> None:
     """log p(rest, u) = log p(rest) + log N(u | mean, covariance), at any rest and any u."""
     with jax.enable_x64(True):
         target = make(subset, likelihood, prior)
         marginal = nb.marginalize(target)
         position = marginal.initial_position(jax.random.key(1), jitter=0.3)
-        mean, covariance, (_, log_density) = conditional(marginal, position)
+        mean, covariance, log_density = conditional(marginal, position)
         u = mean + 0.5 * jax.random.normal(jax.random.key(2), mean.shape)
         given_rest = multivariate_normal.logpdf(u, mean, covariance)
         expected = log_density(u) - given_rest
-        np.testing.assert_allclose(marginal.log_density(position), expected, rtol=1e-9)
+        np.testing.assert_allclose(density(marginal, position), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("chunk_size", [5, 12])
-def test_chunks_change_nothing(chunk_size: int) -> None:
+def test_chunks_change_nothing() -> None:
     with jax.enable_x64(True):
         position = nb.marginalize(make()).initial_position(jax.random.key(1), jitter=0.3)
         values, gradients = zip(*(
-            jax.value_and_grad(nb.marginalize(make(**options)).log_density)(position)
-            for options in ({}, {"chunk_size": chunk_size})
+            jax.jit(jax.value_and_grad(nb.marginalize(make(**options)).log_density))(position)
+            for options in ({}, {"chunk_size": 5})
         ), strict=True)  # fmt: skip
         np.testing.assert_allclose(*values, rtol=1e-12)
         jax.tree.map(
@@ -120,13 +135,18 @@ def test_sequences_of_several_lengths_are_several_blocks() -> None:
     marginal = nb.marginalize(whole)
     assert marginal.paths == ("out/kernel",)
     position = marginal.initial_position(jax.random.key(1), jitter=0.3)
-    mean, covariance, (_, log_density) = conditional(marginal, position)
+    mean, covariance, log_density = conditional(marginal, position)
     expected = log_density(mean) - multivariate_normal.logpdf(mean, mean, covariance)
-    np.testing.assert_allclose(marginal.log_density(position), expected, rtol=1e-4)
+    np.testing.assert_allclose(density(marginal, position), expected, rtol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 20), st.integers(-4, 5), st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from([1, 2, 6]),
+    st.sampled_from([1, 4, 20]),
+    st.integers(-4, 5),
+    st.integers(0, 2**31),
+)
 def test_evidence_of_a_regression(size: int, rows: int, log_scale: int, seed: int) -> None:
     """In float32, of designs that are anything between nothing and almost without noise."""
     rng = np.random.default_rng(seed)
@@ -152,14 +172,14 @@ def test_weights_are_drawn_from_their_conditional() -> None:
     marginal = nb.marginalize(make())
     position = marginal.initial_position(jax.random.key(1), jitter=0.3)
     mean, covariance, _ = conditional(marginal, position)
-    count = 20_000
+    count = 10_000
     many = jax.tree.map(lambda a: jnp.broadcast_to(a, (1, count, *a.shape)), position)
     drawn = complete(marginal, jax.random.key(3), many)["weights"]
     flat = np.concatenate([drawn[p].reshape(count, -1) for p in marginal.paths], axis=1)
     error = np.sqrt(np.diag(covariance) / count)
     assert np.max(np.abs(flat.mean(axis=0) - mean) / error) < 4.5
     whitened = np.linalg.solve(np.linalg.cholesky(covariance), (flat - mean).T)
-    assert np.max(np.abs(whitened @ whitened.T / count - np.eye(len(mean)))) < 0.05
+    assert np.max(np.abs(whitened @ whitened.T / count - np.eye(len(mean)))) < 0.06
 
 
 def test_draws_are_those_of_the_posterior() -> None:
@@ -203,7 +223,8 @@ def test_a_head_of_the_noise_stays() -> None:
     )
     names = {target.split.owner(path)[0].name for path in nb.marginalize(target).paths}
     heads = {layer.name for layer in target.split.layers if layer.name != "Dense0"}
-    assert len(names) == 1 and names < heads
+    assert len(names) == 1
+    assert names < heads
 
 
 def test_same_key_same_draws_from_any_start_and_after_a_stop(tmp_path: Path) -> None:
@@ -213,13 +234,14 @@ def test_same_key_same_draws_from_any_start_and_after_a_stop(tmp_path: Path) -> 
     jax.tree.map(np.testing.assert_array_equal, once.draws, again.draws)
     assert jax.tree.structure(once.draws) == jax.tree.structure(marginal.whole.start)
     last = jax.tree.map(lambda a: a[:, -1], once.draws)
-    for init in ("prior", "laplace", last, marginal.reduced(last)):
+    for init in ("laplace", last, marginal.reduced(last)):
         assert np.all(np.isfinite(nb.sample(marginal, init=init, **run).stats.log_density))
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_start_chains() -> None:
     X, y = data(1, 30)
-    ensemble = nb.EnsembleDeterministicNN(FlaxMLP(hidden_dims=(4,)), 2)
+    ensemble = nb.EnsembleDeterministicNN(FlaxMLP(hidden_dims=(4,)), num_models=2)
     ensemble.train(X, y, epochs=3, key=0, progress=False)
     model = nb.PartialBNN(
         FlaxMLP(hidden_dims=(4,)), ensemble, subset=nb.ProbabilisticSubset.everything()
@@ -260,6 +282,40 @@ def test_what_cannot_be_integrated_out_is_refused(name: str) -> None:
         nb.marginalize(target)
 
 
+def test_auto_is_where_it_can_be() -> None:
+    target = make()
+    found = as_asked(target, "auto", ())
+    assert found.integrated_out == ("params/Dense2/bias", "params/Dense2/kernel")
+    for capabilities, options in (
+        (("minibatch",), {}),
+        ((), {"likelihood": "known", "subset": "output"}),
+    ):
+        plain = make(**options)
+        assert as_asked(plain, "auto", capabilities) is plain
+        with pytest.raises(TargetError):
+            as_asked(plain, True, capabilities)
+    X, y = data(1)
+    line = nb.as_network((lambda key, x: {}, lambda p, x: x @ p["out"]["kernel"]))
+    params = {"out": {"kernel": jnp.zeros((3, 1))}}
+    plain = nb.Target.build(line, params, nb.ProbabilisticSubset.everything(), X, y)
+    assert as_asked(plain, "auto", ()) is plain  # the noise alone would be left
+    assert as_asked(plain, True, ()).integrated_out == ("out/kernel",)
+    assert as_asked(plain, False, ()) is plain
+
+
+@pytest.mark.slow
+def test_a_bnn_that_is_told_nothing_integrates_out() -> None:
+    X, y = data(1, 40)
+    model = nb.BNN(FlaxMLP(hidden_dims=(3,))).fit(X, y, num_chains=2, progress=False)
+    paths = ["params/Dense1/bias", "params/Dense1/kernel"]
+    assert model.posterior.info.integrated_out == paths
+    assert model.posterior.diagnostics(X).r_hat["output"].max() < 1.1
+    plain = nb.BNN(FlaxMLP(hidden_dims=(3,)))
+    plain.fit(X, y, num_samples=2000, num_chains=2, progress=False)
+    assert not plain.posterior.info.integrated_out
+    np.testing.assert_allclose(model.predict(X)[0], plain.predict(X)[0], atol=0.1)
+
+
 def test_max_size_leaves_large_leaves_to_the_sampler() -> None:
     target = make()
     assert nb.marginalize(target, max_size=5).paths == ("params/Dense2/bias",)
@@ -270,6 +326,8 @@ def test_max_size_leaves_large_leaves_to_the_sampler() -> None:
 def test_fit_refuses_before_it_trains() -> None:
     X, y = data(1)
     reports: list[Any] = []
+    with pytest.raises(OptionError, match="True, False or 'auto', got 'yes'"):
+        nb.PartialBNN(FlaxMLP(hidden_dims=(4,))).fit(X, y, marginalize="yes")  # pyright: ignore[reportArgumentType]
     model = nb.PartialBNN(FlaxMLP(hidden_dims=(4,)))
     with pytest.raises(TargetError, match="no minibatches"):
         model.fit(X, y, backend="sgld", marginalize=True, progress=reports.append)
