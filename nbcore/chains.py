@@ -148,10 +148,11 @@ class Chains:
         return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
 
     def _runs(self, chains: list[Chain], num_threads: int) -> list[Run]:
+        runs = [chain.begin() for chain in chains]  # before any moves: progress is of the slowest
         if num_threads == 1:
-            return [chain.run() for chain in chains]
+            return [chain.run(run) for chain, run in zip(chains, runs, strict=True)]
         with ThreadPoolExecutor(num_threads) as pool:
-            futures = [pool.submit(chain.run) for chain in chains]
+            futures = [pool.submit(c.run, run) for c, run in zip(chains, runs, strict=True)]
             try:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
@@ -194,9 +195,12 @@ class Chain:
             self.key, a.target, a.shared, state, steps.phase, first, count,
         )  # fmt: skip
 
-    def run(self) -> Run:
-        """Run warmup, tune and sampling, from where the checkpoint is."""
-        run = self._read(self.start())
+    def begin(self) -> Run:
+        """Return the beginning, or where the checkpoint is."""
+        return self._read(self.start())
+
+    def run(self, run: Run) -> Run:
+        """Run what is left of warmup, tune and sampling."""
         for steps in self.all.phases:
             if steps.phase < run.phase:
                 continue
