@@ -90,7 +90,9 @@ def network_of(mixes: bool) -> tuple[Any, Any]:
     return nb.Network.from_functions(lambda key, x: params, apply, padding=pads), params
 
 
-def make_target(*, mixes: bool = False, shift: float = 0.0) -> Any:
+def make_target(
+    *, layers: tuple[str, ...] = ("embed",), mixes: bool = False, shift: float = 0.0
+) -> Any:
     """Sequences of two lengths, so two blocks; or a network whose outputs mix examples."""
     import nbcore as nb
     from nbcore import padding
@@ -101,7 +103,7 @@ def make_target(*, mixes: bool = False, shift: float = 0.0) -> Any:
     y = rng.normal(size=len(X)) + shift
     network, params = network_of(mixes)
     with mock.patch.object(padding, "ROWS_A_GROUP", 4):  # groups in data as small as these
-        return nb.Target.build(network, params, nb.ProbabilisticSubset.layers("embed"), X, y)
+        return nb.Target.build(network, params, nb.ProbabilisticSubset.layers(*layers), X, y)
 
 
 RUN = {"key": 5, "num_warmup": 6, "num_samples": 6, "num_chains": 4, "chunk_size": 3}
@@ -167,6 +169,7 @@ def four(folder: Path) -> None:
     import jax
     import jax.numpy as jnp
 
+    import nbcore as nb
     from nbcore.devices import CHAIN, DATA, place_of, spread
 
     # A run that was interrupted in another process goes on here.
@@ -208,6 +211,13 @@ def four(folder: Path) -> None:
     assert spread(4).shape == {CHAIN: 4, DATA: 1}
     assert spread(6).shape == {CHAIN: 2, DATA: 2}
 
+    # Weights that are integrated out depend on the examples of all devices.
+    marginal = nb.marginalize(make_target(layers=("embed", "out")))
+    got, expected = sample(marginal, mesh=both), sample(marginal)
+    assert got.info.integrated_out == ["out/kernel"]
+    close(got.draws, expected.draws, atol=1e-4)
+    close(got.stats.log_density, expected.stats.log_density)
+
     # The same draws when it is stopped and goes on; another mesh is another run.
     at = {"mesh": both, "checkpoint": folder / "mesh"}
     for phase, done in (("warmup", 3), ("tuning", 0), ("sampling", 3)):
@@ -225,6 +235,7 @@ def processes(folder: Path) -> None:
     """Two processes with two devices each."""
     import jax
 
+    import nbcore as nb
     from nbcore.devices import AXES, place_of
 
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 4, 2)
@@ -245,6 +256,8 @@ def processes(folder: Path) -> None:
         close(got.draws, reference.draws, atol=1e-4)
         np.testing.assert_array_equal(got.stats.num_gradients, reference.stats.num_gradients)
         assert got.info.num_gradients == reference.info.num_gradients
+        marginal = nb.marginalize(make_target(layers=("embed", "out")))
+        close(sample(marginal, mesh=mesh).draws, sample(marginal).draws, atol=1e-4)
         at = {"mesh": mesh, "checkpoint": folder / name}
         interrupted(target, "sampling", 3, **at)
         own = folder / name / f"process-{jax.process_index()}"

@@ -10,16 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import on_devices
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import multivariate_normal
-from jax.test_util import check_grads
 
 import nbcore as nb
 from nbcore import diagnostics as nb_diagnostics
 from nbcore.errors import OptionError, TargetError
-from nbcore.marginal import MarginalTarget, as_asked, complete, log_evidence
+from nbcore.marginal import MarginalTarget, as_asked, complete
 from nbcore_flax import FlaxMLP, FlaxMLP2Head
 
 LIKELIHOODS: dict[str, nb.Likelihood] = {
@@ -138,34 +135,6 @@ def test_sequences_of_several_lengths_are_several_blocks() -> None:
     mean, covariance, log_density = conditional(marginal, position)
     expected = log_density(mean) - multivariate_normal.logpdf(mean, mean, covariance)
     np.testing.assert_allclose(density(marginal, position), expected, rtol=1e-4)
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    st.sampled_from([1, 2, 6]),
-    st.sampled_from([1, 4, 20]),
-    st.integers(-4, 5),
-    st.integers(0, 2**31),
-)
-def test_evidence_of_a_regression(size: int, rows: int, log_scale: int, seed: int) -> None:
-    """In float32, of designs that are anything between nothing and almost without noise."""
-    rng = np.random.default_rng(seed)
-    design = rng.normal(size=(size, rows)) * 10.0**log_scale
-    residual = rng.normal(size=size) @ design + rng.normal(size=rows)
-    got = log_evidence(*(jnp.asarray(a, jnp.float32) for a in (design, residual)))
-    covariance = design.T @ design + np.eye(rows)
-    _, log_det = np.linalg.slogdet(np.eye(size) + design @ design.T)
-    square = residual @ np.linalg.solve(covariance, residual)
-    assert float(got) == pytest.approx(
-        -0.5 * (square + log_det), rel=2e-3, abs=2e-2 * max(1.0, 10.0 ** (log_scale - 2))
-    )
-
-
-def test_derivatives_of_the_evidence() -> None:
-    rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
-        arguments = jnp.asarray(rng.normal(size=(3, 8))), jnp.asarray(rng.normal(size=8))
-        check_grads(log_evidence, arguments, order=2, modes=["fwd", "rev"], rtol=1e-5)
 
 
 def test_weights_are_drawn_from_their_conditional() -> None:
