@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from selecting import (
+    ATTENTION_SCORES,
+    Choice,
+    Scores,
+    TrainedStub,
+    attention_params,
+    dense,
+    descending,
+    first_pairs,
+    moments_of,
+)
 
 import nbcore as nb
 from nbcore import errors
@@ -20,60 +30,6 @@ from nbcore.layers import Layer, Leaf
 from nbcore.moments import Moments
 from nbcore.selection import get_selector
 from nbcore.selector import SelectionContext
-
-ATTENTION = {"query": (2, 2, 3), "key": (2, 2, 3), "value": (2, 2, 3), "out": (2, 3, 2)}
-BIASES = {"query": (2, 3), "key": (2, 3), "value": (2, 3), "out": (2,)}
-
-
-NETWORK = nb.as_network((lambda key, x: {}, lambda params, x: x))
-
-
-@dataclass(frozen=True)
-class TrainedStub:
-    """A trained network whose weights and memories are given by hand."""
-
-    params: Any
-    trajectory: Moments | None = None
-    gradients: Moments | None = None
-    network: nb.Network = NETWORK
-
-    def batch_gradients(self, X: Any, y: Any) -> Moments:
-        """Return, whatever the network: one batch, in which every gradient is the mean of X y."""
-        value = float(np.mean(np.asarray(X) * np.asarray(y)))
-        return moments_of(jax.tree.map(lambda p: jnp.full_like(p, value), self.params))
-
-
-def moments_of(*trees: Any) -> Moments:
-    moments = Moments.empty(trees[0])
-    for tree in trees:
-        moments = moments.update(tree)
-    return moments
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores that are given by hand, by leaf path."""
-
-    by_path: dict[str, Any]
-    name: ClassVar[str] = "scores"
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
-        return {leaf.path: self.by_path[leaf.path] for leaf in layer.weights}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A choice that is given by hand, as a function of (layer, num_pairs, key)."""
-
-    function: Callable[[Layer, int, jax.Array], Any]
-    name: ClassVar[str] = "choice"
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    def choose(
-        self, context: SelectionContext, layer: Layer, num_pairs: int, key: jax.Array
-    ) -> Any:
-        return self.function(layer, num_pairs, key)
 
 
 @dataclass(frozen=True)
@@ -91,23 +47,6 @@ class Needing:
 
 def needing(*needs: str) -> Any:
     return Needing(frozenset(needs))
-
-
-def dense(rows: int = 2, columns: int = 3) -> dict[str, Any]:
-    return {"kernel": jnp.ones((rows, columns)), "bias": jnp.zeros(columns)}
-
-
-def attention_params() -> dict[str, Any]:
-    parts = {c: {"kernel": jnp.ones(ATTENTION[c]), "bias": jnp.zeros(BIASES[c])} for c in ATTENTION}
-    return {"Attention": parts}
-
-
-def descending(shape: tuple[int, ...]) -> np.ndarray:
-    """Return scores whose best entries are the first in canonical order."""
-    return -np.arange(np.prod(shape), dtype=float).reshape(shape)
-
-
-ATTENTION_SCORES = {f"Attention/{c}/kernel": descending(s) for c, s in ATTENTION.items()}
 
 
 # ---- ranking
@@ -237,11 +176,6 @@ def test_biases_are_included_on_request(include_bias: bool) -> None:
 # ---- choosing selectors and keys
 
 
-def first_pairs(layer: Layer, num_pairs: int, key: jax.Array) -> np.ndarray:
-    (weight,) = layer.weights
-    return np.array(list(np.ndindex(weight.pair_shape))[:num_pairs])
-
-
 def test_a_choosing_selector_sees_one_component_at_a_time() -> None:
     det = TrainedStub(attention_params())
     subset = nb.select_bayesian_components(det, ["Attention"], Choice(first_pairs), 10)
@@ -365,89 +299,6 @@ def test_gradients_of_no_batch_are_none() -> None:
         nb.select_bayesian_components(det, None, needing("gradients"), 1)
 
 
-# ---- budgets of the network
-
-SMALL = {"A": dense(), "B": {"kernel": jnp.ones((3, 2))}}
-
-
-def test_layers_are_compared_by_their_scores() -> None:
-    scores = Scores(
-        {
-            "A/kernel": np.array([[9.0, 1.0, 8.0], [7.0, 1.0, 1.0]]),
-            "B/kernel": np.array([[6.0, 1.0], [8.5, 1.0], [1.0, 1.0]]),
-        }
-    )
-    det = TrainedStub(SMALL)
-    # 9 costs 2 with its bias, 8.5 costs 1, 8 costs 2, 7 costs 1: its bias is there already
-    expected = {"A": [(0, 0), (0, 2), (1, 0)], "B": [(1, 0)]}
-    subset = nb.select_bayesian_components(det, None, scores, num_weights=6)
-    assert subset == nb.ProbabilisticSubset.pairs(expected)
-    assert subset == nb.select_bayesian_components(det, None, scores, fraction=0.4)  # of 15
-    # With 4, 8 no longer fits after 9 and 8.5; 7 does.
-    subset = nb.select_bayesian_components(det, None, scores, num_weights=4)
-    assert subset == nb.ProbabilisticSubset.pairs({"A": [(0, 0), (1, 0)], "B": [(1, 0)]})
-
-
-def test_equal_scores_go_to_the_earlier_layer() -> None:
-    scores = Scores({"A/kernel": np.ones((2, 3)), "B/kernel": np.ones((3, 2))})
-    subset = nb.select_bayesian_components(TrainedStub(SMALL), None, scores, num_weights=10)
-    every = [(i, j) for i in range(2) for j in range(3)]
-    assert subset == nb.ProbabilisticSubset.pairs({"A": every, "B": [(0, 0)]})
-
-
-def test_layers_without_a_good_pair_are_left_out() -> None:
-    scores = Scores({"A/kernel": np.zeros((2, 3)), "B/kernel": np.ones((3, 2))})
-    subset = nb.select_bayesian_components(TrainedStub(SMALL), None, scores, num_weights=6)
-    assert subset == nb.ProbabilisticSubset.pairs({"B": list(np.ndindex(3, 2))})
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(2, 15 + 56), st.booleans(), st.integers(0, 2**31))
-def test_a_budget_of_weights_is_met_exactly(budget: int, include_bias: bool, seed: int) -> None:
-    """Dense layers, embeddings and attention: a pair and its bias cost 1 or 2."""
-    params = {**SMALL, **attention_params()}
-    rng = np.random.default_rng(seed)
-    shapes = {"A/kernel": (2, 3), "B/kernel": (3, 2)}
-    shapes |= {f"Attention/{c}/kernel": s for c, s in ATTENTION.items()}
-    scores = Scores({path: rng.normal(size=shape) for path, shape in shapes.items()})
-    det = TrainedStub(params)
-    held = 12 + 48 + (3 + 20 if include_bias else 0)
-    if budget > held:
-        with pytest.raises(errors.SelectionError, match=rf"hold {held}"):
-            nb.select_bayesian_components(
-                det, None, scores, num_weights=budget, include_bias=include_bias
-            )
-        return
-    subset = nb.select_bayesian_components(
-        det, None, scores, num_weights=budget, include_bias=include_bias
-    )
-    assert subset.split(det.network, det.params).size == budget
-
-
-def test_windows_are_paid_for_as_a_whole() -> None:
-    params = {"Conv": {"kernel": jnp.ones((3, 2, 2)), "bias": jnp.zeros(2)}}
-    det = TrainedStub(params)
-    scores = Scores({"Conv/kernel": np.arange(12.0).reshape(3, 2, 2)})
-    sizes = [
-        nb.select_bayesian_components(det, None, scores, num_weights=n).split(NETWORK, params).size
-        for n in (4, 6, 7, 8, 14)
-    ]
-    assert sizes == [4, 4, 7, 8, 14]  # 3 a window, 1 a bias
-
-
-def test_too_few_eligible_pairs_for_a_budget_are_an_error() -> None:
-    values = np.full((2, 3), -np.inf)
-    values[0, 1] = 1.0
-    det = TrainedStub({"A": dense()})
-    with pytest.raises(errors.SelectionError, match=r"1 of 6 pairs eligible, 3 weights short"):
-        nb.select_bayesian_components(det, None, Scores({"A/kernel": values}), num_weights=5)
-
-
-def test_a_choice_within_layers_has_no_order_of_layers() -> None:
-    with pytest.raises(errors.SelectionError, match=r"'choice'.*Type: num_pairs_per_layer"):
-        nb.select_bayesian_components(TrainedStub(SMALL), None, Choice(first_pairs), num_weights=5)
-
-
 @dataclass(frozen=True)
 class OnlyB(Scores):
     """Looks at the layer B alone."""
@@ -458,7 +309,7 @@ class OnlyB(Scores):
 
 def test_a_selector_may_leave_layers_out() -> None:
     scores = OnlyB({"B/kernel": descending((3, 2))})
-    det = TrainedStub(SMALL)
+    det = TrainedStub({"A": dense(), "B": {"kernel": jnp.ones((3, 2))}})
     subset = nb.select_bayesian_components(det, None, scores, 2)
     assert subset == nb.ProbabilisticSubset.pairs({"B": [(0, 0), (0, 1)]})
     with pytest.raises(errors.SelectionError, match=r"'scores' leaves out every layer.*: A\."):

@@ -11,15 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from selecting import TrainedStub, layer, moments_of, select
 
 import nbcore as nb
 from nbcore import errors, plugins
 from nbcore.layers import Layer, leaves_by_path
 from nbcore.moments import Moments
-from nbcore.network import Padding
 from nbcore.selection import get_selector
 from nbcore_flax import FlaxMLP
 
@@ -39,17 +36,10 @@ NAMES = [
 DATA = {"X": np.ones((2, 1), np.float32), "y": np.ones(2, np.float32)}
 
 
-NETWORK = nb.as_network((lambda key, x: {}, lambda params, x: x))
-
-
 @dataclass(frozen=True)
-class TrainedStub:
-    """A trained network whose weights and memories are given by hand; its loss is linear."""
+class Trained(TrainedStub):
+    """A trained network with a linear loss, and a curvature that is given by hand."""
 
-    params: Any
-    trajectory: Moments | None = None
-    gradients: Moments | None = None
-    network: nb.Network = NETWORK
     given_curvature: Any = None
 
     def curvature(self, X: Any, y: Any) -> Any:
@@ -82,26 +72,7 @@ class Curvature:
         return {path: jnp.stack([v, 0 * v]) for path, v in self.values.items()}
 
 
-def moments_of(*trees: Any, num_recent: int = 0) -> Moments:
-    moments = Moments.empty(trees[0], num_recent)
-    for tree in trees:
-        moments = moments.update(tree)
-    return moments
-
-
-def layer(weights: Any, name: str = "kernel") -> dict[str, Any]:
-    return {"A": {name: jnp.asarray(weights, jnp.float32)}}
-
-
-def select(det: TrainedStub, method: Any, num_pairs: int, **options: Any) -> list[tuple[int, ...]]:
-    """Return the pairs of the only layer."""
-    subset = nb.select_bayesian_components(det, ["A"], method, num_pairs, **options)
-    ((_, rule),) = subset.terms
-    ((_, _, pairs),) = rule.items
-    return list(pairs)
-
-
-def everything_known(key: jax.Array) -> TrainedStub:
+def everything_known(key: jax.Array) -> Trained:
     """Return a network that has what any selector may need."""
     snapshots = [
         {
@@ -117,10 +88,10 @@ def everything_known(key: jax.Array) -> TrainedStub:
     ]
     moments = moments_of(*snapshots, num_recent=2)
     values = leaves_by_path(snapshots[0])
-    return TrainedStub(snapshots[0], moments, moments, given_curvature=Curvature(values))
+    return Trained(snapshots[0], moments, moments, given_curvature=Curvature(values))
 
 
-def choose(det: TrainedStub, layer_names: Any, method: Any, *rest: Any, **options: Any) -> Any:
+def choose(det: Trained, layer_names: Any, method: Any, *rest: Any, **options: Any) -> Any:
     """Choose with data for the selectors that look at them."""
     looks = isinstance(method, str) and "curvature" in nb.list_selectors()[method].capabilities
     data = DATA if looks else {}
@@ -165,12 +136,12 @@ def test_a_spec_declares_what_its_selector_does(name: str) -> None:
 
 
 def test_magnitude_takes_the_largest_absolute_values() -> None:
-    det = TrainedStub(layer([[0.5, -3.0, 1.0], [2.0, 0.0, -1.5]]))
+    det = Trained(layer([[0.5, -3.0, 1.0], [2.0, 0.0, -1.5]]))
     assert select(det, "magnitude", 3) == [(0, 1), (1, 0), (1, 2)]
 
 
 def test_magnitude_threshold_includes_its_own_value() -> None:
-    det = TrainedStub(layer([[0.5, -3.0, 1.0], [2.0, 0.0, -1.5]]))
+    det = Trained(layer([[0.5, -3.0, 1.0], [2.0, 0.0, -1.5]]))
     assert select(det, "magnitude", 2, threshold=2.0) == [(0, 1), (1, 0)]
     with pytest.raises(errors.SelectionError, match=r"2 of 6 pairs eligible, fewer than the 3"):
         select(det, "magnitude", 3, threshold=2.0)
@@ -180,7 +151,7 @@ def test_magnitude_threshold_of_a_convolution_looks_at_the_mean_of_the_window() 
     kernel = np.zeros((2, 1, 2))
     kernel[:, 0, 0] = [3.0, -1.0]  # mean |w| = 2
     kernel[:, 0, 1] = [1.75, 1.75]  # both entries larger than the smaller one above
-    det = TrainedStub(layer(kernel))
+    det = Trained(layer(kernel))
     assert select(det, "magnitude", 1, threshold=2.0) == [(0, 0)]
     with pytest.raises(errors.SelectionError, match="1 of 2"):
         select(det, "magnitude", 2, threshold=2.0)
@@ -189,7 +160,7 @@ def test_magnitude_threshold_of_a_convolution_looks_at_the_mean_of_the_window() 
 @pytest.mark.parametrize("threshold", [-1.0, float("nan"), float("inf")])
 def test_magnitude_refuses_an_impossible_threshold(threshold: float) -> None:
     with pytest.raises(errors.OptionError, match="threshold"):
-        select(TrainedStub(layer([[1.0]])), "magnitude", 1, threshold=threshold)
+        select(Trained(layer([[1.0]])), "magnitude", 1, threshold=threshold)
 
 
 # ---- gradient
@@ -197,7 +168,7 @@ def test_magnitude_refuses_an_impossible_threshold(threshold: float) -> None:
 
 def test_gradients_of_opposite_sign_do_not_cancel() -> None:
     batches = [layer([[3.0, 1.0, 0.0]]), layer([[-3.0, 1.0, 2.0]])]  # signed means 0, 1, 1
-    det = TrainedStub(batches[0], gradients=moments_of(*batches))  # root mean squares 3, 1, √2
+    det = Trained(batches[0], gradients=moments_of(*batches))  # root mean squares 3, 1, √2
     assert select(det, "gradient", 1) == [(0, 0)]
     assert select(det, "gradient", 2) == [(0, 0), (0, 2)]
 
@@ -208,7 +179,7 @@ def test_gradients_on_given_data_are_the_gradients_of_the_loss() -> None:
     scores = np.sqrt(np.mean((X[:, :, None] * (X @ W - y)[:, None, :]) ** 2, axis=0))
     best = np.argsort(-scores.ravel())[:3]
     expected = sorted((int(i) // 2, int(i) % 2) for i in best)
-    det = TrainedStub(layer(W), gradients=moments_of(layer(-scores), layer(-scores)))
+    det = Trained(layer(W), gradients=moments_of(layer(-scores), layer(-scores)))
     found = select(det, "gradient", 3, X=X.astype(np.float32), y=y.astype(np.float32))
     assert found == expected
 
@@ -222,7 +193,7 @@ def test_variance_takes_the_weights_that_moved_most() -> None:
         layer([[9.0, 1.0], [4.0, 5.0]]),
         layer([[9.0, 2.0], [1.0, 5.5]]),
     ]  # variances 0, 2/3, 2, 1/18
-    det = TrainedStub(snapshots[-1], trajectory=moments_of(*snapshots))
+    det = Trained(snapshots[-1], trajectory=moments_of(*snapshots))
     assert select(det, "variance", 1) == [(1, 0)]
     assert select(det, "variance", 2) == [(0, 1), (1, 0)]
     assert select(det, "variance", 3) == [(0, 1), (1, 0), (1, 1)]
@@ -230,7 +201,7 @@ def test_variance_takes_the_weights_that_moved_most() -> None:
 
 def test_variance_without_swa_says_how_to_get_it() -> None:
     with pytest.raises(errors.SelectionError, match=r"swa_config=nb\.SWA"):
-        select(TrainedStub(layer([[1.0]])), "variance", 1)
+        select(Trained(layer([[1.0]])), "variance", 1)
 
 
 # ---- swag-variance
@@ -239,7 +210,7 @@ def test_variance_without_swa_says_how_to_get_it() -> None:
 def test_swag_variance_counts_the_last_snapshots_again() -> None:
     """Weight 0 moved early and settled, weight 1 drifts at the end, weight 2 hardly moves."""
     values = [[0.0, 0.0, 0.0], [2.0, 0.0, 0.1], [1.0, 0.0, 0.1], [1.0, 1.5, 0.1]]
-    det = TrainedStub(layer([values[-1]]), moments_of(*(layer([v]) for v in values), num_recent=2))
+    det = Trained(layer([values[-1]]), moments_of(*(layer([v]) for v in values), num_recent=2))
     array = np.array(values)
     means = np.cumsum(array, axis=0) / np.arange(1, 5)[:, None]
     expected = (array.var(axis=0) + ((array - means)[2:] ** 2).sum(axis=0) / (2 - 1)) / 2
@@ -256,13 +227,13 @@ def test_fewer_snapshots_than_can_be_kept_are_all_kept() -> None:
     moments = moments_of(*values, num_recent=9)
     np.testing.assert_allclose(moments.recent["A"]["kernel"][:2], [[[0, 0]], [[1.5, 0]]])
     assert not np.any(moments.recent["A"]["kernel"][2:])
-    assert select(TrainedStub(values[1], moments), "swag-variance", 1) == [(0, 0)]
+    assert select(Trained(values[1], moments), "swag-variance", 1) == [(0, 0)]
 
 
 def test_swag_variance_without_deviations_says_how_to_keep_them() -> None:
     values = [layer([[1.0]]), layer([[2.0]])]
     with pytest.raises(errors.SelectionError, match=r"nb\.SWA\(num_recent=20\).*'variance'"):
-        select(TrainedStub(values[0], moments_of(*values)), "swag-variance", 1)
+        select(Trained(values[0], moments_of(*values)), "swag-variance", 1)
 
 
 # ---- snr
@@ -270,7 +241,7 @@ def test_swag_variance_without_deviations_says_how_to_keep_them() -> None:
 
 def test_snr_takes_either_end_of_the_ratio() -> None:
     snapshots = [layer([[1.0, 10.0, 0.0, 5.0]]), layer([[-1.0, 12.0, 0.0, 5.0]])]
-    det = TrainedStub(layer([[0.0, 11.0, 0.0, 5.0]]), moments_of(*snapshots))
+    det = Trained(layer([[0.0, 11.0, 0.0, 5.0]]), moments_of(*snapshots))
     # deviations 1, 1, 0, 0: the first has no signal, the last no noise, the third neither
     assert select(det, "snr", 1) == [(0, 0)]
     assert select(det, "snr", 2) == [(0, 0), (0, 1)]
@@ -279,7 +250,7 @@ def test_snr_takes_either_end_of_the_ratio() -> None:
 
 
 def test_snr_reads_the_posterior_on_request() -> None:
-    det = TrainedStub(
+    det = Trained(
         layer([[1.0, 1.0, 4.0]]),
         given_curvature=Curvature({"A/kernel": jnp.array([[3.0, 0.5, 1.0]])}),
     )  # variances 1 / (g^2 + 1): 0.1, 0.8, 0.5
@@ -312,7 +283,7 @@ def test_impossible_options_are_refused(method: str, options: dict[str, Any]) ->
 # ---- permuted
 
 
-def counts(subset: nb.ProbabilisticSubset, det: TrainedStub) -> dict[str, int]:
+def counts(subset: nb.ProbabilisticSubset, det: Trained) -> dict[str, int]:
     shapes = subset.split(det.network, det.params).shapes
     return {path: int(np.prod(shape)) for path, shape in shapes.items()}
 
@@ -352,7 +323,7 @@ def test_permuted_scores_are_the_same_numbers() -> None:
 def test_permuted_covers_all_places() -> None:
     weights = np.zeros((3, 4))
     weights[1, 2] = 9.0
-    det = TrainedStub({"A": {"kernel": jnp.asarray(weights), "bias": jnp.zeros(4)}})
+    det = Trained({"A": {"kernel": jnp.asarray(weights), "bias": jnp.zeros(4)}})
     met = {select(det, "permuted", 1, key=key)[0] for key in range(90)}
     assert len(met) == 12  # one is missed with a chance of 12 (11/12)^90 = 0.005
 
@@ -364,7 +335,7 @@ def test_first_and_last_looks_at_no_layer_between() -> None:
     x = np.ones((1, 3), np.float32)
     network = nb.as_network(FlaxMLP(hidden_dims=(4, 4)), example=x)
     params = network.init(jax.random.key(0), x)
-    det = TrainedStub(params, network=network)
+    det = Trained(params, network=network)
     best = choose(det, None, "first-and-last", num_weights=12).split(network, params)
     assert best.size == 12
     assert {best.owner(path)[0].name for path in best.paths} <= {"Dense0", "Dense2"}
@@ -379,24 +350,22 @@ def test_first_and_last_looks_at_no_layer_between() -> None:
 
 def test_first_and_last_needs_the_order_of_calls() -> None:
     with pytest.raises(errors.NetworkError, match="order in which layers are called"):
-        select(TrainedStub(layer([[1.0, 2.0]])), "first-and-last", 1)
+        select(Trained(layer([[1.0, 2.0]])), "first-and-last", 1)
 
 
 # ---- random
 
 
 def test_random_depends_on_the_key_alone() -> None:
-    det = TrainedStub(layer(np.zeros((20, 20))))
+    det = Trained(layer(np.zeros((20, 20))))
     once = select(det, "random", 30, key=jax.random.key(5))
     assert once == select(det, "random", 30, key=jax.random.key(5))
-    assert once == select(
-        TrainedStub(layer(np.ones((20, 20)))), "random", 30, key=jax.random.key(5)
-    )
+    assert once == select(Trained(layer(np.ones((20, 20)))), "random", 30, key=jax.random.key(5))
     assert once != select(det, "random", 30, key=jax.random.key(6))
 
 
 def test_random_covers_all_pairs_evenly() -> None:
-    det = TrainedStub(layer(np.zeros((4, 6))))
+    det = Trained(layer(np.zeros((4, 6))))
     keys = jax.random.split(jax.random.key(0), 120)
     counts = np.zeros((4, 6))
     for key in keys:
@@ -405,144 +374,3 @@ def test_random_covers_all_pairs_evenly() -> None:
     # each pair is in a choice with probability 6/24, independently over keys
     deviation = (counts - 120 / 4) / np.sqrt(120 * 0.25 * 0.75)
     assert np.abs(deviation).max() < 4.5
-
-
-# ---- clustering
-
-TWO_GROUPS = np.array([[0.0], [1.0], [2.0], [100.0], [101.0], [102.0]]) * np.ones((1, 3))
-
-
-def rows_of(pairs: list[tuple[int, ...]]) -> list[int]:
-    return [pair[0] for pair in pairs]
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", ["kernel", "embedding"])
-def test_clustering_takes_the_rows_nearest_the_centres(name: str, seed: int) -> None:
-    det = TrainedStub(layer(TWO_GROUPS, name))
-    key = jax.random.key(seed)
-    assert rows_of(select(det, "clustering", 2, key=key)) == [1, 4]
-    two = {"key": key, "n_clusters": 2}
-    assert rows_of(select(det, "clustering", 4, **two)) == [0, 1, 3, 4]  # a tie: the first row
-    assert rows_of(select(det, "clustering", 6, **two)) == [0, 1, 2, 3, 4, 5]
-    assert rows_of(select(det, "clustering", 8, **two)) == [0, 1, 1, 2, 3, 4, 4, 5]
-
-
-def test_clustering_draws_the_columns_from_the_key() -> None:
-    det = TrainedStub(layer(np.repeat(TWO_GROUPS, 20, axis=1)))
-    choices = [tuple(select(det, "clustering", 2, key=jax.random.key(s))) for s in (0, 0, 1)]
-    assert choices[0] == choices[1] != choices[2]
-
-
-def test_clustering_groups_input_channels_by_their_windows() -> None:
-    # channels 0, 1, 2 hold one pattern and 3, 4, 5 its mirror image; sums and sizes are equal
-    pattern = np.array([1.0, 0.0, -1.0])
-    strength = np.array([9.0, 10.0, 11.0, -9.0, -10.0, -11.0])
-    kernel = pattern[:, None, None] * strength[None, :, None] * np.ones((1, 1, 2))
-    det = TrainedStub(layer(kernel))
-    assert rows_of(select(det, "clustering", 2)) == [1, 4]
-
-
-def test_clustering_takes_head_and_feature_as_the_input_of_attention_out() -> None:
-    parts = {c: {"kernel": jnp.ones((2, 2, 3))} for c in ("query", "key", "value")}
-    out = TWO_GROUPS.reshape(2, 3, 3)  # (head, feature, out): each head is a group
-    det = TrainedStub({"A": {**parts, "out": {"kernel": jnp.asarray(out)}}})
-    subset = nb.select_bayesian_components(det, ["A/out"], "clustering", 2)
-    ((_, rule),) = subset.terms
-    ((_, part, pairs),) = rule.items
-    assert part == "out"
-    assert [pair[:2] for pair in pairs] == [(0, 1), (1, 1)]
-
-
-FREQUENT = np.array([[0] * 50 + [2] * 90 + [3] * 20 + [5]], np.int32)
-
-
-def test_clustering_counts_tokens_as_often_as_they_occur() -> None:
-    det = TrainedStub(layer(TWO_GROUPS, "embedding"))
-    options = {"token_frequency": True, "X": FREQUENT}
-    assert rows_of(select(det, "clustering", 2, **options)) == [2, 3]
-    # tokens 1 and 4 do not occur: they come after all entries of those that do
-    assert set(rows_of(select(det, "clustering", 12, **options))) == {0, 2, 3, 5}
-    assert len(select(det, "clustering", 18, **options)) == 18
-
-
-def test_clustering_does_not_count_padding() -> None:
-    network = nb.Network.from_functions(
-        lambda key, x: {}, lambda params, x: x, padding=Padding(axis=1, value=2)
-    )
-    det = TrainedStub(layer(TWO_GROUPS, "embedding"), network=network)
-    pairs = select(det, "clustering", 2, token_frequency=True, X=FREQUENT)
-    assert rows_of(pairs) == [0, 3]
-
-
-def test_clustering_counts_tokens_for_embeddings_alone() -> None:
-    det = TrainedStub(layer(TWO_GROUPS, "kernel"))
-    pairs = select(det, "clustering", 2, token_frequency=True, X=FREQUENT)
-    assert rows_of(pairs) == [1, 4]
-
-
-def test_clustering_counts_tokens_for_the_embedding_that_is_called_first() -> None:
-    def apply(params: Any, x: Any) -> Any:
-        tokens = params["Token"]["embedding"][x]
-        return (tokens + params["Position"]["embedding"][jnp.arange(x.shape[1])]).sum((1, 2))
-
-    table = {"embedding": jnp.asarray(TWO_GROUPS)}
-    params = {"Position": table, "Token": table}
-
-    def chosen(example: Any) -> dict[str, list[int]]:
-        network = nb.Network.from_functions(lambda key, x: {}, apply, example=example)
-        subset = nb.select_bayesian_components(
-            TrainedStub(params, network=network),
-            None,
-            "clustering",
-            2,
-            token_frequency=True,
-            X=FREQUENT,
-        )
-        ((_, rule),) = subset.terms
-        return {name: rows_of(list(pairs)) for name, _, pairs in rule.items}
-
-    assert chosen(np.zeros((1, 4), np.int32)) == {"Token": [2, 3], "Position": [1, 4]}
-    with pytest.raises(errors.SelectionError, match="Position, Token is called first"):
-        chosen(None)
-
-
-@pytest.mark.parametrize(
-    ("X", "error", "message"),
-    [
-        (None, errors.SelectionError, r"needs data.*X=X"),
-        (np.array([[0.0, 1.0]]), errors.TokenError, r"float64"),
-        (np.array([[0, 6]]), errors.TokenError, r"tokens 0 to 5; X holds 0 to 6"),
-        (np.array([[-1, 5]]), errors.TokenError, r"X holds -1 to 5"),
-    ],
-)
-def test_clustering_refuses_tokens_that_it_cannot_count(
-    X: Any, error: type[Exception], message: str
-) -> None:
-    det = TrainedStub(layer(TWO_GROUPS, "embedding"))
-    with pytest.raises(error, match=message):
-        select(det, "clustering", 2, token_frequency=True, X=X)
-
-
-@pytest.mark.parametrize("n_clusters", [0, -1, 2.0, True])
-def test_clustering_refuses_an_impossible_number_of_clusters(n_clusters: Any) -> None:
-    with pytest.raises(errors.OptionError, match="n_clusters"):
-        select(TrainedStub(layer(TWO_GROUPS)), "clustering", 2, n_clusters=n_clusters)
-
-
-def test_clustering_refuses_weights_that_are_not_finite() -> None:
-    det = TrainedStub(layer([[1.0, np.nan], [0.0, 1.0]]))
-    with pytest.raises(errors.SelectionError, match=r"'A' are not all finite"):
-        select(det, "clustering", 2)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_clustering_never_repeats_and_never_falls_short(data: st.DataObject) -> None:
-    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 4)))
-    # few distinct values, so that many rows are equal
-    weights = data.draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, 1.0, -2.0])))
-    num_pairs = data.draw(st.integers(1, weights.size))
-    n_clusters = data.draw(st.none() | st.integers(1, 8))
-    pairs = select(TrainedStub(layer(weights)), "clustering", num_pairs, n_clusters=n_clusters)
-    assert len(pairs) == len(set(pairs)) == num_pairs
