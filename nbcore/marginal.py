@@ -24,7 +24,7 @@ from nbcore.errors import OptionError, TargetError
 from nbcore.forward import Program
 from nbcore.likelihoods import Likelihood
 from nbcore.priors import ResolvedNormal
-from nbcore.regression import Regression, log_evidence
+from nbcore.regression import Blocks, Regression, log_evidence
 from nbcore.split import Weights
 from nbcore.target import Batch, NetworkTarget, Position, Target
 
@@ -112,7 +112,7 @@ class MarginalTarget(Target):
     def _num_terms(self) -> int:
         return self.num_examples * self.target.blocks[0].y.shape[1]
 
-    def _regression(self, position: Position) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _regression(self, position: Position) -> tuple[Blocks, Blocks, jax.Array]:
         """Return design, residual, both in units of the noise, and the sum of the log noises."""
         center, scale, unravel = self._flat_prior(position)
         rest, unknowns = position["weights"], position["likelihood"]
@@ -132,7 +132,7 @@ class MarginalTarget(Target):
             designs.append(jax.vmap(jacobian)(jnp.diag(scale)) * weight)
             residuals.append((block.y.reshape(-1) - there) * weight)
             log_noise = log_noise + 0.5 * block.total(jnp.sum(jnp.log(variance), axis=1))
-        return jnp.concatenate(designs, axis=1), jnp.concatenate(residuals), log_noise
+        return tuple(designs), tuple(residuals), log_noise
 
 
 def marginalize(target: NetworkTarget, *, max_size: int = MAX_SIZE) -> MarginalTarget:

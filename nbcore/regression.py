@@ -1,4 +1,8 @@
-"""Bayesian linear regression: evidence and posterior, in single precision too."""
+"""Bayesian linear regression: evidence and posterior, in single precision too.
+
+Rows come in blocks that are never put together: where they are spread over devices, that would
+make devices wait for each other that need not.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 
 # Of the largest curvature: no more than rounding leaves of it, so that a factor always exists.
 RIDGE = {4: 1e-6, 8: 1e-14}
+Blocks = tuple[jax.Array, ...]
 
 
 class Regression(NamedTuple):
@@ -18,32 +23,37 @@ class Regression(NamedTuple):
     Args:
         whitening: W, lower triangular, with W (D D^T + I) W^T near the identity.
         cholesky: Cholesky factor of W (D D^T + I) W^T.
-        whitened: W D.
+        whitened: W D, by block.
         mean: posterior mean of v `(p,)`.
     """
 
     whitening: jax.Array
     cholesky: jax.Array
-    whitened: jax.Array
+    whitened: Blocks
     mean: jax.Array
 
     @staticmethod
-    def of(design: jax.Array, residual: jax.Array) -> Regression:
-        """Return the posterior given D `(p, rows)` and r `(rows,)`.
+    def of(design: Blocks, residual: Blocks) -> Regression:
+        """Return the posterior given D `(p, rows)` and r `(rows,)`, both by block.
 
         D D^T + I itself may be too ill-conditioned for its Cholesky factor in single precision; so
         a rough one comes first, and then that of what it leaves to be done.
         """
-        unit = jnp.eye(len(design), dtype=design.dtype)
-        rough = jax.lax.stop_gradient(design @ design.T + unit)
-        ridge = RIDGE[design.dtype.itemsize] * jnp.max(jnp.diag(rough))
+        unit = jnp.eye(len(design[0]), dtype=design[0].dtype)
+        rough = jax.lax.stop_gradient(sum((d @ d.T for d in design), unit))
+        ridge = RIDGE[rough.dtype.itemsize] * jnp.max(jnp.diag(rough))
         factor = jnp.linalg.cholesky(rough + ridge * unit, symmetrize_input=False)
         whitening = jnp.tril(solve_triangular(factor, unit, lower=True))
-        whitened = whitening @ design
-        left = whitened @ whitened.T + whitening @ whitening.T
+        whitened = tuple(whitening @ d for d in design)
+        left = sum((w @ w.T for w in whitened), whitening @ whitening.T)
         cholesky = jnp.linalg.cholesky(left, symmetrize_input=False)
-        mean = whitening.T @ cho_solve((cholesky, True), whitened @ residual)
+        products = (w @ r for w, r in zip(whitened, residual, strict=True))
+        mean = whitening.T @ cho_solve((cholesky, True), sum(products, jnp.zeros_like(unit[0])))
         return Regression(whitening, cholesky, whitened, mean)
+
+    def left(self, design: Blocks, residual: Blocks) -> Blocks:
+        """Return r - v D at the posterior mean."""
+        return tuple(r - self.mean @ d for d, r in zip(design, residual, strict=True))
 
     def draw(self, key: jax.Array) -> jax.Array:
         """Draw v."""
@@ -53,7 +63,7 @@ class Regression(NamedTuple):
 
 
 @jax.custom_jvp
-def log_evidence(design: jax.Array, residual: jax.Array) -> jax.Array:
+def log_evidence(design: Blocks, residual: Blocks) -> jax.Array:
     """Return log p(r) of the regression without its constant.
 
     It is -|r - v D|^2 / 2 - |v|^2 / 2 - log|D D^T + I| / 2 at the posterior mean v, a form without
@@ -64,18 +74,24 @@ def log_evidence(design: jax.Array, residual: jax.Array) -> jax.Array:
 
 @log_evidence.defjvp
 def _(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+    primals: tuple[Blocks, Blocks], tangents: tuple[Blocks, Blocks]
 ) -> tuple[jax.Array, jax.Array]:
     (design, residual), (along_design, along_residual) = primals, tangents
     found = Regression.of(design, residual)
-    left = residual - found.mean @ design
-    back = found.whitening.T @ cho_solve((found.cholesky, True), jnp.eye(len(design)))
-    slope = found.mean[:, None] * left - back @ found.whitened
-    value = _log_evidence(found, design, residual)
-    return value, jnp.vdot(slope, along_design) - jnp.vdot(left, along_residual)
+    unit = jnp.eye(len(found.mean), dtype=found.mean.dtype)
+    back = found.whitening.T @ cho_solve((found.cholesky, True), unit)
+    change = jnp.zeros((), found.mean.dtype)
+    for left, whitened, along, moved in zip(
+        found.left(design, residual), found.whitened, along_design, along_residual, strict=True
+    ):
+        slope = found.mean[:, None] * left - back @ whitened
+        change = change + jnp.vdot(slope, along) - jnp.vdot(left, moved)
+    return _log_evidence(found, design, residual), change
 
 
-def _log_evidence(found: Regression, design: jax.Array, residual: jax.Array) -> jax.Array:
-    left = residual - found.mean @ design
+def _log_evidence(found: Regression, design: Blocks, residual: Blocks) -> jax.Array:
+    squares = sum(
+        (jnp.sum(left**2) for left in found.left(design, residual)), jnp.sum(found.mean**2)
+    )
     halves = jnp.log(jnp.diag(found.cholesky)) - jnp.log(jnp.diag(found.whitening))
-    return -0.5 * (jnp.sum(left**2) + jnp.sum(found.mean**2)) - jnp.sum(halves)
+    return -0.5 * squares - jnp.sum(halves)
