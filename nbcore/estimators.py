@@ -231,7 +231,7 @@ class PartialBNN:
                 are integrated out while the others are sampled, and drawn afterwards; see
                 `nb.marginalize`. The posterior is the same, and chains mix far better where the
                 noise is small; a step costs more. For normal noise, all rows at once; `"auto"` is
-                where it can be. Not by default, but in the run of `nb.BNN`.
+                where it can be and fits. Not by default, but in the run of `nb.BNN`.
             select_neurons_config: choose pairs after training: arguments of
                 `nb.select_bayesian_components`, such as method, layer_names and
                 num_pairs_per_layer; selectors that look at data get the rows to sample.

@@ -30,6 +30,7 @@ from nbcore.target import Batch, NetworkTarget, Position, Target
 
 Marginalize = bool | Literal["auto"]
 MAX_SIZE = 512
+AUTO_BYTES = 2**27  # of the matrix of all examples; a gradient holds a few such
 DRAWS_AT_ONCE = 16
 
 
@@ -101,6 +102,12 @@ class MarginalTarget(Target):
         """Raise: what is integrated out depends on all examples together."""
         raise _no_minibatches(", ".join(self.paths))
 
+    @property
+    def design_bytes(self) -> int:
+        """Bytes of the matrix that outputs are linear by, for all examples."""
+        weights = self.target.start["weights"]
+        return self._num_terms * sum(weights[path].nbytes for path in self.paths)
+
     def _flat_prior(self, position: Position) -> tuple[jax.Array, jax.Array, Any]:
         """Return centre and scale of the weights that are integrated out, flat, and `unravel`."""
         centers, scales = _normal_prior(self.target).moments(position["prior"])
@@ -146,8 +153,8 @@ def marginalize(target: NetworkTarget, *, max_size: int = MAX_SIZE) -> MarginalT
     Samplers move the rest on this density; `nb.sample` then draws u given each of its draws, from
     its exact normal posterior, and returns draws of all weights. Which leaves qualify is read off
     the traced network: those of the output layer as a rule, whole or as pairs. A gradient costs
-    about 3 N p^2 operations more for p numbers. The statistic `log_density` of the draws is that of
-    the rest.
+    about 3 N p^2 operations more for p numbers, and holds a few matrices of N p: it takes all
+    examples at once. The statistic `log_density` of the draws is that of the rest.
 
     Args:
         target: made by `nb.Target.build`, with a likelihood that is normal about a mean that the
@@ -207,8 +214,9 @@ def as_asked(target: NetworkTarget, how: Marginalize, capabilities: Collection[s
 
     Args:
         target: the log density of all stochastic weights.
-        how: `True` integrates out, `False` does not, `"auto"` does where it can be and two numbers
-            or more are left, which some samplers need.
+        how: `True` integrates out, `False` does not, `"auto"` does where it can be, two numbers or
+            more are left, which some samplers need, and the matrix of all examples takes at most
+            128 MiB.
         capabilities: what the sampler can do.
 
     Raises:
@@ -219,7 +227,8 @@ def as_asked(target: NetworkTarget, how: Marginalize, capabilities: Collection[s
             check_asked(True, target.likelihood, capabilities)
             found = marginalize(target)
             left = sum(leaf.size for leaf in jax.tree.leaves(found.start))
-            return found if how is True or left > 1 else target
+            suits = left > 1 and found.design_bytes <= AUTO_BYTES
+            return found if how is True or suits else target
     except TargetError:
         if how is True:
             raise

@@ -15,6 +15,7 @@ from jax.scipy.stats import multivariate_normal
 
 import nbcore as nb
 from nbcore import diagnostics as nb_diagnostics
+from nbcore import marginal as marginals
 from nbcore.errors import OptionError, TargetError
 from nbcore.marginal import MarginalTarget, as_asked, complete
 from nbcore_flax import FlaxMLP, FlaxMLP2Head
@@ -270,6 +271,16 @@ def test_auto_is_where_it_can_be() -> None:
     assert as_asked(plain, "auto", ()) is plain  # the noise alone would be left
     assert as_asked(plain, True, ()).integrated_out == ("out/kernel",)
     assert as_asked(plain, False, ()) is plain
+
+
+def test_auto_is_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = make()
+    size = 4 * (12 * 2) * (3 * 2 + 2)  # floats, numbers in y, kernel and bias of the output layer
+    monkeypatch.setattr(marginals, "AUTO_BYTES", size)
+    assert as_asked(target, "auto", ()).integrated_out
+    monkeypatch.setattr(marginals, "AUTO_BYTES", size - 1)
+    assert as_asked(target, "auto", ()) is target
+    assert as_asked(target, True, ()).integrated_out
 
 
 @pytest.mark.slow
