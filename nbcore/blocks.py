@@ -66,6 +66,11 @@ class Block:
         outputs = self.forward.outputs(position["weights"], self.features)
         return likelihood.log_prob(outputs, self.y, position["likelihood"])
 
+    def moments(self, likelihood: Likelihood, position: Any) -> tuple[jax.Array, jax.Array]:
+        """Return mean and variance of y, `(examples, targets)`, copies included."""
+        outputs = self.forward.outputs(position["weights"], self.features)
+        return likelihood.moments(outputs, position["likelihood"])
+
     def log_likelihood(self, likelihood: Likelihood, position: Any) -> jax.Array:
         """Return the sum of the log likelihoods, computed in chunks."""
         size = self.forward.chunk_size or len(self.y)
@@ -77,9 +82,14 @@ class Block:
 
     def total(self, each: jax.Array) -> jax.Array:
         """Return the sum over examples; copies weigh nothing."""
-        if self.padding:
-            each = jnp.where(jnp.arange(len(each)) < self.count, each, 0)
-        return jnp.sum(each)
+        return jnp.sum(self.without_copies(each))
+
+    def without_copies(self, each: jax.Array) -> jax.Array:
+        """Return what has a leading example axis, with zeros for copies."""
+        if not self.padding:
+            return each
+        is_own = jnp.arange(len(each)) < self.count
+        return jnp.where(is_own.reshape(-1, *[1] * (each.ndim - 1)), each, 0)
 
 
 def _log_prob_of_chunk(

@@ -197,7 +197,18 @@ class Chain:
 
     def begin(self) -> Run:
         """Return the beginning, or where the checkpoint is."""
-        return self._read(self.start())
+        state = self.start()
+        stored = self.part.read() if self.part else None
+        if stored is None:
+            none = np.zeros(self._own(self.key).shape[:-1], np.int32)  # of each chain of ours
+            return Run(state, dict.fromkeys(NAMES.values(), none))
+        arrays, facts, chunks = stored
+        state = self.all.place.joined(filled(self._own(state), arrays), state)
+        counts = {k: np.asarray(v, np.int32) for k, v in facts["num_gradients"].items()}
+        kept = [unnamed((self.position, Stats(0)), chunk) for chunk in chunks]
+        total = next(steps.total for steps in self.all.phases if steps.phase == facts["phase"])
+        self._report(NAMES[facts["phase"]], facts["done"], total)
+        return Run(state, counts, facts["phase"], facts["done"], kept)
 
     def run(self, run: Run) -> Run:
         """Run what is left of warmup, tune and sampling."""
@@ -247,20 +258,6 @@ class Chain:
     def _first(self, count: int) -> Callable[[np.ndarray], np.ndarray]:
         """Return what cuts a buffer to the draws that were taken."""
         return (lambda a: a[:, :count]) if self.number is None else (lambda a: a[:count])
-
-    def _read(self, state: Any) -> Run:
-        """Return what the checkpoint holds, or the beginning."""
-        stored = self.part.read() if self.part else None
-        if stored is None:
-            none = np.zeros(self._own(self.key).shape[:-1], np.int32)  # of each chain of ours
-            return Run(state, dict.fromkeys(NAMES.values(), none))
-        arrays, facts, chunks = stored
-        state = self.all.place.joined(filled(self._own(state), arrays), state)
-        counts = {k: np.asarray(v, np.int32) for k, v in facts["num_gradients"].items()}
-        kept = [unnamed((self.position, Stats(0)), chunk) for chunk in chunks]
-        total = next(steps.total for steps in self.all.phases if steps.phase == facts["phase"])
-        self._report(NAMES[facts["phase"]], facts["done"], total)
-        return Run(state, counts, facts["phase"], facts["done"], kept)
 
     def _write(self, run: Run, kept: Any) -> None:
         if self.part is None:

@@ -21,7 +21,6 @@ from nbcore import hoisting
 from nbcore.blocks import Block
 from nbcore.equations import needed
 from nbcore.errors import OptionError, TargetError
-from nbcore.forward import Program
 from nbcore.likelihoods import Likelihood
 from nbcore.priors import ResolvedNormal
 from nbcore.regression import Blocks, Regression, log_evidence
@@ -122,20 +121,18 @@ class MarginalTarget(Target):
     def _regression(self, position: Position) -> tuple[Blocks, Blocks, jax.Array]:
         """Return design, residual, both in units of the noise, and the sum of the log noises."""
         center, scale, unravel = self._flat_prior(position)
-        rest, unknowns = position["weights"], position["likelihood"]
         designs: list[jax.Array] = []
         residuals: list[jax.Array] = []
         log_noise = jnp.zeros((), center.dtype)
         for block in self.target.blocks:
 
             def moments(u: jax.Array, b: Block = block) -> tuple[jax.Array, jax.Array]:
-                outputs = b.forward.outputs({**rest, **unravel(u)}, b.features)
-                mean, variance = self.target.likelihood.moments(outputs, unknowns)
+                at = {**position, "weights": {**position["weights"], **unravel(u)}}
+                mean, variance = b.moments(self.target.likelihood, at)
                 return mean.reshape(-1), variance  # flat, or XLA broadcasts the noise slowly
 
             there, jacobian, variance = jax.linearize(moments, center, has_aux=True)
-            is_own = jnp.arange(len(block.y)) < block.count
-            weight = (is_own[:, None] / jnp.sqrt(variance)).reshape(-1)
+            weight = block.without_copies(1 / jnp.sqrt(variance)).reshape(-1)
             designs.append(jax.vmap(jacobian)(jnp.diag(scale)) * weight)
             residuals.append((block.y.reshape(-1) - there) * weight)
             log_noise = log_noise + 0.5 * block.total(jnp.sum(jnp.log(variance), axis=1))
@@ -222,17 +219,18 @@ def as_asked(target: NetworkTarget, how: Marginalize, capabilities: Collection[s
     Raises:
         TargetError: nothing can be integrated out, and it was asked for.
     """
+    if not how:
+        return target
     try:
-        if how:
-            check_asked(True, target.likelihood, capabilities)
-            found = marginalize(target)
-            left = sum(leaf.size for leaf in jax.tree.leaves(found.start))
-            suits = left > 1 and found.design_bytes <= AUTO_BYTES
-            return found if how is True or suits else target
+        check_asked(True, target.likelihood, capabilities)
+        found = marginalize(target)
     except TargetError:
         if how is True:
             raise
-    return target
+        return target
+    left = sum(leaf.size for leaf in jax.tree.leaves(found.start))
+    suits = left > 1 and found.design_bytes <= AUTO_BYTES
+    return found if how is True or suits else target
 
 
 def _normal_prior(target: NetworkTarget) -> ResolvedNormal:
@@ -298,9 +296,8 @@ def _no_minibatches(what: str) -> TargetError:
 def _both_log_probs(
     block: Block, likelihood: Likelihood, position: Position
 ) -> tuple[jax.Array, jax.Array]:
-    outputs = block.forward.outputs(position["weights"], block.features)
-    mean, variance = likelihood.moments(outputs, position["likelihood"])
-    each = likelihood.log_prob(outputs, block.y, position["likelihood"])
+    mean, variance = block.moments(likelihood, position)
+    each = block.log_prob(likelihood, position)
     return each, jnp.sum(norm.logpdf(block.y, mean, jnp.sqrt(variance)), axis=1)
 
 
@@ -309,34 +306,31 @@ def _is_linear(target: NetworkTarget, paths: tuple[str, ...]) -> bool:
     position = target.start
     inside = {p: position["weights"][p] for p in paths}
     rest = {p: w for p, w in position["weights"].items() if p not in inside}
+
+    def moments(u: Weights, known: Position, block: Block) -> tuple[jax.Array, jax.Array]:
+        return block.moments(target.likelihood, {**known, "weights": {**known["weights"], **u}})
+
+    known = {**position, "weights": rest}
     for block in target.blocks:
-        program, rows = block.forward.program, block.features
-        if program.per_example:
-            rows = jax.tree.map(lambda a: a[:1], rows)  # pyright: ignore[reportUnknownLambdaType]
-
-        def moments(u: Weights, known: Any, rows: Any, program: Program = program) -> Any:
-            others, unknowns, constants = known
-            outputs = program.outputs({**others, **u}, constants, rows)
-            return target.likelihood.moments(outputs, unknowns)
-
-        known = (rest, position["likelihood"], block.forward.constants)
-        if _moves_with(moments, inside, known, rows):
+        few = block.at(jnp.arange(1)) if block.forward.program.per_example else block
+        few = replace(few, forward=replace(few.forward, chunk_size=0))  # chunks hide what they do
+        if _moves_with(moments, inside, known, few):
             return False
         with jax.debug_nans(False):  # what depends on a number that is none is none
-            _, variance = moments(jax.tree.map(lambda a: a * jnp.nan, inside), known, rows)
+            _, variance = moments(jax.tree.map(lambda a: a * jnp.nan, inside), known, few)
         if not bool(jnp.all(jnp.isfinite(variance))):
             return False
     return True
 
 
-def _moves_with(moments: Any, inside: Weights, known: Any, rows: Any) -> bool:
+def _moves_with(moments: Any, inside: Weights, known: Position, block: Block) -> bool:
     """Whether derivatives of means along some weights depend on those weights."""
 
-    def derivative(u: Weights, known: Any, rows: Any) -> jax.Array:
+    def derivative(u: Weights, known: Position, block: Block) -> jax.Array:
         along = jax.tree.map(jnp.ones_like, u)
-        return jax.jvp(lambda u: moments(u, known, rows)[0], (u,), (along,))[1]
+        return jax.jvp(lambda u: moments(u, known, block)[0], (u,), (along,))[1]
 
-    traced = hoisting.stage(derivative, inside, known, rows)
+    traced = hoisting.stage(derivative, inside, known, block)
     _, read = needed(traced.equations, traced.outputs, lambda _: True)
     return bool(set(traced.inputs[0]).intersection(read))
 

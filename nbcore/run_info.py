@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import metadata
 from typing import Any, TypeVar
@@ -53,12 +53,14 @@ class RunInfo:
         seconds: dict[str, float],
         num_gradients: dict[str, int],
         mesh: dict[str, int],
+        integrated_out: Sequence[str],
     ) -> RunInfo:
         """Describe a run."""
         options, versions = plain_options(backend), versions_of(backend)
         return RunInfo(
-            backend.name, options, settings, method, seconds, num_gradients, versions, mesh
-        )
+            backend.name, options, settings, method, seconds, num_gradients, versions, mesh,
+            integrated_out=list(integrated_out),
+        )  # fmt: skip
 
 
 def plain_options(backend: Backend) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,8 @@ def sample(
         )
     )))  # fmt: skip
     kernel = _kernel(chosen, num_warmup)
-    shared_key = jax.random.fold_in(jax.random.fold_in(key, num_chains), programs.SHARED)
+    run_key = jax.random.fold_in(key, num_chains)  # of what chains have in common
+    shared_key = jax.random.fold_in(run_key, programs.SHARED)
     shared = programs.make_shared(kernel, place.whole(shared_key), placed, starts[0])
     chains = Chains(
         kernel, placed, shared, keys, positions, plan.phases(kernel), place, report, store
@@ -144,11 +145,10 @@ def sample(
     total = time.perf_counter() - begin
     seconds = _split_seconds(found.seconds, preparing + found.compiling, total)
     info = RunInfo.describe(
-        chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes
-    )
-    info = replace(info, integrated_out=list(target.integrated_out))
-    completing = jax.random.fold_in(jax.random.fold_in(key, num_chains), programs.COMPLETE)
-    draws = complete(target, completing, found.draws)
+        chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes,
+        target.integrated_out,
+    )  # fmt: skip
+    draws = complete(target, jax.random.fold_in(run_key, programs.COMPLETE), found.draws)
     if not isinstance(target.whole, NetworkTarget):
         return Posterior(draws, found.stats, info)
     return Posterior.of_network(draws, found.stats, info, target.whole)

@@ -124,13 +124,8 @@ def test_chunks_change_nothing() -> None:
 
 
 def test_sequences_of_several_lengths_are_several_blocks() -> None:
-    target = on_devices.make_target()
-    network, params = on_devices.network_of(mixes=False)
-    X = np.where(np.arange(16) < on_devices.LENGTHS[:, None], 2, 0)
-    whole = nb.Target.build(
-        network, params, nb.ProbabilisticSubset.everything(), X, target.targets()[:, 0]
-    )
-    marginal = nb.marginalize(whole)
+    marginal = nb.marginalize(on_devices.make_target(layers=("embed", "out")))
+    assert len(marginal.whole.blocks) == 2
     assert marginal.paths == ("out/kernel",)
     position = marginal.initial_position(jax.random.key(1), jitter=0.3)
     mean, covariance, log_density = conditional(marginal, position)
