@@ -13,69 +13,70 @@ if TYPE_CHECKING:
     from nbcore import datasets as datasets
     from nbcore import errors as errors
     from nbcore import metrics as metrics
-    from nbcore.backend import Backend as Backend
-    from nbcore.backend import Kernel as Kernel
-    from nbcore.backend import Stats as Stats
-    from nbcore.backend import get_backend as get_backend
-    from nbcore.backend import list_backends as list_backends
-    from nbcore.bnn import BNN as BNN
-    from nbcore.calibration import CrossFit as CrossFit
-    from nbcore.calibration import cross_fit as cross_fit
-    from nbcore.deterministic import DeterministicNN as DeterministicNN
-    from nbcore.ensemble import EnsembleDeterministicNN as EnsembleDeterministicNN
-    from nbcore.estimators import PartialBNN as PartialBNN
-    from nbcore.expressiveness import ExpressivenessWarning as ExpressivenessWarning
-    from nbcore.expressiveness import check_expressiveness as check_expressiveness
-    from nbcore.hookspecs import Spec as Spec
-    from nbcore.hookspecs import hookimpl as hookimpl
-    from nbcore.inspection import print_layer_configs as print_layer_configs
-    from nbcore.layers import Layer as Layer
-    from nbcore.layers import Leaf as Leaf
-    from nbcore.likelihoods import Bernoulli as Bernoulli
-    from nbcore.likelihoods import Categorical as Categorical
-    from nbcore.likelihoods import Gaussian as Gaussian
-    from nbcore.likelihoods import Heteroskedastic as Heteroskedastic
-    from nbcore.likelihoods import Likelihood as Likelihood
-    from nbcore.likelihoods import NoiseModel as NoiseModel
-    from nbcore.likelihoods import Poisson as Poisson
-    from nbcore.likelihoods import StudentT as StudentT
-    from nbcore.marginal import marginalize as marginalize
-    from nbcore.network import Network as Network
-    from nbcore.network import Padding as Padding
-    from nbcore.network import as_network as as_network
-    from nbcore.positive import HalfNormal as HalfNormal
-    from nbcore.positive import LogNormal as LogNormal
-    from nbcore.positive import PositivePrior as PositivePrior
-    from nbcore.posterior import Posterior as Posterior
-    from nbcore.prediction import Prediction as Prediction
-    from nbcore.prior_scale import ScaleChoice as ScaleChoice
-    from nbcore.priors import NormalPrior as NormalPrior
-    from nbcore.priors import Prior as Prior
-    from nbcore.priors import pretrained_priors as pretrained_priors
-    from nbcore.recipe import SWA as SWA
-    from nbcore.sampling import sample as sample
-    from nbcore.selection import Selector as Selector
-    from nbcore.selection import list_selectors as list_selectors
-    from nbcore.selection import select_bayesian_components as select_bayesian_components
-    from nbcore.split import ParameterSplit as ParameterSplit
-    from nbcore.subset import ProbabilisticSubset as ProbabilisticSubset
-    from nbcore.target import Target as Target
+    from nbcore.common.hookspecs import Spec as Spec
+    from nbcore.common.hookspecs import hookimpl as hookimpl
+    from nbcore.distributions.likelihoods import Bernoulli as Bernoulli
+    from nbcore.distributions.likelihoods import Categorical as Categorical
+    from nbcore.distributions.likelihoods import Gaussian as Gaussian
+    from nbcore.distributions.likelihoods import Heteroskedastic as Heteroskedastic
+    from nbcore.distributions.likelihoods import Likelihood as Likelihood
+    from nbcore.distributions.likelihoods import NoiseModel as NoiseModel
+    from nbcore.distributions.likelihoods import Poisson as Poisson
+    from nbcore.distributions.likelihoods import StudentT as StudentT
+    from nbcore.distributions.positive import HalfNormal as HalfNormal
+    from nbcore.distributions.positive import LogNormal as LogNormal
+    from nbcore.distributions.positive import PositivePrior as PositivePrior
+    from nbcore.distributions.priors import NormalPrior as NormalPrior
+    from nbcore.distributions.priors import Prior as Prior
+    from nbcore.distributions.priors import pretrained_priors as pretrained_priors
+    from nbcore.estimators.bnn import BNN as BNN
+    from nbcore.estimators.partial_bnn import PartialBNN as PartialBNN
+    from nbcore.estimators.prior_scale import ScaleChoice as ScaleChoice
+    from nbcore.networks.describe import print_layer_configs as print_layer_configs
+    from nbcore.networks.layers import Layer as Layer
+    from nbcore.networks.layers import Leaf as Leaf
+    from nbcore.networks.network import Network as Network
+    from nbcore.networks.network import Padding as Padding
+    from nbcore.networks.network import as_network as as_network
+    from nbcore.posterior.posterior import Posterior as Posterior
+    from nbcore.posterior.prediction import Prediction as Prediction
+    from nbcore.posterior.stats import Stats as Stats
+    from nbcore.sampling.backend import Backend as Backend
+    from nbcore.sampling.backend import Kernel as Kernel
+    from nbcore.sampling.backend import get_backend as get_backend
+    from nbcore.sampling.backend import list_backends as list_backends
+    from nbcore.sampling.driver import sample as sample
+    from nbcore.selection.select import Selector as Selector
+    from nbcore.selection.select import list_selectors as list_selectors
+    from nbcore.selection.select import select_bayesian_components as select_bayesian_components
+    from nbcore.subsets.expressiveness import ExpressivenessWarning as ExpressivenessWarning
+    from nbcore.subsets.expressiveness import check_expressiveness as check_expressiveness
+    from nbcore.subsets.split import ParameterSplit as ParameterSplit
+    from nbcore.subsets.subset import ProbabilisticSubset as ProbabilisticSubset
+    from nbcore.targets.marginal import marginalize as marginalize
+    from nbcore.targets.target import Target as Target
+    from nbcore.training.cross_fit import CrossFit as CrossFit
+    from nbcore.training.cross_fit import cross_fit as cross_fit
+    from nbcore.training.deterministic import DeterministicNN as DeterministicNN
+    from nbcore.training.ensemble import EnsembleDeterministicNN as EnsembleDeterministicNN
+    from nbcore.training.recipe import SWA as SWA
 
 __version__ = "0.1.0"
 
 _MODULES = ("datasets", "errors", "metrics")
 _NAMES = {
-    "backend": ("Backend", "Kernel", "Stats", "get_backend", "list_backends"),
-    "bnn": ("BNN",),
-    "calibration": ("CrossFit", "cross_fit"),
-    "deterministic": ("DeterministicNN",),
-    "ensemble": ("EnsembleDeterministicNN",),
-    "estimators": ("PartialBNN",),
-    "expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
-    "hookspecs": ("Spec", "hookimpl"),
-    "inspection": ("print_layer_configs",),
-    "layers": ("Layer", "Leaf"),
-    "likelihoods": (
+    "sampling.backend": ("Backend", "Kernel", "get_backend", "list_backends"),
+    "posterior.stats": ("Stats",),
+    "estimators.bnn": ("BNN",),
+    "training.cross_fit": ("CrossFit", "cross_fit"),
+    "training.deterministic": ("DeterministicNN",),
+    "training.ensemble": ("EnsembleDeterministicNN",),
+    "estimators.partial_bnn": ("PartialBNN",),
+    "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
+    "common.hookspecs": ("Spec", "hookimpl"),
+    "networks.describe": ("print_layer_configs",),
+    "networks.layers": ("Layer", "Leaf"),
+    "distributions.likelihoods": (
         "Bernoulli",
         "Categorical",
         "Gaussian",
@@ -85,19 +86,19 @@ _NAMES = {
         "Poisson",
         "StudentT",
     ),
-    "marginal": ("marginalize",),
-    "network": ("Network", "Padding", "as_network"),
-    "posterior": ("Posterior",),
-    "prediction": ("Prediction",),
-    "positive": ("HalfNormal", "LogNormal", "PositivePrior"),
-    "prior_scale": ("ScaleChoice",),
-    "priors": ("NormalPrior", "Prior", "pretrained_priors"),
-    "sampling": ("sample",),
-    "selection": ("Selector", "list_selectors", "select_bayesian_components"),
-    "split": ("ParameterSplit",),
-    "subset": ("ProbabilisticSubset",),
-    "target": ("Target",),
-    "recipe": ("SWA",),
+    "targets.marginal": ("marginalize",),
+    "networks.network": ("Network", "Padding", "as_network"),
+    "posterior.posterior": ("Posterior",),
+    "posterior.prediction": ("Prediction",),
+    "distributions.positive": ("HalfNormal", "LogNormal", "PositivePrior"),
+    "estimators.prior_scale": ("ScaleChoice",),
+    "distributions.priors": ("NormalPrior", "Prior", "pretrained_priors"),
+    "sampling.driver": ("sample",),
+    "selection.select": ("Selector", "list_selectors", "select_bayesian_components"),
+    "subsets.split": ("ParameterSplit",),
+    "subsets.subset": ("ProbabilisticSubset",),
+    "targets.target": ("Target",),
+    "training.recipe": ("SWA",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -30,7 +30,8 @@ class Wander:
         import jax
         import jax.numpy as jnp
 
-        from nbcore.backend import Kernel, Stats
+        from nbcore.posterior.stats import Stats
+        from nbcore.sampling.backend import Kernel
 
         def init(key: Any, target: Any, shared: Any, position: Any) -> Any:
             return {"position": position, "key": key, "moves": jnp.int32(0)}
@@ -73,7 +74,7 @@ def network_of(mixes: bool) -> tuple[Any, Any]:
     import jax.numpy as jnp
 
     import nbcore as nb
-    from nbcore.network import Padding
+    from nbcore.networks.network import Padding
 
     rng = np.random.default_rng(1)
     params = {
@@ -95,7 +96,7 @@ def make_target(
 ) -> Any:
     """Sequences of two lengths, so two blocks; or a network whose outputs mix examples."""
     import nbcore as nb
-    from nbcore import padding
+    from nbcore.networks import length_buckets as padding
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, 6, size=(len(LENGTHS), 16))
@@ -170,7 +171,7 @@ def four(folder: Path) -> None:
     import jax.numpy as jnp
 
     import nbcore as nb
-    from nbcore.devices import CHAIN, DATA, place_of, spread
+    from nbcore.sampling.placement import CHAIN, DATA, place_of, spread
 
     # A run that was interrupted in another process goes on here.
     target = make_target()
@@ -236,7 +237,7 @@ def processes(folder: Path) -> None:
     import jax
 
     import nbcore as nb
-    from nbcore.devices import AXES, place_of
+    from nbcore.sampling.placement import AXES, place_of
 
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 4, 2)
     target = make_target()
@@ -284,7 +285,7 @@ def samplers(folder: Path) -> None:
     import jax
 
     import nbcore as nb
-    from nbcore.convergence import mcse_mean
+    from nbcore.posterior.convergence import mcse_mean
 
     target, mesh = make_target(), jax.make_mesh((2, 2), ("chain", "data"))
     run = {"num_warmup": 200, "num_samples": 600, "thin": 1, "chunk_size": None}
@@ -307,7 +308,7 @@ def samplers(folder: Path) -> None:
 def main() -> None:
     name, folder, *where = sys.argv[1:]
     if where:
-        from nbcore.devices import connect
+        from nbcore.sampling.placement import connect
 
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES")
         connect(dict(zip(names, where, strict=True)))

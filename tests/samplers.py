@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 import nbcore as nb
-from nbcore.backend import Kernel, Stats
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
 
 
 def without_warmup(step: Any) -> Kernel:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import nbcore as nb
-from nbcore.layers import Layer
-from nbcore.moments import Moments
-from nbcore.selector import SelectionContext
+from nbcore.common.moments import Moments
+from nbcore.networks.layers import Layer
+from nbcore.selection.selector import SelectionContext
 
 ATTENTION = {"query": (2, 2, 3), "key": (2, 2, 3), "value": (2, 2, 3), "out": (2, 3, 2)}
 BIASES = {"query": (2, 3), "key": (2, 3), "value": (2, 3), "out": (2,)}

@@ -76,12 +76,12 @@ from nbcore.errors import MissingExtraError
     ("blocked", "code", "extra"),
     [
         (["numpyro"], "nb.get_backend('numpyro-nuts')", "numpyro"),
-        (["sklearn"], "from nbcore.plugins import build; build('selector', 'clustering', {})"
+        (["sklearn"], "from nbcore.common.plugins import build; build('selector', 'clustering', {})"
                       ".score", "selectors"),
         (["flax"], "import nbcore_flax; nbcore_flax.FlaxMLP", "flax"),
         (["equinox"], "import nbcore_equinox; nbcore_equinox.EquinoxNetwork", "equinox"),
         (["haiku"], "import nbcore_haiku; nbcore_haiku.HaikuNetwork", "haiku"),
-        (["flax"], "from nbcore.plugins import load; load('network', 'transformer')", "flax"),
+        (["flax"], "from nbcore.common import plugins; plugins.load('network', 'mlp')", "flax"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(blocked, code, extra):

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc import hmc, metrics
 
-from nbcore.backend import Kernel, Stats
-from nbcore.options import check_count
-from nbcore.target import Target
+from nbcore.common.options import check_count
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.target import Target
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 SHORTEST_SHARE = 0.5

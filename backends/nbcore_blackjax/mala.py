@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc import mala
 
-from nbcore.backend import Kernel, Stats
-from nbcore.curvature import Whitening, largest_curvature, whiten
-from nbcore.options import check_flag, check_fraction, check_positive
-from nbcore.target import Target
+from nbcore.common.options import check_flag, check_fraction, check_positive
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.curvature import Whitening, largest_curvature, whiten
+from nbcore.targets.target import Target
 from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState, mclmc_find_L_and_step_size
 from blackjax.mcmc import mclmc
 
-from nbcore.backend import Kernel, Stats
-from nbcore.curvature import Whitening, whiten
-from nbcore.options import check_count, check_flag, check_positive
-from nbcore.target import Target
+from nbcore.common.options import check_count, check_flag, check_positive
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.curvature import Whitening, whiten
+from nbcore.targets.target import Target
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nbcore.backend import Stats
-from nbcore.curvature import Whitening
 from nbcore.errors import TargetError
-from nbcore.target import Target
+from nbcore.posterior.stats import Stats
+from nbcore.targets.curvature import Whitening
+from nbcore.targets.target import Target
 from nbcore_blackjax.states import typed
 
 GRADIENTS = 2

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import jax
 from blackjax.mcmc import nuts
 
-from nbcore.backend import Kernel, Stats
-from nbcore.options import check_count
-from nbcore.target import Target
+from nbcore.common.options import check_count
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.target import Target
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 

@@ -9,8 +9,11 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from nbcore.backend import Kernel, Stats
-from nbcore.curvature import (
+from nbcore.common.options import check_choice, check_flag, check_positive
+from nbcore.errors import OptionError
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.curvature import (
     DENSE_LIMIT,
     Whitening,
     curvature_at,
@@ -19,9 +22,7 @@ from nbcore.curvature import (
     linearised,
     mode_near,
 )
-from nbcore.errors import OptionError
-from nbcore.options import check_choice, check_flag, check_positive
-from nbcore.target import NetworkTarget, Target
+from nbcore.targets.target import NetworkTarget, Target
 
 
 @dataclass(frozen=True)

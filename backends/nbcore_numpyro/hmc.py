@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer.hmc import HMCState
 
-from nbcore.backend import Kernel
+from nbcore.common.options import check_count, check_positive
 from nbcore.errors import OptionError
-from nbcore.options import check_count, check_positive
+from nbcore.sampling.backend import Kernel
 from nbcore_numpyro.adapter import check_options, make_kernel
 
 TRAJECTORY_LENGTH = 2.0

@@ -12,9 +12,9 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from nbcore.curvature import Whitening, largest_curvature, whiten
-from nbcore.options import check_count, check_positive
-from nbcore.target import NetworkTarget, Target
+from nbcore.common.options import check_count, check_positive
+from nbcore.targets.curvature import Whitening, largest_curvature, whiten
+from nbcore.targets.target import NetworkTarget, Target
 
 MAX_BATCH = 256
 NOISE_BATCHES = 16

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nbcore.backend import Kernel, Stats
-from nbcore.curvature import mode_near
-from nbcore.target import Target
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.curvature import mode_near
+from nbcore.targets.target import Target
 from nbcore_sgmcmc.langevin import Tuned, langevin_step
 from nbcore_sgmcmc.minibatches import (
     NOISE_BATCHES,

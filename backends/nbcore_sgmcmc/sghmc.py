@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from blackjax.sgmcmc import diffusions
 
-from nbcore.backend import Kernel, Stats
-from nbcore.options import check_count, check_positive
-from nbcore.target import Target
+from nbcore.common.options import check_count, check_positive
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.target import Target
 from nbcore_sgmcmc.langevin import Tuned
 from nbcore_sgmcmc.minibatches import (
     Scale,

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import jax
 
-from nbcore.backend import Kernel, Stats
-from nbcore.curvature import mode_near
-from nbcore.options import check_choice
-from nbcore.target import Target
+from nbcore.common.options import check_choice
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore.targets.curvature import mode_near
+from nbcore.targets.target import Target
 from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
 from nbcore_sgmcmc.minibatches import (
     Walk,

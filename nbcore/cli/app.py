@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 import nbcore
-from nbcore import plugins as plugin_registry
 from nbcore.cli import console
+from nbcore.common import plugins as plugin_registry
 from nbcore.errors import NetworkError, OptionError, RunFolderError
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def demo(
 ) -> None:
     """Run the main job on real molecules: 1,025 to train on, 257 to predict."""
     from nbcore.cli import demo as demonstration
+    from nbcore.common.storage import whole_folder
     from nbcore.report import summary_picture
-    from nbcore.storage import whole_folder
 
     with tempfile.TemporaryDirectory(prefix="nbcore-") as scratch:
         project = Path(scratch)
@@ -103,8 +103,8 @@ def run_config(
     ] = False,
 ) -> None:
     """Train, choose weights, sample, evaluate, as a configuration says."""
-    from nbcore.devices import connect
-    from nbcore.storage import whole_folder
+    from nbcore.common.storage import whole_folder
+    from nbcore.sampling.placement import connect
 
     if distributed:
         connect()
@@ -132,8 +132,8 @@ def predict(
 ) -> None:
     """Predict new rows with a run: mean, intervals, and where the uncertainty comes from."""
     from nbcore.cli.run_folder import predictions_csv, read_run
+    from nbcore.common.storage import write_text
     from nbcore.datasets import read_csv
-    from nbcore.storage import write_text
 
     if output is not None and output.exists() and not overwrite:
         raise RunFolderError(f"{output} exists. Give another file, or --overwrite.")
@@ -171,7 +171,7 @@ def layers(
     ] = None,
 ) -> None:
     """Show the layers of a network: the names by which weights are selected."""
-    from nbcore.inspection import layer_table, layers_of
+    from nbcore.networks.describe import layer_table, layers_of
 
     if (config is None) == (network is None):
         raise OptionError(
@@ -243,7 +243,7 @@ def _is_first() -> bool:
 def _fit(config_file: Path, out: Path, overwrite: bool, checkpoint: Path | None = None) -> Outcome:
     """Check everything that can be checked, then train and sample."""
     from nbcore.cli.config import read_config
-    from nbcore.storage import check_free
+    from nbcore.common.storage import check_free
 
     config = read_config(config_file)
     from nbcore.cli.job import execute, prepare

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nbcore.cli.typed import Source
+from nbcore.distributions.likelihoods import (
+    Gaussian,
+    Heteroskedastic,
+    Likelihood,
+    Poisson,
+    StudentT,
+)
 from nbcore.errors import ConfigError, OptionError
-from nbcore.estimators import BATCH_SIZE, EPOCHS, FOLDS, RECIPE, Calibration
-from nbcore.likelihoods import Gaussian, Heteroskedastic, Likelihood, Poisson, StudentT
-from nbcore.ranking import Budget
-from nbcore.sampling import ChainMethod
+from nbcore.estimators.partial_bnn import BATCH_SIZE, EPOCHS, FOLDS, RECIPE, Calibration
+from nbcore.sampling.driver import ChainMethod
+from nbcore.selection.ranking import Budget
 
 TEST_FRACTION = 0.2
 OPTIONAL = ("likelihood", "training", "select", "sample", "calibration")

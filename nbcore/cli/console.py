@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from nbcore.common.progress import Lines, Progress, Report
 from nbcore.errors import NbcoreError
-from nbcore.progress import Lines, Progress, Report
 
 
 def out() -> Console:

@@ -13,22 +13,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from nbcore import plugins
-from nbcore.backend import get_backend
 from nbcore.cli.config import Config, DataSection, NetworkSection, SampleSection, SelectSection
 from nbcore.cli.inputs import FeatureInputs, Inputs, SmilesInputs
+from nbcore.common import plugins
+from nbcore.common.progress import Progress
 from nbcore.datasets import Table, read_csv
-from nbcore.devices import mesh_of, place_of, spread
 from nbcore.errors import OptionError
-from nbcore.estimators import PartialBNN
-from nbcore.inspection import layers_of
-from nbcore.network import as_network, count_outputs
-from nbcore.prediction import Prediction
-from nbcore.progress import Progress
+from nbcore.estimators.partial_bnn import PartialBNN
+from nbcore.networks.describe import layers_of
+from nbcore.networks.evaluation import count_outputs
+from nbcore.networks.network import as_network
+from nbcore.posterior.prediction import Prediction
 from nbcore.report import Evaluation, evaluate
-from nbcore.selection import Trained, arguments_on, get_selector, select_bayesian_components
-from nbcore.selector import ScoringSelector
-from nbcore.subset import ProbabilisticSubset
+from nbcore.sampling.backend import get_backend
+from nbcore.sampling.placement import mesh_of, place_of, spread
+from nbcore.selection.select import Trained, arguments_on, get_selector, select_bayesian_components
+from nbcore.selection.selector import ScoringSelector
+from nbcore.subsets.subset import ProbabilisticSubset
 
 
 @dataclass(frozen=True)

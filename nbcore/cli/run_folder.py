@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 import nbcore
-from nbcore import plugins
 from nbcore.cli.inputs import Inputs, SmilesInputs, inputs_from_data
 from nbcore.cli.job import Outcome
+from nbcore.common import plugins
 from nbcore.datasets import SmilesTokenizer, Table
 from nbcore.errors import NbcoreError, RunFolderError
-from nbcore.mixtures import predict_together
-from nbcore.posterior import Posterior
-from nbcore.prediction import Prediction
+from nbcore.estimators.mixtures import predict_together
+from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.prediction import Prediction
 from nbcore.report import (
     Predictions,
     ReportData,

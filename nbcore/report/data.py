@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.layers import Leaf
-from nbcore.posterior import Posterior
+from nbcore.networks.layers import Leaf
+from nbcore.posterior.posterior import Posterior
 from nbcore.report.evaluation import Evaluation
-from nbcore.split import ParameterSplit
+from nbcore.subsets.split import ParameterSplit
 
 _Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbcore.metrics import mae, rmse
-from nbcore.prediction import Prediction
+from nbcore.posterior.prediction import Prediction
 
 LEVELS = (0.5, 0.68, 0.95)
 """The levels that are reported as numbers: tails are heavy, so that one would hide something."""

@@ -13,16 +13,7 @@ from numpy.typing import NDArray
 
 from nbcore.report.data import LayerShare, PartlySampled, Predictions, Trace
 from nbcore.report.evaluation import Evaluation
-from nbcore.report.style import (
-    CHAINS,
-    FAINT,
-    INK,
-    NAIVE,
-    OTHER,
-    OURS,
-    QUIET,
-    new_figure,
-)
+from nbcore.report.style import CHAINS, FAINT, INK, NAIVE, OTHER, OURS, QUIET, new_figure
 
 MANY_POINTS = 2000
 GROUPS = 8

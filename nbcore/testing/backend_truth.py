@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore import convergence
-from nbcore.backend import Backend
+from nbcore.posterior import convergence
+from nbcore.sampling.backend import Backend
 from nbcore.testing import calibration, runs, shapes
 from nbcore.testing.cases import check
 from nbcore.testing.declared import options_of

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.backend import Backend
-from nbcore.likelihoods import Gaussian
-from nbcore.network import Network
-from nbcore.posterior import Posterior
-from nbcore.priors import LogNormal, NormalPrior
-from nbcore.sampling import sample
-from nbcore.subset import ProbabilisticSubset
-from nbcore.target import NetworkTarget, Position, Target
+from nbcore.distributions.likelihoods import Gaussian
+from nbcore.distributions.priors import LogNormal, NormalPrior
+from nbcore.networks.network import Network
+from nbcore.posterior.posterior import Posterior
+from nbcore.sampling.backend import Backend
+from nbcore.sampling.driver import sample
+from nbcore.subsets.subset import ProbabilisticSubset
+from nbcore.targets.target import NetworkTarget, Position, Target
 from nbcore.testing.oracle import apply, init, with_data
 
 DATA_SETS = 160

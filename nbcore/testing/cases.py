@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from nbcore import plugins
+from nbcore.common import plugins
+from nbcore.common.hookspecs import Spec
 from nbcore.errors import MissingExtraError, OptionError, did_you_mean
-from nbcore.hookspecs import Spec
 
 if TYPE_CHECKING:
     import pytest

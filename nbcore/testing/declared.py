@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal
 
-from nbcore import plugins
+from nbcore.common import plugins
+from nbcore.common.hookspecs import Spec
 from nbcore.errors import OptionError
-from nbcore.hookspecs import Spec
 from nbcore.testing.failure import ConformanceError, require
 from nbcore.testing.listing import listings
 

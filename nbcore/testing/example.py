@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.network import Network, Params
+from nbcore.networks.network import Network, Params
 
 TOKENS = np.random.default_rng(8).integers(0, 7, size=(6, 5), dtype=np.int32)
 SHAPES: dict[str, Any] = {

@@ -13,9 +13,9 @@ from nbcore.errors import PluginError
 _PROBE = """
 import json, sys
 from importlib.metadata import entry_points
-import nbcore.backend, nbcore.selector
+import nbcore.sampling.backend, nbcore.selection.selector
 from nbcore import plugins
-from nbcore.hookspecs import GROUP
+from nbcore.common.hookspecs import GROUP
 
 def tops():
     return {m.partition(".")[0] for m in sys.modules}

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.paths import leaf_paths, leaves_by_path
 from nbcore.errors import NbcoreError, SubsetError
-from nbcore.layers import Layer, Leaf, leaf_paths, leaves_by_path
-from nbcore.network import Network, Params, as_network, evaluate
-from nbcore.subset import ProbabilisticSubset
+from nbcore.networks.evaluation import evaluate
+from nbcore.networks.layers import Layer, Leaf
+from nbcore.networks.network import Network, Params, as_network
+from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.testing.cases import check
 from nbcore.testing.failure import ConformanceError, require
 
@@ -165,7 +167,7 @@ def check_layers_describe_the_parameters(case: NetworkCase) -> None:
         measured=f"missing {sorted(set(leaves) - set(paths))}, unknown or twice "
         f"{sorted(p for p in set(paths) if p not in leaves or paths.count(p) > 1)}",
         limit="the key paths of the parameters, joined by '/'",
-        cause="a prefix left out of the paths; see nbcore.layers.leaf_paths(params).",
+        cause="a prefix left out of the paths; see nbcore.networks.layers.leaf_paths(params).",
     )
     names = [layer.name for layer in case.layers]
     require(
@@ -183,7 +185,7 @@ def check_layers_describe_the_parameters(case: NetworkCase) -> None:
         "The call order is known for all layers or for none",
         measured=orders,
         limit=f"0 to {len(case.layers) - 1}",
-        cause="order set by hand; nbcore.layers.in_call_order(layers, apply, params, x) finds it.",
+        cause="order set by hand; in_call_order(layers, apply, params, x) finds it.",
     )
 
 

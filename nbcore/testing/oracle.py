@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.likelihoods import Gaussian, Unknowns
-from nbcore.network import Network
-from nbcore.posterior import Posterior
-from nbcore.priors import NormalPrior
-from nbcore.subset import ProbabilisticSubset
-from nbcore.target import NetworkTarget, Target
+from nbcore.distributions.likelihoods import Gaussian, Unknowns
+from nbcore.distributions.priors import NormalPrior
+from nbcore.networks.network import Network
+from nbcore.posterior.posterior import Posterior
+from nbcore.subsets.subset import ProbabilisticSubset
+from nbcore.targets.target import NetworkTarget, Target
 
 ROWS = 288
 INPUTS = 3

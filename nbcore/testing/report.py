@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbcore import plugins
-from nbcore.backend import Backend, get_backend
+from nbcore.common import plugins
 from nbcore.errors import MissingExtraError
+from nbcore.sampling.backend import Backend, get_backend
 from nbcore.testing.backend_truth import figures
 from nbcore.testing.failure import ConformanceError
 from nbcore.testing.oracle import oracle

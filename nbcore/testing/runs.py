@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore import convergence
-from nbcore.backend import Backend
-from nbcore.posterior import Posterior
-from nbcore.sampling import sample
-from nbcore.target import Target
+from nbcore.posterior.posterior import Posterior, convergence
+from nbcore.sampling.backend import Backend
+from nbcore.sampling.driver import sample
+from nbcore.targets.target import Target
 from nbcore.testing.failure import ConformanceError
 from nbcore.testing.oracle import oracle
 

@@ -11,24 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.moments import Moments
+from nbcore.distributions.likelihoods import Gaussian
 from nbcore.errors import NbcoreError, SelectionError
-from nbcore.layers import Layer
-from nbcore.likelihood_curvature import LikelihoodCurvature
-from nbcore.likelihoods import Gaussian
-from nbcore.moments import Moments
-from nbcore.network import Network, Params
-from nbcore.selection import select_bayesian_components
-from nbcore.selector import NEEDS, ScoringSelector, SelectionContext, Selector
-from nbcore.split import Weights
-from nbcore.subset import ProbabilisticSubset
+from nbcore.networks.layers import Layer
+from nbcore.networks.network import Network, Params
+from nbcore.selection.select import select_bayesian_components
+from nbcore.selection.selector import NEEDS, ScoringSelector, SelectionContext, Selector
+from nbcore.subsets.split import Weights
+from nbcore.subsets.subset import ProbabilisticSubset
+from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.testing import declared
 from nbcore.testing.cases import check
-from nbcore.testing.example import (
-    TOKENS,
-    example_network,
-    example_params,
-    normal_like_shapes,
-)
+from nbcore.testing.example import TOKENS, example_network, example_params, normal_like_shapes
 from nbcore.testing.failure import ConformanceError, require
 
 NUM_PAIRS = {"Embed": 5, "Attention": 10, "Convolution": 4, "Dense": 7, "Head": 3}

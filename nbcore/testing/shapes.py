@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.posterior import Posterior
-from nbcore.target import Target
+from nbcore.posterior.posterior import Posterior
+from nbcore.targets.target import Target
 from nbcore.testing.runs import NUM_CHAINS
 
 _Floats = NDArray[np.float64]

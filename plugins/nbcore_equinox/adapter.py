@@ -11,16 +11,18 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from nbcore.common.paths import leaves_by_path
 from nbcore.errors import NetworkError
-from nbcore.hints import (
+from nbcore.networks.adapters import (
     check_inputs,
     example_for,
     has_its_weights,
     padding_of,
     warn_of_statistics,
 )
-from nbcore.layers import Layer, in_call_order, leaves_by_path
-from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.networks.call_order import in_call_order
+from nbcore.networks.layers import Layer
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_equinox.described import describe, nested, parts_of_type
 
 

@@ -12,8 +12,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from nbcore.layers import Kind, Layer, Leaf, infer_layers, leaves_by_path
-from nbcore.network import Params
+from nbcore.common.paths import leaves_by_path
+from nbcore.networks.inference import infer_layers
+from nbcore.networks.layers import Kind, Layer, Leaf
+from nbcore.networks.network import Params
 
 NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm, eqx.nn.BatchNorm)
 RECURRENT = (eqx.nn.GRUCell, eqx.nn.LSTMCell)

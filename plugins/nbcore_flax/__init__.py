@@ -9,8 +9,8 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.hookspecs import Spec, hookimpl
-from nbcore.lazy import lazy_names
+from nbcore.common.hookspecs import Spec, hookimpl
+from nbcore.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbcore_flax.convnet import FlaxConvNet, FlaxConvNet2Head

@@ -12,9 +12,17 @@ from flax import errors as flax_errors
 from flax import linen as nn
 
 from nbcore.errors import NetworkError
-from nbcore.hints import check_inputs, example_for, mode_flags, padding_of, warn_of_statistics
-from nbcore.layers import Layer, in_call_order, infer_layers
-from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.networks.adapters import (
+    check_inputs,
+    example_for,
+    mode_flags,
+    padding_of,
+    warn_of_statistics,
+)
+from nbcore.networks.call_order import in_call_order
+from nbcore.networks.inference import infer_layers
+from nbcore.networks.layers import Layer
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_flax.module_types import ModuleTypes, collections_of
 
 TYPES = ModuleTypes(

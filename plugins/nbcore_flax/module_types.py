@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.layers import Kind, Layer, Leaf
-from nbcore.network import Params
+from nbcore.networks.layers import Kind, Layer, Leaf
+from nbcore.networks.network import Params
 
 
 def collections_of(params: Params) -> Mapping[str, Any]:

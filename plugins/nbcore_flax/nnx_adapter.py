@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 
 from nbcore.errors import NetworkError
-from nbcore.hints import (
+from nbcore.networks.adapters import (
     check_inputs,
     example_for,
     has_its_weights,
@@ -19,8 +19,10 @@ from nbcore.hints import (
     padding_of,
     warn_of_statistics,
 )
-from nbcore.layers import Layer, in_call_order, infer_layers
-from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.networks.call_order import in_call_order
+from nbcore.networks.inference import infer_layers
+from nbcore.networks.layers import Layer
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_flax.module_types import ModuleTypes, collections_of, is_key, typed_key
 
 TYPES = ModuleTypes(

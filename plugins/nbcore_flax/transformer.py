@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from nbcore.errors import OptionError, ShapeError, TokenError
-from nbcore.network import Padding
+from nbcore.networks.network import Padding
 from nbcore_flax.heads import refuse_classes, two_heads
 from nbcore_flax.options import ACTIVATIONS, check_choice, check_counts, check_rates
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.hookspecs import hookimpl
-from nbcore.lazy import lazy_names
+from nbcore.common.hookspecs import hookimpl
+from nbcore.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbcore_haiku.adapter import HaikuNetwork

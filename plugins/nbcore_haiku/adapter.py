@@ -12,9 +12,11 @@ import haiku as hk
 import jax
 
 from nbcore.errors import NetworkError
-from nbcore.hints import mode_flags, warn_of_statistics
-from nbcore.layers import Layer, Leaf, in_call_order, infer_layers
-from nbcore.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.networks.adapters import mode_flags, warn_of_statistics
+from nbcore.networks.call_order import in_call_order
+from nbcore.networks.inference import infer_layers
+from nbcore.networks.layers import Layer, Leaf
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 
 NORMS = (hk.BatchNorm, hk.GroupNorm, hk.InstanceNorm, hk.LayerNorm, hk.RMSNorm)
 ATTENTION = {"query": "query", "key": "key", "value": "value", "linear": "out"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import nbcore
 from nbcore.errors import OptionError
-from nbcore.rules import PairsRule
+from nbcore.subsets.rules import PairsRule
 
 OPTIONS = {"magnitude": "threshold", "clustering": "n_clusters"}
 

@@ -12,11 +12,12 @@ import numpy as np
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from nbcore.common.options import check_count
+from nbcore.common.paths import leaves_by_path
 from nbcore.errors import SelectionError, TokenError
-from nbcore.layers import Layer, Leaf, leaves_by_path
-from nbcore.network import Key
-from nbcore.options import check_count
-from nbcore.selector import SelectionContext, required
+from nbcore.networks.layers import Layer, Leaf
+from nbcore.networks.network import Key
+from nbcore.selection.selector import SelectionContext, required
 
 
 @dataclass(frozen=True)

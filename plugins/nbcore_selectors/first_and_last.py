@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbcore.layers import Layer
-from nbcore.rules import FirstAndLastRule
-from nbcore.selector import SelectionContext, Selector
+from nbcore.networks.layers import Layer
+from nbcore.selection.selector import SelectionContext, Selector
+from nbcore.subsets.rules import FirstAndLastRule
 from nbcore_selectors.wrapped import scoring
 
 

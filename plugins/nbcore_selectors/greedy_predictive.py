@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbcore.layers import Layer
-from nbcore.options import check_count, check_positive
-from nbcore.selector import SelectionContext, required
+from nbcore.common.options import check_count, check_positive
+from nbcore.networks.layers import Layer
+from nbcore.selection.selector import SelectionContext, required
 
 
 @dataclass(frozen=True)

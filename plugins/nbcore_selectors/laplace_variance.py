@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 
-from nbcore.curvature import DENSE_LIMIT
+from nbcore.common.options import check_choice, check_positive
 from nbcore.errors import OptionError
-from nbcore.layers import Layer
-from nbcore.likelihood_curvature import LikelihoodCurvature
-from nbcore.options import check_choice, check_positive
-from nbcore.selector import SelectionContext, required
+from nbcore.networks.layers import Layer
+from nbcore.selection.selector import SelectionContext, required
+from nbcore.targets.curvature import DENSE_LIMIT
+from nbcore.targets.fisher import LikelihoodCurvature
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from nbcore.layers import Layer
-from nbcore.options import check_at_least
-from nbcore.selector import SelectionContext, weights_in
+from nbcore.common.options import check_at_least
+from nbcore.networks.layers import Layer
+from nbcore.selection.selector import SelectionContext, weights_in
 
 
 @dataclass(frozen=True)

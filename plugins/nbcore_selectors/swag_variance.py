@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.errors import SelectionError
-from nbcore.layers import Layer
-from nbcore.selector import SelectionContext, required, weights_in
+from nbcore.networks.layers import Layer
+from nbcore.selection.selector import SelectionContext, required, weights_in
 
 
 @dataclass(frozen=True)

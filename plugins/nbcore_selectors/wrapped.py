@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nbcore.errors import OptionError
-from nbcore.selector import ScoringSelector, Selector, get_selector
+from nbcore.selection.selector import ScoringSelector, Selector, get_selector
 
 
 def scoring(selector: str | Selector, who: str) -> ScoringSelector:

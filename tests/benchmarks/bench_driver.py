@@ -22,7 +22,7 @@ import pytest
 from numpyro.infer import HMC, MCMC, NUTS
 
 import nbcore as nb
-from nbcore.target import NetworkTarget
+from nbcore.targets.target import NetworkTarget
 from nbcore_flax import FlaxMLP
 
 ROUNDS, SHORT, LONG, STEP_SIZE, LEAPFROG_STEPS = 7, 100, 4100, 0.02, 16

@@ -19,7 +19,7 @@ import numpy as np
 from work import Work, read
 
 import nbcore as nb
-from nbcore import diagnostics
+from nbcore.posterior import diagnostics
 from nbcore_flax import FlaxMLP
 
 BACKEND = "numpyro-nuts"

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from nbcore import Kernel, Layer, Stats, Target
-from nbcore.curvature import Whitening, whiten
-from nbcore.layers import leaves_by_path
+from nbcore.common.paths import leaves_by_path
+from nbcore.targets.curvature import Whitening, whiten
 
 
 class State(NamedTuple):

@@ -1,0 +1,1 @@
+"""Priors, likelihoods, and the predictive families of y."""

@@ -1,0 +1,13 @@
+"""Likelihoods: what the outputs of a network say about the targets."""
+
+from nbcore.distributions.likelihoods.base import Likelihood as Likelihood
+from nbcore.distributions.likelihoods.base import Unknowns as Unknowns
+from nbcore.distributions.likelihoods.classes import Bernoulli as Bernoulli
+from nbcore.distributions.likelihoods.classes import Categorical as Categorical
+from nbcore.distributions.likelihoods.gaussian import Gaussian as Gaussian
+from nbcore.distributions.likelihoods.heteroskedastic import Heteroskedastic as Heteroskedastic
+from nbcore.distributions.likelihoods.noise_model import NoiseModel as NoiseModel
+from nbcore.distributions.likelihoods.poisson import Poisson as Poisson
+from nbcore.distributions.likelihoods.stored import from_data as from_data
+from nbcore.distributions.likelihoods.stored import to_data as to_data
+from nbcore.distributions.likelihoods.student_t import StudentT as StudentT

@@ -1,0 +1,107 @@
+"""Labels: one of several classes, or yes and no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.families import Kind
+from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.errors import LabelError, ShapeError
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    r"""Classes, y_i ~ Categorical(softmax(f_i)); the outputs are logits.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> float(Categorical().log_prob(jnp.zeros((1, 2)), jnp.array([1]), {})[0])
+        -0.6931471824645996
+    """
+
+    kind: ClassVar[Kind] = "categorical"
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as integer labels `(examples,)`."""
+        labels = np.asarray(y)
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if labels.ndim != 1:
+            raise ShapeError(f"Labels have shape (examples,), got {np.shape(y)}.")
+        if not np.all(labels == np.floor(labels)):
+            raise LabelError(
+                f"Labels are integers 0 to {num_outputs - 1}, got {labels.dtype} fractions."
+            )
+        rows = np.flatnonzero((labels < 0) | (labels >= num_outputs))
+        if rows.size:
+            raise LabelError(
+                f"The label {labels[rows[0]]} in row {rows[0]} is outside the {num_outputs} "
+                f"classes (0 to {num_outputs - 1}); {rows.size} row(s) are. A network for k "
+                "classes has target_dim=k."
+            )
+        return jnp.asarray(labels, jnp.int32)
+
+    def initial(self, num_outputs: int) -> Unknowns:
+        """Return `{}`: nothing is unknown."""
+        if num_outputs < 2:
+            raise ShapeError(
+                f"Categorical needs one logit per class, and the network has {num_outputs} output. "
+                "Type nb.Bernoulli() for yes and no with one logit."
+            )
+        return {}
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the log probability of each label."""
+        del unknowns
+        return jnp.take_along_axis(jax.nn.log_softmax(outputs), y[:, None], axis=1)[:, 0]
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the class probabilities p and p (1 - p)."""
+        del unknowns
+        p = jax.nn.softmax(outputs)
+        return p, p * (1 - p)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    r"""Yes or no, y_ij ~ Bernoulli(sigmoid(f_ij)); the outputs are logits of 1.
+
+    Several outputs are several independent labels.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> float(Bernoulli().log_prob(jnp.zeros((1, 1)), jnp.array([[1.0]]), {})[0])
+        -0.6931471824645996
+    """
+
+    kind: ClassVar[Kind] = "bernoulli"
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as floats 0 and 1 `(examples, outputs)`."""
+        columns = real_columns(y, num_outputs, "Bernoulli")
+        wrong = np.argwhere(~np.isin(np.asarray(columns), (0, 1)))
+        if len(wrong):
+            row, output = (int(i) for i in wrong[0])
+            raise LabelError(
+                f"Bernoulli labels are 0 or 1 (or booleans), got {columns[row, output]} in row "
+                f"{row}; {len(np.unique(wrong[:, 0]))} row(s) differ. Type nb.Categorical() for "
+                "several classes."
+            )
+        return columns
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the sum over outputs of the log probability of each label."""
+        del unknowns
+        return jnp.sum(jax.nn.log_sigmoid(jnp.where(y > 0, outputs, -outputs)), axis=1)
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the probabilities p of 1, and p (1 - p)."""
+        del unknowns
+        p = jax.nn.sigmoid(outputs)
+        return p, p * jax.nn.sigmoid(-outputs)

@@ -1,0 +1,182 @@
+"""Noise of one size: what is known of it, sampled of it, and learnt from unseen rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.positive import (
+    HalfNormal,
+    PositivePrior,
+    check_prior,
+    from_unconstrained,
+    in_other_units,
+    tight_prior,
+    unconstrained_log_prob,
+    unconstrained_sample,
+)
+from nbcore.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Noisy(Likelihood):
+    """A noise that is known, or sampled with the weights; base of `Gaussian` and `StudentT`."""
+
+    standardises: ClassVar[bool] = True
+
+    noise: Any = None
+    noise_prior: PositivePrior | None = None
+    shared: bool = field(default=False, metadata={"static": True})
+    ratio: Any = 1.0
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as floats `(examples, outputs)`."""
+        self._check_options(num_outputs)
+        return real_columns(y, num_outputs, type(self).__name__)
+
+    def _check_options(self, num_outputs: int) -> None:
+        given: dict[str, Any] = {"ratio": self.ratio}
+        if self.noise is not None:
+            given["noise"] = self.noise
+        elif self.noise_prior is not None:
+            given["noise_prior.median"] = self.noise_prior.median
+        for name, numbers in given.items():
+            value = np.asarray(numbers)
+            if not np.all((value > 0) & np.isfinite(value)):
+                raise OptionError(f"{name} must be positive, got {value.tolist()}.")
+            count = 1 if self.shared and name != "ratio" else num_outputs
+            if value.shape not in ((), (count,)):
+                raise OptionError(
+                    f"{name} has shape {value.shape}, and the network has {num_outputs} output(s)"
+                    f"{', which share one noise' if self.shared else ''}. Give one number, or a "
+                    f"tuple of {count}."
+                )
+        if self.noise is None and self.noise_prior is not None:
+            check_prior(self.noise_prior, "noise_prior")
+
+    def initial(self, num_outputs: int) -> Unknowns:
+        """Return u = 0, the prior's median noise, one per output or one for all."""
+        if self.noise is not None:
+            return {}
+        return {"noise": jnp.zeros(self._count(num_outputs), jnp.result_type(float))}
+
+    def log_prior(self, unknowns: Unknowns) -> jax.Array:
+        """Return the log prior of u: log p(noise) + log(noise) + log(spread)."""
+        if self.noise is not None:
+            return jnp.zeros(())
+        return unconstrained_log_prob(self._prior, unknowns["noise"])
+
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
+        """Draw u from the prior of the noise."""
+        if self.noise is not None:
+            return {}
+        return {"noise": unconstrained_sample(self._prior, key, (self._count(num_outputs),))}
+
+    def constrain(self, unknowns: Unknowns) -> Unknowns:
+        """Return `{"noise": ...}` where it is unknown."""
+        if self.noise is not None:
+            return {}
+        return {"noise": from_unconstrained(self._prior, unknowns["noise"])}
+
+    @property
+    def in_units_of_y(self) -> frozenset[str]:
+        """The noise; a shared one stays in y's own units, and `ratio` says those of each output."""
+        return frozenset() if self.shared else frozenset({"noise"})
+
+    def resolve(self, y: Any) -> Self:
+        """Return it with a half-normal noise prior as wide as y, where no prior was given."""
+        if self.noise is not None or self.noise_prior is not None:
+            return self
+        spread = np.std(np.asarray(y, np.float64), axis=0)
+        spread = np.where(spread > 0, spread, 1.0) / np.asarray(self.ratio)
+        return replace(self, noise_prior=HalfNormal(_numbers(self._pooled(spread))))
+
+    def standardised(self, scale: np.ndarray) -> Self:
+        """Return the likelihood of y / scale."""
+        if self.shared:
+            return replace(self, ratio=_numbers(np.asarray(self.ratio) / scale))
+        if self.noise is not None:
+            return replace(self, noise=_numbers(np.asarray(self.noise) / scale))
+        if self.noise_prior is None:
+            return self
+        return replace(self, noise_prior=in_other_units(self.noise_prior, 1 / scale))
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether nothing is said about the noise."""
+        return self.noise is None and self.noise_prior is None
+
+    def calibrated(self, residuals: np.ndarray, count: int) -> Self:
+        """Return it with a noise prior tight around the root mean square residual."""
+        if not self.calibrates:
+            return self
+        size = self._pooled(np.sqrt(np.mean(residuals**2, axis=0)) / np.asarray(self.ratio))
+        return replace(self, noise_prior=tight_prior(size, count))
+
+    def for_training(self) -> Likelihood:
+        """Return unit noise: networks are trained by squared error."""
+        return Gaussian(noise=1.0)
+
+    @property
+    def _prior(self) -> PositivePrior:
+        if self.noise_prior is None:
+            raise OptionError(
+                f"The noise prior of {type(self).__name__}() is as wide as y, which is not known "
+                "yet. Give noise_prior=nb.HalfNormal(...), or type likelihood.resolve(y)"
+            )
+        return self.noise_prior
+
+    def _count(self, num_outputs: int) -> int:
+        return 1 if self.shared else num_outputs
+
+    def _pooled(self, each: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean(each**2, keepdims=True)) if self.shared else each
+
+    def _noise(self, unknowns: Unknowns) -> jax.Array:
+        """Return the noise of each output, in the units of the targets."""
+        known = self.noise is not None
+        noise = self.noise if known else from_unconstrained(self._prior, unknowns["noise"])
+        dtype = jnp.result_type(float)
+        return jnp.asarray(noise, dtype) * jnp.asarray(self.ratio, dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gaussian(Noisy):
+    r"""Gaussian noise, y_ij ~ N(f_ij, noise_j^2).
+
+    The unknown noise is sampled as u, with log noise = log median + spread u (median and spread
+    of the prior), so that samplers meet it on a scale of about 1. Its density has the Jacobian:
+    log p(u) = log p(noise) + log noise + log spread.
+
+    Args:
+        noise: known noise standard deviation, in the units of y (a tuple gives one per output);
+            `None` samples it jointly, one per output.
+        noise_prior: prior of the unknown noise; `HalfNormal` or `LogNormal`. `None` is a
+            half-normal with the standard deviation of y as its scale, for each output.
+        shared: whether all outputs have one noise.
+        ratio: noise of each output over the shared one; known.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> likelihood = Gaussian(noise=1.0)
+        >>> round(float(likelihood.log_prob(jnp.zeros((1, 1)), jnp.zeros((1, 1)), {})[0]), 4)
+        -0.9189
+    """
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the sum over outputs of the normal log density."""
+        return jnp.sum(jax.scipy.stats.norm.logpdf(y, outputs, self._noise(unknowns)), axis=1)
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the outputs and the squared noise."""
+        return outputs, jnp.broadcast_to(self._noise(unknowns) ** 2, outputs.shape)
+
+
+def _numbers(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.atleast_1d(values))

@@ -1,0 +1,71 @@
+"""Noise that a second head of the network predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.errors import ShapeError
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Heteroskedastic(Likelihood):
+    r"""Gaussian noise that depends on x, y_ij ~ N(m_ij, exp(2 l_ij)).
+
+    One convention, for training, sampling and prediction: the network returns
+    `(examples, 2 * targets)`; the first `targets` columns are the means m, the last ones the
+    logarithms l of the standard deviations, unconstrained. No softplus, no variance, anywhere.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> outputs = jnp.array([[1.0, jnp.log(3.0)]])
+        >>> mean, variance = Heteroskedastic().moments(outputs, {})
+        >>> round(float(mean[0, 0]), 4), round(float(variance[0, 0]), 4)
+        (1.0, 9.0)
+
+    References:
+        Nix & Weigend (1994), "Estimating the mean and variance of the target probability
+        distribution".
+    """
+
+    standardises: ClassVar[bool] = True
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as floats `(examples, outputs / 2)`."""
+        if num_outputs % 2:
+            raise ShapeError(
+                "Heteroskedastic needs two outputs for each target, means first and then log "
+                f"standard deviations, and the network has {num_outputs}. A network for one "
+                "target has target_dim=2."
+            )
+        try:
+            return real_columns(y, num_outputs // 2, "Heteroskedastic")
+        except ShapeError as error:
+            raise ShapeError(
+                f"y has shape {np.shape(y)}, and the network has {num_outputs} outputs: the means "
+                f"and log standard deviations of {num_outputs // 2} target(s)."
+            ) from error
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the sum over targets of the normal log density."""
+        del unknowns
+        means, logs = jnp.split(outputs, 2, axis=1)
+        z = (y - means) * jnp.exp(-logs)
+        return jnp.sum(-0.5 * z**2 - logs - 0.5 * jnp.log(2 * jnp.pi), axis=1)
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the means and exp(2 log deviation), `(examples, targets)` each."""
+        del unknowns
+        means, logs = jnp.split(outputs, 2, axis=1)
+        return means, jnp.exp(2 * logs)
+
+    def standardised(self, scale: np.ndarray) -> Self:
+        """Return itself: the network learns whatever units y has."""
+        del scale
+        return self

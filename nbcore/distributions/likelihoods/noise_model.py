@@ -1,0 +1,195 @@
+"""Noise that is a function of x, with parameters of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.likelihoods.gaussian import Gaussian
+from nbcore.distributions.positive import (
+    PositivePrior,
+    check_prior,
+    from_unconstrained,
+    unconstrained_log_prob,
+    unconstrained_sample,
+)
+from nbcore.errors import OptionError, ShapeError
+from nbcore.networks.evaluation import as_columns
+from nbcore.networks.layers import Layer
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
+
+Noise = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NoiseModel(Likelihood):
+    r"""Gaussian noise that is a function of x, y_ij ~ N(f_ij, noise(x_i, parameters)_j^2).
+
+    What the noise reads of x, its covariates, travels as further outputs of the network: it does
+    not depend on the weights, so it is computed once for each example and kept with it, in
+    minibatches and at new inputs alike. The network itself is trained by squared error.
+
+    Args:
+        noise: `(x, parameters) -> standard deviation` in the units of y: positive, of shape
+            `(examples,)` or `(examples, targets)`; jittable. `x` are the covariates
+            `(examples, k)`, `parameters` positive scalars by name.
+        priors: prior of each parameter, such as `{"floor": nb.HalfNormal(0.1)}`.
+        covariates: `x -> (examples, k)`, what the noise reads of the inputs; `None` is x itself,
+            which must have two axes then.
+        num_targets: number of columns of y.
+        unit: units of y, over those that `noise` is in; set where y is standardised.
+
+    Examples:
+        >>> import jax.numpy as jnp, nbcore as nb
+        >>> def noise(x, parameters):
+        ...     return parameters["floor"] + parameters["slope"] * jnp.abs(x[:, 0])
+        >>> priors = {"floor": nb.HalfNormal(0.1), "slope": nb.HalfNormal(1.0)}
+        >>> sorted(nb.NoiseModel(noise, priors).initial(2))
+        ['floor', 'slope']
+    """
+
+    standardises: ClassVar[bool] = True
+
+    noise: Noise = field(metadata={"static": True})
+    priors: Mapping[str, PositivePrior]
+    covariates: Callable[[Any], jax.Array] | None = field(default=None, metadata={"static": True})
+    num_targets: int = field(default=1, metadata={"static": True})
+    unit: Any = 1.0
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as floats `(examples, targets)`."""
+        del num_outputs
+        if not self.priors:
+            raise OptionError(
+                "NoiseModel has no parameters. Type: nb.NoiseModel(noise, "
+                '{"scale": nb.HalfNormal(1.0)})'
+            )
+        for name, prior in self.priors.items():
+            check_prior(prior, f"priors[{name!r}]")
+        return real_columns(y, self.num_targets, "NoiseModel")
+
+    def initial(self, num_outputs: int) -> Unknowns:
+        """Return u = 0, the medians of the priors."""
+        del num_outputs
+        return {name: jnp.zeros((), jnp.result_type(float)) for name in self.priors}
+
+    def log_prior(self, unknowns: Unknowns) -> jax.Array:
+        """Return the log prior of the unknowns, Jacobians included."""
+        terms = [unconstrained_log_prob(p, unknowns[name]) for name, p in self._sorted()]
+        return jnp.sum(jnp.stack(terms))
+
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
+        """Draw the unknowns from their priors."""
+        del num_outputs
+        keys = jax.random.split(key, len(self.priors))
+        pairs = zip(self._sorted(), keys, strict=True)
+        return {name: unconstrained_sample(prior, k, ()) for (name, prior), k in pairs}
+
+    def constrain(self, unknowns: Unknowns) -> Unknowns:
+        """Return the parameters of the noise, by name."""
+        return {name: from_unconstrained(prior, unknowns[name]) for name, prior in self._sorted()}
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the sum over targets of the normal log density."""
+        means, deviations = self._means_and_deviations(outputs, unknowns)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(y, means, deviations), axis=1)
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the outputs and the squared noise."""
+        means, deviations = self._means_and_deviations(outputs, unknowns)
+        return means, deviations**2
+
+    def standardised(self, scale: np.ndarray) -> Self:
+        """Return it with a noise that is divided by the units of y; its parameters stay."""
+        unit = np.asarray(self.unit) * scale
+        return replace(self, unit=tuple(float(u) for u in unit))
+
+    def for_training(self) -> Likelihood:
+        """Return unit noise: networks are trained by squared error."""
+        return Gaussian(noise=1.0)
+
+    def observing(self, network: Network) -> Network:
+        """Return the network with the covariates as further outputs."""
+        if isinstance(network, WithCovariates):
+            return network
+        return WithCovariates(network, self.covariates, self.num_targets)
+
+    def num_network_outputs(self, num_outputs: int) -> int:
+        """Return the number of targets; the other columns are covariates."""
+        del num_outputs
+        return self.num_targets
+
+    def _sorted(self) -> list[tuple[str, PositivePrior]]:
+        return sorted(self.priors.items())
+
+    def _means_and_deviations(
+        self, outputs: jax.Array, unknowns: Unknowns
+    ) -> tuple[jax.Array, jax.Array]:
+        means, x = outputs[:, : self.num_targets], outputs[:, self.num_targets :]
+        noise = jnp.asarray(self.noise(x, self.constrain(unknowns)))
+        columns = noise[:, None] if noise.ndim == 1 else noise
+        if columns.shape not in ((len(x), 1), means.shape):
+            raise ShapeError(
+                f"noise(x, parameters) has shape {noise.shape} for {len(x)} example(s). Return "
+                f"(examples,){'' if self.num_targets == 1 else ' or (examples, targets)'}, one "
+                "standard deviation for each."
+            )
+        return means, jnp.broadcast_to(columns, means.shape) / jnp.asarray(self.unit)
+
+
+@dataclass(frozen=True)
+class WithCovariates(Network):
+    """A network whose outputs are followed by what the noise reads of x; see `NoiseModel`."""
+
+    network: Network
+    covariates: Callable[[Any], jax.Array] | None
+    num_targets: int
+
+    @property
+    def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the network."""
+        return self.network.padding
+
+    def init(self, key: Key, x: Inputs) -> Params:
+        """Return parameters of the network."""
+        return self.network.init(key, x)
+
+    def apply(
+        self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
+    ) -> Outputs:
+        """Return outputs and covariates `(examples, targets + k)`."""
+        outputs = as_columns(self.network.apply(params, x, train=train, key=key))
+        if outputs.shape[1] != self.num_targets:
+            raise ShapeError(
+                f"The network has {outputs.shape[1]} output(s), and the NoiseModel "
+                f"num_targets={self.num_targets}. Type: nb.NoiseModel(..., "
+                f"num_targets={outputs.shape[1]})"
+            )
+        return jnp.concatenate([outputs, self._columns(x).astype(outputs.dtype)], axis=1)
+
+    def layers(self, params: Params) -> tuple[Layer, ...]:
+        """Return the layers of the network."""
+        return self.network.layers(params)
+
+    def check_inputs(self, x: Inputs) -> None:
+        """Check what the network asks of its inputs."""
+        own: Callable[[Any], None] | None = getattr(self.network, "check_inputs", None)
+        if own is not None:
+            own(x)
+
+    def _columns(self, x: Inputs) -> jax.Array:
+        if self.covariates is not None:
+            return as_columns(jnp.asarray(self.covariates(x)))
+        if self.padding is not None or not hasattr(x, "ndim") or x.ndim > 2:
+            raise ShapeError(
+                "The noise cannot read these inputs as (examples, k): they are padded, several "
+                "arrays, or have more axes. Type: nb.NoiseModel(..., covariates=lambda x: ...)"
+            )
+        return as_columns(x)

@@ -1,0 +1,53 @@
+"""Counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.families import Kind
+from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.errors import DataError
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Poisson(Likelihood):
+    r"""Counts, y_ij ~ Poisson(exp(f_ij)); the outputs are logarithms of the rates.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> float(Poisson().log_prob(jnp.zeros((1, 1)), jnp.array([[0.0]]), {})[0])
+        -1.0
+    """
+
+    kind: ClassVar[Kind] = "poisson"
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as whole numbers `(examples, outputs)`, in a float type."""
+        columns = real_columns(y, num_outputs, "Poisson")
+        counts = np.asarray(columns)
+        wrong = np.argwhere((counts < 0) | (counts != np.floor(counts)))
+        if len(wrong):
+            row, output = (int(i) for i in wrong[0])
+            raise DataError(
+                f"Counts are whole numbers from 0 on, got {counts[row, output]} in row {row}; "
+                f"{len(np.unique(wrong[:, 0]))} row(s) differ. Type nb.Gaussian() for real numbers."
+            )
+        return columns
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the sum over outputs of y f - exp(f) - log y!."""
+        del unknowns
+        each = y * outputs - jnp.exp(outputs) - jax.scipy.special.gammaln(y + 1)
+        return jnp.sum(each, axis=1)
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the rates, twice: they are mean and variance."""
+        del unknowns
+        rates = jnp.exp(outputs)
+        return rates, rates

@@ -1,0 +1,186 @@
+"""Noise with heavy tails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.families import Kind
+from nbcore.distributions.likelihoods.base import Unknowns
+from nbcore.distributions.likelihoods.gaussian import Noisy
+from nbcore.distributions.positive import (
+    LogNormal,
+    PositivePrior,
+    check_prior,
+    from_unconstrained,
+    tight_prior,
+    unconstrained_log_prob,
+    unconstrained_sample,
+)
+from nbcore.errors import OptionError
+
+LEAST = 2.0
+CANDIDATES = LEAST + np.geomspace(0.25, 100.0, 40)
+STEPS = 100
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StudentT(Noisy):
+    r"""Student's t noise, y_ij = f_ij + noise_j t_ij, with t_ij of nu degrees of freedom.
+
+    Outliers pull less than with Gaussian noise. `noise` is the scale of the t distribution; the
+    standard deviation of y is noise sqrt(nu / (nu - 2)), so nu stays above 2. Where it is unknown,
+    nu - 2 is positive and sampled as such, one nu for all outputs.
+
+    Args:
+        noise: known scale in the units of y (a tuple gives one per output); `None` samples it.
+        noise_prior: prior of the unknown noise; `None` is as for `nb.Gaussian`.
+        shared: whether all outputs have one noise.
+        ratio: noise of each output over the shared one; known.
+        df: degrees of freedom nu, above 2; `None` samples it.
+        df_prior: prior of nu - 2. `None` is `LogNormal(8, 1)`: nu between 3 and 59
+            with probability 0.95.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> likelihood = StudentT(noise=1.0, df=4.0)
+        >>> mean, variance = likelihood.moments(jnp.zeros((1, 1)), {})
+        >>> float(variance[0, 0])
+        2.0
+
+    References:
+        Lange, Little & Taylor (1989), "Robust statistical modeling using the t distribution".
+    """
+
+    kind: ClassVar[Kind] = "student-t"
+
+    df: Any = None
+    df_prior: PositivePrior | None = None
+
+    def check(self, y: Any, num_outputs: int) -> jax.Array:
+        """Return y as floats `(examples, outputs)`."""
+        df = np.asarray(self.df if self.df is not None else np.inf)
+        if df.shape != () or not df > LEAST:
+            raise OptionError(
+                f"df is one number above 2, so that y has a variance; got {self.df}. "
+                "Type: nb.StudentT(df=4), or leave it out to sample it."
+            )
+        check_prior(self._df_prior, "df_prior")
+        return super().check(y, num_outputs)
+
+    def initial(self, num_outputs: int) -> Unknowns:
+        """Return u = 0, the medians of the priors."""
+        known = {} if self.df is not None else {"df": jnp.zeros((), jnp.result_type(float))}
+        return {**super().initial(num_outputs), **known}
+
+    def log_prior(self, unknowns: Unknowns) -> jax.Array:
+        """Return the log prior of the unknowns, Jacobians included."""
+        total = super().log_prior(unknowns)
+        if self.df is not None:
+            return total
+        return total + unconstrained_log_prob(self._df_prior, unknowns["df"])
+
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
+        """Draw the unknowns from their priors."""
+        noise_key, df_key = jax.random.split(key)
+        drawn = super().sample_prior(noise_key, num_outputs)
+        if self.df is not None:
+            return drawn
+        return {**drawn, "df": unconstrained_sample(self._df_prior, df_key, ())}
+
+    def constrain(self, unknowns: Unknowns) -> Unknowns:
+        """Return `{"noise": ..., "df": ...}`, those that are unknown."""
+        found = super().constrain(unknowns)
+        return found if self.df is not None else {**found, "df": self.degrees_of_freedom(unknowns)}
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+        """Return the sum over outputs of the log density of t."""
+        df, noise = self.degrees_of_freedom(unknowns), self._noise(unknowns)
+        constant = _log_gamma_ratio(df / 2) - 0.5 * jnp.log(df * jnp.pi)
+        z = (y - outputs) / noise
+        return jnp.sum(constant - jnp.log(noise) - (df + 1) / 2 * jnp.log1p(z**2 / df), axis=1)
+
+    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+        """Return the outputs and noise^2 nu / (nu - 2)."""
+        df = self.degrees_of_freedom(unknowns)
+        variance = self._noise(unknowns) ** 2 * df / (df - LEAST)
+        return outputs, jnp.broadcast_to(variance, outputs.shape)
+
+    def degrees_of_freedom(self, unknowns: Unknowns) -> jax.Array:
+        """Return nu."""
+        if self.df is not None:
+            return jnp.asarray(self.df, jnp.result_type(float))
+        return LEAST + from_unconstrained(self._df_prior, unknowns["df"])
+
+    def calibrated(self, residuals: np.ndarray, count: int) -> Self:
+        """Return it with priors tight around the t distribution that fits the residuals best."""
+        if not self.calibrates:
+            return self
+        sampled = self.df is None and self.df_prior is None
+        known = CANDIDATES if sampled else np.array([self._likely_df])
+        df, scale = fit_residuals(residuals / np.asarray(self.ratio), known, pooled=self.shared)
+        found = replace(self, noise_prior=tight_prior(scale, count))
+        return replace(found, df_prior=tight_prior(df - LEAST, count)) if sampled else found
+
+    @property
+    def _likely_df(self) -> float:
+        return float(self.df if self.df is not None else LEAST + self._df_prior.median)
+
+    @property
+    def _df_prior(self) -> PositivePrior:
+        return self.df_prior if self.df_prior is not None else LogNormal(8.0, 1.0)
+
+
+def _log_gamma_ratio(a: jax.Array) -> jax.Array:
+    """Return log Gamma(a + 1/2) - log Gamma(a): by its series where the difference loses digits.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> round(float(_log_gamma_ratio(jnp.array(0.5))), 5)  # -log(sqrt(pi))
+        -0.57236
+    """
+    gammaln = jax.scipy.special.gammaln
+    large = jnp.maximum(a, 8.0)
+    inverse = 1 / large
+    series = 0.5 * jnp.log(large) - inverse / 8 + inverse**3 / 192 - inverse**5 / 640
+    small = jnp.minimum(a, 8.0)
+    return jnp.where(a > 8.0, series, gammaln(small + 0.5) - gammaln(small))
+
+
+def fit_residuals(
+    residuals: np.ndarray, candidates: np.ndarray, *, pooled: bool = False
+) -> tuple[float, np.ndarray]:
+    """Return the degrees of freedom and scales that make residuals most likely.
+
+    The scale is that of the EM algorithm, s^2 = mean(w r^2) with w = (nu + 1) / (nu + r^2 / s^2).
+
+    Args:
+        residuals: `(rows, outputs)`.
+        candidates: degrees of freedom to choose from.
+        pooled: whether all outputs have one scale.
+
+    Returns:
+        The degrees of freedom, and the scales `(outputs,)`, or `(1,)` where they are pooled.
+
+    References:
+        Liu & Rubin (1995), "ML estimation of the t distribution using EM and its extensions".
+    """
+    from scipy.stats import t  # noqa: PLC0415  takes long to import
+
+    residuals = np.asarray(residuals, np.float64)
+    columns = residuals.reshape(-1, 1) if pooled else residuals
+    fits: list[tuple[float, float, np.ndarray]] = []
+    for df in candidates:
+        squared = np.maximum(np.mean(columns**2, axis=0), 1e-30)
+        for _ in range(STEPS):
+            weights = (df + 1) / (df + columns**2 / squared)
+            squared = np.maximum(np.mean(weights * columns**2, axis=0), 1e-30)
+        scale = np.sqrt(squared)
+        fits.append((float(t.logpdf(columns, df, 0, scale).sum()), float(df), scale))
+    _, df, scale = max(fits, key=lambda fit: fit[0])
+    return df, scale

@@ -1,0 +1,297 @@
+"""Priors over the stochastic weights: their centre and their scale, known or sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.common.paths import leaves_by_path
+from nbcore.distributions.positive import HalfNormal as HalfNormal
+from nbcore.distributions.positive import LogNormal as LogNormal
+from nbcore.distributions.positive import PositivePrior as PositivePrior
+from nbcore.distributions.positive import check_prior
+from nbcore.errors import OptionError
+from nbcore.networks.layers import Layer, Leaf
+from nbcore.subsets.rules import matches, unknown_layer
+from nbcore.subsets.split import ParameterSplit, Weights
+
+Hyper = dict[str, jax.Array]
+"""Unknowns of a prior, unconstrained: `position["prior"]`; empty where nothing is unknown."""
+
+
+class ResolvedPrior(Protocol):
+    """A prior that knows its centre and scale for every stochastic weight; a pytree of arrays."""
+
+    def initial(self) -> Hyper:
+        """Return where the unknowns of the prior start; `{}` where there are none."""
+        ...
+
+    def log_density(self, weights: Weights, hyper: Hyper) -> jax.Array:
+        """Return log p(weights, hyper), a scalar; Jacobians of `hyper` included."""
+        ...
+
+    def sample(self, key: jax.Array) -> tuple[Weights, Hyper]:
+        """Draw weights and unknowns from the prior."""
+        ...
+
+
+class Prior(Protocol):
+    """A prior over the stochastic weights, not yet resolved against a split."""
+
+    def resolve(self, split: ParameterSplit) -> ResolvedPrior:
+        """Return the prior of these stochastic weights."""
+        ...
+
+
+ScaleRule = float | PositivePrior
+
+
+@dataclass(frozen=True)
+class NormalPrior:
+    r"""Independent normals, w_i ~ N(c_i, s_i^2).
+
+    A scale that is itself a prior makes the scale unknown: it is sampled with the weights, as
+    `position["prior"]["log_scale"]`, its density with the Jacobian, log p(scale) + log scale. The
+    parametrisation is centred: draws of weights are weights, and with tens of them or more they
+    tell their scale well enough. The joint mode of weights and scale is at scale 0, so `laplace`
+    refuses it, and what climbs to a mode for a preconditioner holds the scale meanwhile.
+
+    Args:
+        scale: standard deviation of every weight, a number; a prior of it (`nb.LogNormal`,
+            `nb.HalfNormal`), one scale for all weights; a mapping from layer patterns (as in
+            `ProbabilisticSubset.layers`) to either, where the last pattern that matches counts,
+            and every stochastic layer must match one; or a pytree like the parameters.
+        center: `"params"` (the trained values), `"zero"` (for untrained networks; scale
+            parameters of normalisation layers keep centre 1), or a pytree with the structure of
+            the parameters.
+        fan_in: whether the scale of each kernel is divided by the square root of the number of
+            inputs that an output of it sums; embeddings, biases and norms keep the scale.
+
+    Raises:
+        OptionError: a scale is not positive, a layer has none, or the centre does not fit.
+        UnknownLayerError: a pattern of `scale` matches no layer.
+
+    Examples:
+        >>> import jax.numpy as jnp, nbcore as nb
+        >>> network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
+        >>> params = {"out": {"kernel": jnp.ones((3, 1))}}
+        >>> split = nb.ProbabilisticSubset.layers("out").split(network, params)
+        >>> prior = nb.NormalPrior(scale=2.0).resolve(split)
+        >>> round(float(prior.log_density(split.stochastic, {})), 4)  # -3 log(2 sqrt(2 pi))
+        -4.8363
+
+    References:
+        Neal (1996), "Bayesian learning for neural networks", chapter 2, for the fan-in.
+    """
+
+    scale: ScaleRule | Mapping[str, ScaleRule] | Any = 1.0
+    center: Literal["params", "zero"] | Any = "params"
+    fan_in: bool = False
+
+    def resolve(self, split: ParameterSplit) -> ResolvedNormal:
+        """Return the normal prior of these stochastic weights."""
+        position = split.position
+        if isinstance(self.center, str) and self.center not in ("params", "zero"):
+            raise OptionError(
+                f"center is 'params', 'zero' or a pytree of parameters, got {self.center!r}."
+            )
+        if isinstance(self.center, str):
+            center = position if self.center == "params" else _zero_center(split)
+        else:
+            center = _selected(split, self.center, "center")
+        scales: Weights = {}
+        unknown: dict[str, PositivePrior] = {}
+        group: list[tuple[str, str]] = []
+        given = self._given_scales(split)
+        for path in split.paths:
+            layer, leaf = split.owner(path)
+            name: str
+            rule: Any
+            name, rule = ("", given[path]) if given else self._rule(split, layer, leaf)
+            known: Any = 1.0
+            if hasattr(rule, "log_prob"):
+                unknown[name] = rule
+                group.append((path, name))
+            else:
+                known = rule
+            divisor = np.sqrt(_fan_in(layer, leaf)) if self.fan_in else 1.0
+            scales[path] = jnp.asarray(known / divisor, position[path].dtype)
+        return ResolvedNormal(center, scales, unknown, tuple(group))
+
+    def _given_scales(self, split: ParameterSplit) -> Weights | None:
+        """Return the scales of a pytree like the parameters; `None` where it is none."""
+        nested = isinstance(self.scale, Mapping) and any(
+            isinstance(value, Mapping | list | tuple) for value in self.scale.values()
+        )
+        if not nested and not isinstance(self.scale, list | tuple):
+            return None
+        scales = _selected(split, self.scale, "scale")
+        for path, values in scales.items():
+            if not bool(jnp.all((values > 0) & jnp.isfinite(values))):
+                raise OptionError(f"The prior scales of {path!r} must be positive.")
+        return scales
+
+    def _rule(self, split: ParameterSplit, layer: Layer, leaf: Leaf) -> tuple[str, Any]:
+        """Return the scale of a leaf, and the pattern it is from (empty for one of all layers)."""
+        name, rule = "", cast("Any", None if isinstance(self.scale, Mapping) else self.scale)
+        if isinstance(self.scale, Mapping):
+            for pattern, value in cast("Mapping[str, Any]", self.scale).items():
+                if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
+                    raise unknown_layer(pattern, split.layers)
+                name, rule = (pattern, value) if matches(pattern, layer, leaf) else (name, rule)
+        if rule is None:
+            raise OptionError(
+                f"The prior has no scale for the stochastic layer {layer.name!r}. "
+                f"Add {layer.name!r} or '**' to scale."
+            )
+        if hasattr(rule, "log_prob"):
+            check_prior(rule, "scale")
+            if np.ndim(rule.median):
+                raise OptionError(f"The prior of a scale is of one number, got {rule}.")
+        elif not (np.ndim(rule) == 0 and rule > 0 and np.isfinite(rule)):
+            raise OptionError(f"The prior scale of {layer.name!r} must be positive, got {rule}.")
+        return name, rule
+
+
+def pretrained_priors(trained: Any, scale: Any = 1.0, *, fan_in: bool = False) -> NormalPrior:
+    """Return a prior around weights that were trained elsewhere, such as on simulations.
+
+    Args:
+        trained: a trained `nb.DeterministicNN`, or parameters with the structure of the network's.
+        scale: how far weights may move, as in `nb.NormalPrior`: a number, a mapping from layer
+            patterns, or a pytree like the parameters.
+        fan_in: as in `nb.NormalPrior`.
+
+    Examples:
+        >>> import jax.numpy as jnp, nbcore as nb
+        >>> prior = nb.pretrained_priors({"out": {"kernel": jnp.ones((3, 1))}}, scale=0.1)
+        >>> prior.scale, prior.center["out"]["kernel"].shape
+        (0.1, (3, 1))
+    """
+    return NormalPrior(scale, getattr(trained, "params", trained), fan_in)
+
+
+def _fan_in(layer: Layer, leaf: Leaf) -> int:
+    """Return how many inputs an output of a kernel sums; 1 for what is no kernel.
+
+    Examples:
+        >>> kernel = Leaf("Conv/kernel", "kernel", (3, 4, 8), (1, 2), ("in_channel", "out_channel"))
+        >>> _fan_in(Layer("Conv", "convolution", (kernel,)), kernel)
+        12
+    """
+    if leaf.role != "kernel" or leaf.size == 0:
+        return 1
+    bias = layer.bias_of(leaf)
+    named = [n for n, axis in zip(leaf.pair_shape, leaf.axes, strict=True) if axis[:2] == "in"]
+    if bias is not None and bias.pair_axes:
+        outputs = leaf.pair_shape[len(leaf.pair_shape) - len(bias.pair_axes) :]
+    elif named:
+        outputs = leaf.pair_shape[len(named) :]
+    else:
+        outputs = leaf.pair_shape[-1:]
+    return leaf.size // int(np.prod(outputs, dtype=np.int64))
+
+
+def _selected(split: ParameterSplit, tree: Any, name: str) -> Weights:
+    """Return the stochastic entries of a pytree like the parameters."""
+    given, expected = (
+        {path: np.shape(leaf) for path, leaf in leaves_by_path(tree).items()}
+        for tree in (tree, split.params)
+    )
+    if given != expected:
+        differ = sorted(p for p in given | expected if given.get(p) != expected.get(p))
+        also = "'params', 'zero' or " if name == "center" else "a number, a mapping of layers or "
+        raise OptionError(
+            f"{name} is {also}a pytree with the structure and shapes of the "
+            f"parameters; at {differ[0]!r} got shape {given.get(differ[0])}, expected "
+            f"{expected.get(differ[0])}. Start from split.params."
+        )
+    default = jnp.result_type(float)
+    chosen = split.select(jax.tree.map(jnp.asarray, tree))
+    return {path: jnp.asarray(w, default) for path, w in chosen.items()}
+
+
+def _zero_center(split: ParameterSplit) -> Weights:
+    return {
+        path: jnp.ones_like(w) if split.owner(path)[1].role == "scale" else jnp.zeros_like(w)
+        for path, w in split.position.items()
+    }
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ResolvedNormal:
+    """`NormalPrior` for one split.
+
+    Args:
+        center: centre of the weights.
+        scale: scale of each leaf, a number or an array like it; in units of the unknown scale of
+            its group where it has one.
+        unknown: prior of the unknown scale of each group.
+        group: leaf paths with an unknown scale, and their group.
+    """
+
+    center: Weights
+    scale: dict[str, jax.Array]
+    unknown: dict[str, PositivePrior] = field(default_factory=dict[str, PositivePrior])
+    group: tuple[tuple[str, str], ...] = field(default=(), metadata={"static": True})
+
+    def initial(self) -> Hyper:
+        """Return the log medians of the unknown scales; `{}` where all are known."""
+        default = jnp.result_type(float)
+        return {
+            _hyper(name): jnp.asarray(jnp.log(jnp.asarray(prior.median)), default)
+            for name, prior in self.unknown.items()
+        }
+
+    def log_density(self, weights: Weights, hyper: Hyper) -> jax.Array:
+        """Return the sum of normal log densities, and those of log scales where they are unknown.
+
+        log p(log scale) = log p(scale) + log scale.
+        """
+        scales = self._scales(hyper)
+        terms = [
+            jnp.sum(jax.scipy.stats.norm.logpdf(weights[p], self.center[p], scales[p]))
+            for p in sorted(self.center)
+        ]
+        for name, prior in sorted(self.unknown.items()):
+            log_scale = hyper[_hyper(name)]
+            terms.append(prior.log_prob(jnp.exp(log_scale)) + log_scale)
+        return jnp.sum(jnp.stack(terms)) if terms else jnp.zeros(())
+
+    def moments(self, hyper: Hyper) -> tuple[Weights, dict[str, jax.Array]]:
+        """Return centre and standard deviation of the weights of each leaf, given `hyper`."""
+        return self.center, self._scales(hyper)
+
+    def without(self, paths: Sequence[str]) -> ResolvedNormal:
+        """Return the prior of the other leaves, and of all unknown scales."""
+        return replace(self, center={p: c for p, c in self.center.items() if p not in paths})
+
+    def sample(self, key: jax.Array) -> tuple[Weights, Hyper]:
+        """Draw the unknown scales, and weights given them."""
+        hyper: Hyper = {}
+        if self.unknown:
+            key, *scale_keys = jax.random.split(key, len(self.unknown) + 1)
+            for (name, prior), k in zip(sorted(self.unknown.items()), scale_keys, strict=True):
+                hyper[_hyper(name)] = jnp.log(prior.sample(k, ()))
+        scales = self._scales(hyper)
+        keys = jax.random.split(key, len(self.center))
+        drawn = {
+            p: self.center[p]
+            + scales[p] * jax.random.normal(k, self.center[p].shape, self.center[p].dtype)
+            for p, k in zip(sorted(self.center), keys, strict=True)
+        }
+        return drawn, hyper
+
+    def _scales(self, hyper: Hyper) -> dict[str, jax.Array]:
+        unknown = {path: jnp.exp(hyper[_hyper(name)]) for path, name in self.group}
+        return {path: known * unknown.get(path, 1.0) for path, known in self.scale.items()}
+
+
+def _hyper(name: str) -> str:
+    return f"log_scale/{name}" if name else "log_scale"

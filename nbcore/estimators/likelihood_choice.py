@@ -1,0 +1,89 @@
+"""Which likelihood an estimator samples with, and what unseen rows tell of its noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nbcore.distributions.likelihoods import Categorical, Gaussian, Likelihood
+from nbcore.distributions.positive import PositivePrior
+from nbcore.errors import OptionError
+from nbcore.estimators.stages import Stage, first_of
+from nbcore.networks.evaluation import count_outputs
+from nbcore.networks.network import Network
+from nbcore.training.deterministic import DeterministicNN
+
+
+def chosen_likelihood(
+    given: Any,
+    likelihood: Likelihood | None,
+    num_classes: int | None,
+    noise_prior: PositivePrior | None,
+) -> Likelihood:
+    """Return the likelihood in y's own units, before anything is learnt about its noise.
+
+    Args:
+        given: what was given as weights, if anything.
+        likelihood: what the user said.
+        num_classes: number of classes of a classification.
+        noise_prior: prior of the noise of the default Gaussian.
+
+    Raises:
+        OptionError: the given weights were trained for outputs that mean something else.
+    """
+    trained = first_of(given)
+    trained = trained if isinstance(trained, DeterministicNN) else None
+    if likelihood is not None:
+        chosen = likelihood
+    elif num_classes is not None:
+        chosen = Categorical()
+    elif trained is not None and not trained.is_squared_error:
+        chosen = trained.likelihood
+    else:
+        chosen = Gaussian(noise_prior=noise_prior)
+    if trained is not None and type(trained.likelihood) is not type(chosen.for_training()):
+        name = type(chosen).__name__
+        raise OptionError(
+            f"The given weights were trained with {type(trained.likelihood).__name__}, and {name} "
+            f"reads outputs in another way. Train with nb.DeterministicNN(net, loss=nb.{name}())"
+        )
+    return chosen
+
+
+def stage_likelihood(likelihood: Likelihood, stage: Stage, count: int) -> Likelihood:
+    """Return the likelihood of a stage, in the units of its network.
+
+    Where the rows that are sampled were not trained on, they tell the noise by themselves; the
+    members of an ensemble, which have few of them, get it from those of all folds.
+
+    Args:
+        likelihood: that of y in its own units.
+        stage: the frozen network and the rows.
+        count: number of rows that are sampled.
+    """
+    if stage.residuals is not None and stage.calibrates:
+        likelihood = likelihood.calibrated(stage.residuals, count)
+    return likelihood if stage.scaler is None else likelihood.standardised(stage.scaler.scale)
+
+
+def check_classes(num_classes: int | None, given: Any, network: Network, X: Any) -> None:
+    """Check that the network has an output for each class.
+
+    Raises:
+        OptionError: it has not.
+    """
+    if num_classes is None:
+        return
+    first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+    trained = first_of(given)
+    params = trained.params if isinstance(trained, DeterministicNN) else trained
+    if params is None:
+        params = jax.eval_shape(network.init, jax.random.key(0), first)
+    outputs = count_outputs(network, params, first)
+    if outputs != num_classes:
+        raise OptionError(
+            f"num_classes={num_classes}, and the network has {outputs} output(s), one for "
+            f"each class. Give the network {num_classes} outputs."
+        )

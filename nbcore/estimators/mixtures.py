@@ -1,0 +1,40 @@
+"""Several posteriors that predict together, as the equal mixture of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.prediction import Prediction
+from nbcore.training.cross_fit import mixture_noise
+
+DRAWS = 200
+
+
+def shared_noise(posteriors: Sequence[Posterior], X: Any, noise: np.ndarray) -> np.ndarray:
+    """Return the noise of a mixture, whose members' spread is not counted twice.
+
+    Args:
+        posteriors: one for each member.
+        X: inputs, over which spreads are averaged.
+        noise: root mean square error of a member on unseen rows `(outputs,)`.
+    """
+    predictions = [posterior.predict(X, max_draws=DRAWS) for posterior in posteriors]
+    members = np.stack([p.draw_means.mean(axis=0) for p in predictions])
+    between = members.var(axis=0).mean(axis=0)
+    epistemic = np.mean([p.draw_means.var(axis=0).mean(axis=0) for p in predictions], axis=0)
+    return mixture_noise(noise**2, between, epistemic)
+
+
+def predict_together(
+    posteriors: Sequence[Posterior], X: Any, noise: np.ndarray | None = None
+) -> Prediction:
+    """Return the mixture of posteriors; `noise` `(outputs,)` replaces theirs where it is given."""
+    mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])
+    if noise is None:
+        return mixture
+    return replace(mixture, draw_variances=noise[None, None, :] ** 2)

@@ -1,0 +1,79 @@
+"""What a model of any framework may say about itself; adapters read models through this.
+
+Every hint is optional on the model: an attribute `padding` (an `nb.Padding`), a method
+`check_inputs(x)` that raises on bad inputs, and a method `example_input(params)` that returns
+inputs to trace for the call order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from nbcore.errors import NetworkError
+from nbcore.networks.network import Inputs, Padding
+
+_TRUE_IN_TRAINING = ("train", "training", "is_training", "enable_dropout")
+_TRUE_IN_EVALUATION = ("deterministic", "inference")
+
+
+def mode_flags(call: Callable[..., Any], train: bool) -> dict[str, Any]:
+    """Return the keyword arguments that switch a call to training or to evaluation.
+
+    Examples:
+        >>> mode_flags(lambda x, is_training: x, train=False)
+        {'is_training': False}
+    """
+    known = inspect.signature(call).parameters
+    flags = {"use_running_average": True}
+    flags |= dict.fromkeys(_TRUE_IN_TRAINING, train)
+    flags |= dict.fromkeys(_TRUE_IN_EVALUATION, not train)
+    return {name: value for name, value in flags.items() if name in known}
+
+
+def padding_of(model: Any) -> Padding | None:
+    """Return how inputs are padded (a convolution's `padding="SAME"` is something else)."""
+    padding = getattr(model, "padding", None)
+    return padding if isinstance(padding, Padding) else None
+
+
+def check_inputs(model: Any, x: Inputs) -> None:
+    """Let the model look at concrete inputs, where it has a method for that."""
+    check = getattr(model, "check_inputs", None)
+    if callable(check):
+        check(x)
+
+
+def example_for(model: Any, example: Inputs | None, weights: Any) -> Inputs | None:
+    """Return inputs to trace: those that were given, else those that the model suggests."""
+    suggest = getattr(model, "example_input", None)
+    return suggest(weights) if example is None and callable(suggest) else example
+
+
+def has_its_weights(module: Any, source: str) -> NetworkError:
+    """Return the error of a module that was built already, and is asked for other weights.
+
+    Args:
+        module: the module.
+        source: the argument that its weights were drawn from.
+    """
+    name = type(module).__name__
+    return NetworkError(
+        f"This {name} got its weights when it was built, and has no others for another "
+        f"key. To train it, pass what builds it: functools.partial({name}, ...) without "
+        f"{source}. To keep its weights, pass them as well: network = nb.as_network(module), "
+        "deterministic_weights=network.params"
+    )
+
+
+def warn_of_statistics(name: str) -> None:
+    """Warn that a layer keeps its running statistics while the network is trained."""
+    warnings.warn(
+        f"{name} is trained with the running statistics that it has: an output depends on its own "
+        "example only, so no statistics of a batch are used or collected. In a fresh network they "
+        "are mean 0 and variance 1, and it normalises nothing. Use LayerNorm or GroupNorm, or "
+        "train the network in its own framework and pass its parameters.",
+        stacklevel=2,
+    )

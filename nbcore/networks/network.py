@@ -1,0 +1,168 @@
+"""The network protocol: pure functions over a parameter pytree, and how models become one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import jax
+
+from nbcore.common import plugins
+from nbcore.errors import NetworkError
+from nbcore.networks.call_order import in_call_order
+from nbcore.networks.inference import infer_layers
+from nbcore.networks.layers import Layer
+
+Params = Any
+Inputs = Any
+Outputs = Any
+Key = jax.Array
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How inputs are padded: `x[..., value, value]` along `axis` carries no information.
+
+    Args:
+        axis: axis of the inputs along which they are padded; 0 is the example axis.
+        value: the padding value, such as token 0.
+    """
+
+    axis: int = 1
+    value: int | float = 0
+
+
+class Network(Protocol):
+    """A network as pure functions; outputs are logits, never probabilities.
+
+    Subclass it to write an adapter. `init` gives parameters, `apply` computes outputs with a
+    leading example axis, `layers` describes the leaves of the parameters. A network made of a
+    model that has its weights already may bring them along as an attribute `params`.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, nbcore as nb
+        >>> def init(key, x):
+        ...     return {"Dense0": {"kernel": jax.random.normal(key, (x.shape[1], 1))}}
+        >>> def apply(params, x):
+        ...     return x @ params["Dense0"]["kernel"]
+        >>> network = nb.Network.from_functions(init, apply)
+        >>> params = network.init(jax.random.key(0), jnp.ones((1, 3)))
+        >>> [layer.name for layer in network.layers(params)]
+        ['Dense0']
+    """
+
+    padding: Padding | None
+
+    def init(self, key: Key, x: Inputs) -> Params:
+        """Return freshly initialised parameters for inputs like `x` (leading example axis)."""
+        ...
+
+    def apply(
+        self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
+    ) -> Outputs:
+        """Return outputs `(examples, outputs)`; `train` switches dropout on, drawn from `key`."""
+        ...
+
+    def layers(self, params: Params) -> tuple[Layer, ...]:
+        """Return the layers in call order (in pytree order, `order=None`, where it is unknown)."""
+        ...
+
+    @staticmethod
+    def from_functions(
+        init: Callable[..., Params],
+        apply: Callable[..., Outputs],
+        *,
+        example: Inputs | None = None,
+        padding: Padding | None = None,
+        layers: Callable[[Params], tuple[Layer, ...]] | None = None,
+    ) -> Network:
+        """Make a network from a plain `(init, apply)` pair.
+
+        Args:
+            init: `(key, x) -> params`.
+            apply: `(params, x) -> outputs`; it may also take `train=` and `key=`.
+            example: inputs to trace, so that the call order of the layers is known.
+            padding: how inputs are padded, if they are.
+            layers: `params -> layers`, where names and shapes do not tell enough.
+        """
+        return FunctionNetwork(init, apply, padding, layers, example)
+
+
+@dataclass(frozen=True)
+class FunctionNetwork(Network):
+    """A network made of a plain `(init, apply)` pair; see `Network.from_functions`."""
+
+    init_function: Callable[..., Params]
+    apply_function: Callable[..., Outputs]
+    padding: Padding | None = None
+    layers_function: Callable[[Params], tuple[Layer, ...]] | None = None
+    example: Inputs | None = field(default=None, compare=False, repr=False)
+
+    def init(self, key: Key, x: Inputs) -> Params:
+        """Return `init_function(key, x)`."""
+        return self.init_function(key, x)
+
+    def apply(
+        self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
+    ) -> Outputs:
+        """Return `apply_function(params, x)`, with `train` and `key` where it takes them."""
+        known = inspect.signature(self.apply_function).parameters
+        options = {"train": train, "key": key}
+        return self.apply_function(params, x, **{k: v for k, v in options.items() if k in known})
+
+    def layers(self, params: Params) -> tuple[Layer, ...]:
+        """Return the layers; in call order where an example is known."""
+        layers = self.layers_function(params) if self.layers_function else infer_layers(params)
+        if self.example is None or any(layer.order is not None for layer in layers):
+            return layers
+        return in_call_order(layers, self.apply, params, self.example)
+
+
+def as_network(model: Any, *, example: Inputs | None = None) -> Network:
+    """Return the network of a model: of a framework, an `(init, apply)` pair, or a network itself.
+
+    Args:
+        model: the model; installed plugins are asked whether they know its framework.
+        example: a few inputs (leading example axis) to trace for the call order of layers.
+
+    Returns:
+        The network.
+
+    Raises:
+        NetworkError: nobody knows the model, or two plugins claim it.
+        PluginError: no plugin claims the model, and one failed when it was asked.
+
+    Examples:
+        >>> import nbcore as nb
+        >>> network = nb.as_network((lambda key, x: {}, lambda params, x: x))
+        >>> network.apply({}, 3.0)
+        3.0
+    """
+    if Network in type(model).__mro__:
+        return model
+    if type(model) is tuple and _is_pair(model):  # pyright: ignore[reportUnknownArgumentType]
+        return Network.from_functions(*model, example=example)  # pyright: ignore[reportUnknownArgumentType]
+    claims = plugins.networks_for(model, example=example)
+    if len(claims) > 1:
+        raise NetworkError(
+            f"{type(model).__name__} is claimed by several plugins: {', '.join(sorted(claims))}. "
+            "Switch all but one off: NBCORE_DISABLE_PLUGINS=name"
+        )
+    if claims:
+        return next(iter(claims.values()))
+    if isinstance(model, tuple) and _is_pair(model):  # a named one, which no framework claims
+        return Network.from_functions(*model, example=example)  # pyright: ignore[reportUnknownArgumentType]
+    if not all(hasattr(model, name) for name in ("init", "apply", "layers", "padding")):
+        raise NetworkError(
+            f"Got {type(model).__module__}.{type(model).__qualname__}, which is no network that "
+            "an installed plugin knows. Possible: a model of flax, equinox or haiku (pip install "
+            "'nbcore[flax]', ...), an (init, apply) pair, or any object with init, apply, layers "
+            "and padding (nb.Network.from_functions(init, apply))."
+        )
+    return cast("Network", model)
+
+
+def _is_pair(model: tuple[Any, ...]) -> bool:
+    return len(model) == 2 and all(callable(f) for f in model)

@@ -1,0 +1,1 @@
+"""Draws, the predictions they make, and the diagnostics of a run."""

@@ -1,0 +1,259 @@
+"""The diagnostics of a run, number by number, and a verdict in words: what to try next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nbcore.errors import DataError, ShapeError, did_you_mean
+from nbcore.posterior.convergence import MIN_DRAWS, checked_draws
+from nbcore.posterior.convergence import e_bfmi as e_bfmi
+from nbcore.posterior.convergence import ess_bulk as ess_bulk
+from nbcore.posterior.convergence import ess_mean as ess_mean
+from nbcore.posterior.convergence import ess_tail as ess_tail
+from nbcore.posterior.convergence import mcse_mean as mcse_mean
+from nbcore.posterior.convergence import r_hat as r_hat
+
+_Floats = NDArray[np.float64]
+
+MAX_R_HAT = 1.01
+MIN_ESS_PER_CHAIN = 100
+MIN_E_BFMI = 0.3
+MAX_SATURATION = 0.05
+
+
+class SamplerStats(Protocol):
+    """What `diagnose` reads of a run: arrays `(chain, draw)`, NaN where a sampler has none."""
+
+    @property
+    def is_divergent(self) -> Any: ...  # noqa: D102
+    @property
+    def energy(self) -> Any: ...  # noqa: D102
+    @property
+    def tree_depth(self) -> Any: ...  # noqa: D102
+    @property
+    def acceptance_rate(self) -> Any: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnostics:
+    """Convergence of a run; `print` shows a summary, `verdict` says what to try next.
+
+    Args:
+        r_hat, ess_bulk, ess_tail: by leaf path, one value for each number.
+        labels: by leaf path, the name of each number.
+        num_chains: chains of the run.
+        num_draws: draws kept of each chain.
+        num_divergences: divergent steps of all chains.
+        acceptance_rate: mean over all steps, NaN where the sampler has none.
+        e_bfmi: one value for each chain, NaN where the sampler has no energy.
+        saturation: fraction of steps that ended at the deepest tree allowed, NaN if unlimited.
+    """
+
+    r_hat: Mapping[str, _Floats]
+    ess_bulk: Mapping[str, _Floats]
+    ess_tail: Mapping[str, _Floats]
+    labels: Mapping[str, list[str]]
+    num_chains: int
+    num_draws: int
+    num_divergences: int
+    acceptance_rate: float
+    e_bfmi: _Floats
+    saturation: float
+
+    def worst(self, n: int = 5) -> list[tuple[str, float, float]]:
+        """Return `(label, r_hat, ess_bulk)` of the n worst numbers: NaN, then by falling R-hat."""
+        names, r, ess = self._names(), _flat(self.r_hat), _flat(self.ess_bulk)
+        order = np.lexsort((ess, -np.where(np.isnan(r), np.inf, r), ~np.isnan(r)))[:n]
+        return [(names[i], float(r[i]), float(ess[i])) for i in order]
+
+    def verdict(self) -> str:
+        """Return what is wrong and what to try next, a line for each finding, the worst first."""
+        if self.num_draws < MIN_DRAWS:
+            return f"Too few draws to judge: {self.num_draws} a chain, at least {MIN_DRAWS} needed."
+        found = [*self._stuck(), *self._sampler_trouble(), *self._disagreement(), *self._too_few()]
+        if self.num_chains == 1:
+            found.append("One chain cannot show that it missed a part; use num_chains=4.")
+        return "\n".join(found) or "No problem found: the chains agree and hold enough draws."
+
+    def __str__(self) -> str:
+        r, bulk, tail = (_flat(v) for v in (self.r_hat, self.ess_bulk, self.ess_tail))
+        acceptance = f", acceptance {self.acceptance_rate:.2f}" if self._accepts else ""
+        lowest = _extreme(np.min, self.e_bfmi)
+        energy = "" if np.isnan(lowest) else f", E-BFMI ≥ {lowest:.2f}"
+        return (
+            f"{self.num_chains} chains × {self.num_draws} draws of {r.size} numbers\n"
+            f"R-hat ≤ {_extreme(np.max, r):.3f}, ESS ≥ {_extreme(np.min, bulk):.0f} (bulk), "
+            f"{_extreme(np.min, tail):.0f} (tail)\n"
+            f"divergent steps {self.num_divergences}{acceptance}{energy}\n"
+            f"{self.verdict()}"
+        )
+
+    def _names(self) -> list[str]:
+        return [name for path in self.r_hat for name in self.labels[path]]
+
+    @property
+    def _accepts(self) -> bool:
+        return not np.isnan(self.acceptance_rate)
+
+    @property
+    def _smaller_steps(self) -> str:
+        return "raise target_acceptance_rate" if self._accepts else "lower step_size"
+
+    def _stuck(self) -> list[str]:
+        names, r, ess = self._names(), _flat(self.r_hat), _flat(self.ess_bulk)
+        lost = np.flatnonzero(np.isnan(ess))
+        still = np.flatnonzero(np.isnan(r) & ~np.isnan(ess))
+        found: list[str] = []
+        if lost.size:
+            found.append(
+                f"{_shown(names, lost)}: draws are not finite; {self._smaller_steps} or give a "
+                "narrower prior."
+            )
+        if still.size:
+            remedy = "num_warmup and target_acceptance_rate" if self._accepts else "step_size"
+            found.append(f"{_shown(names, still)}: no chain ever moved; raise {remedy}.")
+        return found
+
+    def _sampler_trouble(self) -> list[str]:
+        found: list[str] = []
+        if self.num_divergences:
+            found.append(
+                f"{self.num_divergences} divergent steps: a narrow region is missed; "
+                f"{self._smaller_steps} or give a narrower prior."
+            )
+        low = np.flatnonzero(self.e_bfmi < MIN_E_BFMI)
+        if low.size:
+            found.append(
+                f"E-BFMI {self.e_bfmi[low].min():.2f} (chains below {MIN_E_BFMI}: "
+                f"{', '.join(map(str, low))}): heavy tails are explored slowly; raise num_warmup "
+                "or give a narrower prior."
+            )
+        if self.saturation > MAX_SATURATION:
+            found.append(
+                f"{self.saturation:.0%} of the steps reached max_tree_depth: raise it, or try "
+                'mass_matrix="dense".'
+            )
+        return found
+
+    def _disagreement(self) -> list[str]:
+        names, r = self._names(), _flat(self.r_hat)
+        high = np.flatnonzero(r > MAX_R_HAT)
+        if not high.size:
+            return []
+        worst = high[np.argmax(r[high])]
+        others = _others(high.size, f"above {MAX_R_HAT}")
+        remedy = "raise target_acceptance_rate" if self._accepts else 'try backend="numpyro-nuts"'
+        return [
+            f"R-hat {r[worst]:.4g} for {names[worst]}{others}: chains disagree; run longer "
+            f"(num_warmup, num_samples) or {remedy}."
+        ]
+
+    def _too_few(self) -> list[str]:
+        names, enough = self._names(), MIN_ESS_PER_CHAIN * self.num_chains
+        ess = np.fmin(_flat(self.ess_bulk), _flat(self.ess_tail))
+        low = np.flatnonzero(ess < enough)
+        if not low.size:
+            return []
+        worst = low[np.argmin(ess[low])]
+        factor = int(np.ceil(enough / ess[worst]))
+        return [
+            f"ESS {ess[worst]:.0f} for {names[worst]}{_others(low.size, f'below {enough}')}: fewer "
+            f"than {enough} effective draws; raise num_samples about {factor} times."
+        ]
+
+
+def diagnose(
+    draws: Mapping[str, ArrayLike],
+    stats: SamplerStats,
+    labels: Mapping[str, list[str]],
+    *,
+    max_tree_depth: int | None = None,
+) -> Diagnostics:
+    """Compute the diagnostics of a run.
+
+    Args:
+        draws: by leaf path, arrays `(chain, draw, ...)`.
+        stats: statistics of the sampler, arrays `(chain, draw)`, NaN where it has none.
+        labels: by leaf path, a name for each number, in C order.
+        max_tree_depth: the deepest tree that the sampler was allowed, if it builds trees.
+
+    Raises:
+        ShapeError: leaves differ in chains or draws, or labels differ in number from their leaf.
+        DataError: no leaf at all, a leaf without labels, or draws that are no real numbers.
+
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> rng = np.random.default_rng(0)
+        >>> flat = rng.normal(size=(4, 500))
+        >>> stats = SimpleNamespace(
+        ...     is_divergent=flat > 9, energy=flat, tree_depth=flat * 0, acceptance_rate=flat * 0
+        ... )
+        >>> draws = {"Dense0/bias": rng.normal(size=(4, 500, 2))}
+        >>> labels = {"Dense0/bias": ["Dense0/bias[0]", "Dense0/bias[1]"]}
+        >>> diagnose(draws, stats, labels).verdict()
+        'No problem found: the chains agree and hold enough draws.'
+    """
+    arrays = {path: checked_draws(values) for path, values in draws.items()}
+    shapes = {values.shape[:2] for values in arrays.values()}
+    if not arrays:
+        raise DataError("There are no draws to diagnose: the mapping of draws is empty.")
+    if len(shapes) > 1:
+        found = ", ".join(f"{path}: {values.shape}" for path, values in arrays.items())
+        raise ShapeError(f"Leaves differ in their chain and draw axes ({found}).")
+    (num_chains, num_draws) = shapes.pop()
+    return Diagnostics(
+        r_hat={path: r_hat(values) for path, values in arrays.items()},
+        ess_bulk={path: ess_bulk(values) for path, values in arrays.items()},
+        ess_tail={path: ess_tail(values) for path, values in arrays.items()},
+        labels={
+            path: _labels_of(path, values.shape[2:], labels) for path, values in arrays.items()
+        },
+        num_chains=num_chains,
+        num_draws=num_draws,
+        num_divergences=int(np.nansum(np.asarray(stats.is_divergent, dtype=np.float64))),
+        acceptance_rate=_extreme(np.mean, np.asarray(stats.acceptance_rate, dtype=np.float64)),
+        e_bfmi=e_bfmi(stats.energy),
+        saturation=_saturation(np.asarray(stats.tree_depth, dtype=np.float64), max_tree_depth),
+    )
+
+
+def _labels_of(path: str, shape: tuple[int, ...], labels: Mapping[str, list[str]]) -> list[str]:
+    if path not in labels:
+        raise DataError(f"{path!r} has draws and no labels.{did_you_mean(path, labels)}")
+    if len(labels[path]) != math.prod(shape):
+        raise ShapeError(
+            f"{path!r} has {len(labels[path])} labels; expected {math.prod(shape)}, one for each "
+            f"number of shape {shape}."
+        )
+    return labels[path]
+
+
+def _saturation(depth: _Floats, max_tree_depth: int | None) -> float:
+    if max_tree_depth is None or np.isnan(depth).all():
+        return float("nan")
+    return float(np.mean(depth >= max_tree_depth))
+
+
+def _flat(values: Mapping[str, _Floats]) -> _Floats:
+    return np.concatenate([array.reshape(-1) for array in values.values()])
+
+
+def _extreme(choose: Callable[[_Floats], Any], values: _Floats) -> float:
+    """Apply `choose` to what is not NaN; NaN if nothing is left."""
+    known = values[~np.isnan(values)]
+    return float(choose(known)) if known.size else float("nan")
+
+
+def _shown(names: list[str], chosen: NDArray[np.intp]) -> str:
+    shown = ", ".join(names[i] for i in chosen[:3])
+    return shown if chosen.size <= 3 else f"{shown} and {chosen.size - 3} more"
+
+
+def _others(count: int, limit: str) -> str:
+    return f" ({count} numbers {limit})" if count > 1 else ""

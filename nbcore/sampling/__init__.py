@@ -1,0 +1,1 @@
+"""The contract of a sampler, and the driver that runs chains."""

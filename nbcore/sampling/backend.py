@@ -1,0 +1,106 @@
+"""The contract of a sampler: options in a frozen dataclass, pure functions in a `Kernel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
+
+from nbcore.common import plugins
+from nbcore.errors import OptionError
+from nbcore.posterior.stats import Stats
+from nbcore.targets.target import Target
+
+CAPABILITIES: dict[str, str] = {
+    "exact": "draws converge to the target without a bias from step size or minibatches",
+    "minibatch": "each step reads a minibatch of the data",
+    "adaptive": "warmup tunes the sampler",
+    "fixed_cost": "every step costs the same, so that chains can be vectorised",
+    "independent": "draws do not depend on the draws before",
+}
+
+
+def nothing_shared(key: Any, target: Target, position: Any) -> Any:
+    """Return `()`: the sampler computes nothing once per run."""
+    del key, target, position
+    return ()
+
+
+class Kernel(NamedTuple):
+    """A sampler as pure, jittable functions for one chain; states are pytrees of arrays.
+
+    Step `t` gets its own key; the driver owns chains, progress, chunks and thinning. `tune` runs
+    once between warmup and sampling, for samplers that tune in bulk.
+
+    Args:
+        init: `(key, target, shared, position) -> state`.
+        warmup: `(key, target, shared, state, t) -> (state, stats)`, t = 0 .. num_warmup - 1.
+        step: `(key, target, shared, state, t) -> (state, stats)`, t = 0, 1, ...
+        position: `state -> position`.
+        shared: `(key, target, position) -> shared`, once per run, before the chains start.
+        tune: `(key, target, shared, state) -> (state, stats)`, or None.
+    """
+
+    init: Callable[[Any, Target, Any, Any], Any]
+    warmup: Callable[[Any, Target, Any, Any, Any], tuple[Any, Stats]]
+    step: Callable[[Any, Target, Any, Any, Any], tuple[Any, Stats]]
+    position: Callable[[Any], Any]
+    shared: Callable[[Any, Target, Any], Any] = nothing_shared
+    tune: Callable[[Any, Target, Any, Any], tuple[Any, Stats]] | None = None
+
+
+class Backend(Hashable, Protocol):
+    """A sampler: a frozen dataclass whose fields are its options.
+
+    It may also have `expected_gradients`, about how many gradients a step takes (1 where it has
+    none), which the estimate of the cost reads; and, where it is neither exact nor independent,
+    `bias_tolerance`, the bias of means and deviations at its default options in posterior
+    standard deviations (0.25 where it states none), which the conformance kit holds it to.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[str]]
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        """Return the pure functions of the sampler for a warmup of this many steps."""
+        ...
+
+
+def list_backends() -> dict[str, plugins.Spec]:
+    """Return the backends that are installed, by name, without importing their libraries.
+
+    Examples:
+        >>> "sgld" in list_backends()
+        True
+    """
+    return plugins.specs("backend")
+
+
+def get_backend(backend: str | Backend, **options: Any) -> Backend:
+    """Return a backend by name, with options.
+
+    Args:
+        backend: a name from `nb.list_backends()`, or a backend, which is returned as it is.
+        options: fields of the backend's dataclass, such as `target_acceptance_rate=0.9`.
+
+    Raises:
+        UnknownBackendError: no backend has this name; the nearest names are suggested.
+        MissingExtraError: the library behind it is not installed.
+        OptionError: an option is unknown, or options were given beside an instance.
+
+    Examples:
+        >>> get_backend("numpyro-nuts", target_acceptance_rate=0.9).target_acceptance_rate
+        0.9
+    """
+    if isinstance(backend, str):
+        return cast("Backend", plugins.build("backend", backend, options))
+    if options:
+        raise OptionError(
+            f"Options {', '.join(options)} were given beside a {type(backend).__name__} instance. "
+            "Set them on the instance."
+        )
+    if not callable(getattr(backend, "kernel", None)):
+        raise OptionError(
+            f"A backend is a name ({', '.join(list_backends())}) or an object with "
+            f"kernel(num_warmup); got {type(backend).__name__}."
+        )
+    return backend

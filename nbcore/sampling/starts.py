@@ -1,0 +1,133 @@
+"""Where chains start: at the trained weights, at draws of the prior, or at Laplace draws.
+
+Chains start where log density and gradient are finite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.errors import OptionError, SamplingError, did_you_mean
+from nbcore.targets.curvature import whiten
+from nbcore.targets.target import NetworkTarget, Target
+
+Start = Literal["trained", "prior", "laplace"]
+
+
+@runtime_checkable
+class ChainStarts(Protocol):
+    """What chains can start from, such as an ensemble: it gives a position for each of them."""
+
+    def chain_starts(self, target: Target, num_chains: int) -> list[Any]:
+        """Return a position for each chain."""
+        ...
+
+
+def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> list[Any]:
+    """Return a position for each chain.
+
+    Args:
+        target: the log density.
+        keys: a key for each chain.
+        init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
+            prior), `"laplace"` (draws of the normal that has mode and curvature of the density),
+            positions with a leading chain axis, or what gives them (`ChainStarts`).
+
+    Raises:
+        OptionError: `init` is no such word, or positions have other shapes.
+        TargetError: the target has no prior to draw from.
+    """
+    if isinstance(init, str):
+        if init not in get_args(Start):
+            raise OptionError(
+                f"init is {', '.join(get_args(Start))} or positions, got {init!r}."
+                f"{did_you_mean(init, get_args(Start))}"
+            )
+        if init == "laplace":
+            return _laplace(target, keys)
+        draw = target.prior_position if init == "prior" else target.initial_position
+        return [draw(key) for key in keys]
+    if isinstance(init, ChainStarts):
+        return [target.reduced(z) for z in init.chain_starts(target.whole, len(keys))]
+    return _given(target, len(keys), init)
+
+
+def _given(target: Target, num_chains: int, init: Any) -> list[Any]:
+    start = target.start
+    if jax.tree.structure(init) == jax.tree.structure(target.whole.start):
+        init = target.reduced(init)
+    wanted = jax.tree.map(lambda a: (num_chains, *a.shape), start)
+    got = jax.tree.map(np.shape, init)
+    if jax.tree.structure(init) != jax.tree.structure(start) or got != wanted:
+        raise OptionError(
+            f"init must hold a position for each chain, shapes {wanted}; got {got}. Stack "
+            "target.initial_position(key) over chains, or type init='trained'."
+        )
+    init = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), init, start)
+    return [jax.tree.map(lambda a, c=c: a[c], init) for c in range(num_chains)]
+
+
+def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
+    drawn = _laplace_draws(target, jnp.stack(list(keys)))
+    return [jax.tree.map(lambda a, c=c: a[c], drawn) for c in range(len(keys))]
+
+
+@jax.jit
+def _laplace_draws(target: Target, keys: jax.Array) -> Any:
+    whitening = whiten(keys[0], target, target.start)
+
+    def draw(key: jax.Array) -> Any:
+        phi = jax.random.normal(key, whitening.center.shape, whitening.center.dtype)
+        return whitening.to_position(phi, target.start)
+
+    return jax.vmap(draw)(keys)
+
+
+def check_start(
+    target: Target, positions: Sequence[Any], placed: tuple[Target, list[Any]]
+) -> float:
+    """Raise where the density or its gradient is not finite; return the seconds of one gradient.
+
+    Args:
+        target: the log density.
+        positions: where each chain starts.
+        placed: the same, where the chains will run.
+
+    Raises:
+        SamplingError: chain and rows are named.
+    """
+    there, starts = placed
+    for chain, (start, position) in enumerate(zip(starts, positions, strict=True)):
+        value, gradient_ok, _ = evaluate(there, start)
+        if not (np.isfinite(value) and gradient_ok):
+            message = _bad_start(target, position, chain, float(value), bool(gradient_ok))
+            raise SamplingError(message)
+    begin = time.perf_counter()
+    jax.block_until_ready(evaluate(there, starts[0]))
+    return time.perf_counter() - begin
+
+
+@jax.jit
+def evaluate(target: Target, position: Any) -> tuple[jax.Array, jax.Array, Any]:
+    """Return the log density, whether its gradient is finite, and the gradient."""
+    value, gradient = jax.value_and_grad(lambda z: target.log_density(z))(position)
+    finite = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]
+    return value, jnp.all(jnp.stack(finite)), gradient
+
+
+def _bad_start(target: Target, position: Any, chain: int, value: float, gradient_ok: bool) -> str:
+    what = f"The log density is {value} where chain {chain} starts"
+    if not gradient_ok:
+        what = f"The gradient of the log density is not finite where chain {chain} starts"
+    if isinstance(target, NetworkTarget):
+        prior = float(target.log_prior(position))
+        rows = np.flatnonzero(~np.isfinite(np.asarray(target.log_likelihood(position))))
+        what += f" (log prior {prior:.4g}"
+        what += f", log likelihood not finite in rows {rows[:5].tolist()})" if rows.size else ")"
+    return f"{what}. Check the network's outputs there, or give other positions: init=..."

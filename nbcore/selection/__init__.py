@@ -1,0 +1,1 @@
+"""The contract of a selector, and how scores become a subset."""

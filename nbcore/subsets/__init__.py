@@ -1,0 +1,1 @@
+"""Which weights are stochastic, and how parameters are split and merged exactly."""

@@ -1,0 +1,94 @@
+"""Whether a subset of stochastic weights can express enough: noise has to enter early."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from nbcore.networks.layers import Layer, Leaf
+from nbcore.subsets.split import ParameterSplit
+
+
+class ExpressivenessWarning(UserWarning):
+    """The stochastic weights may not be able to express the predictive distribution."""
+
+
+def check_expressiveness(split: ParameterSplit, num_outputs: int) -> bool:
+    """Warn if fewer units of the first layer are stochastic than the network has outputs.
+
+    With n stochastic biases in the first layer, n the dimension of y, and everything after it
+    frozen, wide networks can approximate any distribution of y given x. With randomness in the
+    last layers alone there is no such guarantee. A unit counts if its bias or any weight that
+    enters it is stochastic; a feature of an embedding is a unit. A first layer with fewer units
+    than outputs is held to all of them; where the call order of the layers is not known, nothing
+    is said. To silence it: `warnings.simplefilter("ignore", nb.ExpressivenessWarning)`.
+
+    Args:
+        split: the stochastic and the frozen weights.
+        num_outputs: dimension of y.
+
+    Returns:
+        Whether there are enough.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, nbcore as nb
+        >>> from nbcore_flax import FlaxMLP
+        >>> network = nb.as_network(FlaxMLP(hidden_dims=(8,)), example=jnp.ones((1, 3)))
+        >>> params = network.init(jax.random.key(0), jnp.ones((1, 3)))
+        >>> split = nb.ProbabilisticSubset.first_and_last().split(network, params)
+        >>> nb.check_expressiveness(split, num_outputs=1)
+        True
+
+    References:
+        Sharma, Farquhar, Nalisnick and Rainforth (2023), "Do Bayesian neural networks need to be
+        fully stochastic?".
+    """
+    layers = [layer for layer in split.layers if layer.weights]
+    if not layers or any(layer.order is None for layer in split.layers):
+        return True
+    first = min(layers, key=lambda layer: layer.order or 0)
+    stochastic = sum(_stochastic_units(split, first, weight) for weight in first.weights)
+    needed = min(num_outputs, sum(_num_units(first, weight) for weight in first.weights))
+    if stochastic >= needed:
+        return True
+    warnings.warn(
+        f"In the first layer, {first.name!r}, {stochastic} units are stochastic, and the network "
+        f"has {num_outputs} output(s). With fewer than {needed} there is no guarantee that a wide "
+        "network can express every predictive distribution. Add the first layer, "
+        f"subset | nb.ProbabilisticSubset.layers({first.name!r}), or some of its pairs; see "
+        "docs/choosing.md.",
+        ExpressivenessWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+def _num_units(layer: Layer, weight: Leaf) -> int:
+    """Return how many output units a weight leaf has; of an embedding, how many features."""
+    bias = layer.bias_of(weight)
+    return weight.pair_shape[-1] if bias is None else bias.num_pairs
+
+
+def _stochastic_units(split: ParameterSplit, layer: Layer, weight: Leaf) -> int:
+    """Return how many units have a stochastic bias, or a stochastic weight that enters them."""
+    units = np.zeros(_num_units(layer, weight), bool)
+    for leaf in (weight, layer.bias_of(weight)):
+        if leaf is not None:
+            chosen = leaf.by_pair(_mask(split, leaf)).reshape(-1, len(units), _window(leaf))
+            units |= chosen.any(axis=(0, 2))
+    return int(units.sum())
+
+
+def _window(leaf: Leaf) -> int:
+    return leaf.size // leaf.num_pairs
+
+
+def _mask(split: ParameterSplit, leaf: Leaf) -> np.ndarray:
+    """Return which entries of a leaf are stochastic, in its storage shape."""
+    if leaf.path in split.whole:
+        return np.ones(leaf.shape, bool)
+    mask = np.zeros(leaf.size, bool)
+    if leaf.path in split.indices:
+        mask[np.asarray(split.indices[leaf.path])] = True
+    return mask.reshape(leaf.shape)

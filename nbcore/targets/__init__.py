@@ -1,0 +1,1 @@
+"""The log density over the stochastic weights, given data."""

@@ -1,0 +1,200 @@
+"""The data of a log density, in blocks of examples that share one program."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.common.paths import leaf_paths
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.networks.length_buckets import Group, length_groups
+from nbcore.networks.network import Network
+from nbcore.subsets.split import ParameterSplit
+from nbcore.targets.density_cost import over_budget
+from nbcore.targets.hoisting import chunks
+from nbcore.targets.hoisting.forward import Features, Forward
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Block:
+    """Examples that share one program.
+
+    Args:
+        forward: outputs as a function of weights and features.
+        features: what is known of each example, leading axis N_g.
+        y: targets, leading axis N_g.
+        rows: their row numbers in the data `(N_g,)`.
+        padding: how many rows at the end weigh nothing: copies that fill up the devices.
+    """
+
+    forward: Forward
+    features: Features
+    y: jax.Array
+    rows: jax.Array
+    padding: int = field(default=0, metadata={"static": True})
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        return int(self.y.shape[0]) - self.padding
+
+    @property
+    def hoisted_bytes(self) -> int:
+        """Size of the features."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.features))
+
+    @property
+    def wanted_bytes(self) -> int:
+        """Size that the features would have without a byte budget."""
+        program = self.forward.program
+        return program.staged.wanted_bytes * (self.count if program.per_example else 1)
+
+    def at(self, rows: jax.Array) -> Block:
+        """Return some of the examples, by their place in the block."""
+        features, y, numbers = jax.tree.map(lambda a: a[rows], (self.features, self.y, self.rows))
+        return Block(self.forward, features, y, numbers)
+
+    def log_prob(self, likelihood: Likelihood, position: Any) -> jax.Array:
+        """Return log p(y_i | position) of each example, copies included."""
+        outputs = self.forward.outputs(position["weights"], self.features)
+        return likelihood.log_prob(outputs, self.y, position["likelihood"])
+
+    def moments(self, likelihood: Likelihood, position: Any) -> tuple[jax.Array, jax.Array]:
+        """Return mean and variance of y, `(examples, targets)`, copies included."""
+        outputs = self.forward.outputs(position["weights"], self.features)
+        return likelihood.moments(outputs, position["likelihood"])
+
+    def log_likelihood(self, likelihood: Likelihood, position: Any) -> jax.Array:
+        """Return the sum of the log likelihoods, computed in chunks."""
+        size = self.forward.chunk_size or len(self.y)
+        if size < len(self.y):
+            shared = (self.forward, likelihood, position)
+            rows = (self.features, self.y)
+            return chunks.sum_over(_log_prob_of_chunk, size, self.count, shared, rows)
+        return self.total(self.log_prob(likelihood, position))
+
+    def total(self, each: jax.Array) -> jax.Array:
+        """Return the sum over examples; copies weigh nothing."""
+        return jnp.sum(self.without_copies(each))
+
+    def without_copies(self, each: jax.Array) -> jax.Array:
+        """Return what has a leading example axis, with zeros for copies."""
+        if not self.padding:
+            return each
+        is_own = jnp.arange(len(each)) < self.count
+        return jnp.where(is_own.reshape(-1, *[1] * (each.ndim - 1)), each, 0)
+
+
+def _log_prob_of_chunk(
+    shared: tuple[Forward, Likelihood, Any], rows: tuple[Features, jax.Array]
+) -> jax.Array:
+    (forward, likelihood, position), (features, y) = shared, rows
+    outputs = forward.program.outputs(position["weights"], forward.constants, features)
+    return likelihood.log_prob(outputs, y, position["likelihood"])
+
+
+def make_blocks(
+    network: Network,
+    split: ParameterSplit,
+    X: Any,
+    targets: np.ndarray,
+    *,
+    per_example: bool,
+    byte_budget: int,
+    chunk_size: int | None,
+) -> tuple[Block, ...]:
+    """Hoist each group of examples, within one byte budget for all of them.
+
+    Args:
+        network: the network.
+        split: which of its weights are stochastic.
+        X: inputs.
+        targets: targets, as the likelihood reads them.
+        per_example: whether each output depends on its own example alone.
+        byte_budget: bytes that the features of all examples may take.
+        chunk_size: how many examples are computed at a time; `None` is a function of shapes.
+    """
+    blocks: list[Block] = []
+    budget, left = byte_budget, len(targets)
+    for group in _groups(network, split, X, len(targets), per_example=per_example):
+        x = group.take(X, network.padding)
+        forward = Forward.build(
+            network,
+            split,
+            x,
+            byte_budget=max(budget, 0) // left if per_example else budget,
+            per_example=per_example,
+            chunk_size=chunk_size,
+        )
+        features = forward.features(split, x)
+        y, rows = jnp.asarray(targets[group.rows]), jnp.asarray(group.rows)
+        blocks.append(Block(forward, features, y, rows))
+        # Short examples leave what they do not need to longer ones.
+        budget, left = budget - blocks[-1].hoisted_bytes, left - blocks[-1].count
+    _say_what_is_recomputed(blocks)
+    return tuple(join_blocks(split, blocks))
+
+
+def _groups(
+    network: Network, split: ParameterSplit, X: Any, count: int, *, per_example: bool
+) -> list[Group]:
+    """Return rows of similar length, the more groups the more a gradient computes."""
+    if not per_example or network.padding is None:
+        return [Group(np.arange(count), None)]
+    (whole,) = length_groups(X, network.padding, max_groups=1)
+    longest = Group(whole.rows[:1], whole.length).take(X, network.padding)
+    program = Forward.build(network, split, longest, per_example=True).program
+    return length_groups(X, network.padding, work=count * program.staged.example_work)
+
+
+def _say_what_is_recomputed(blocks: list[Block]) -> None:
+    recomputed = max(block.forward.program.staged.recomputed for block in blocks)
+    if recomputed:
+        kept, wanted = (
+            sum(getattr(block, name) for block in blocks)
+            for name in ("hoisted_bytes", "wanted_bytes")
+        )
+        warnings.warn(over_budget(wanted, kept, recomputed), stacklevel=4)
+
+
+def staged_layers(split: ParameterSplit, blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Return the layers that a gradient computes, in call order where it is known."""
+    read = {i for block in blocks for i in block.forward.program.staged.frozen_read}
+    paths = leaf_paths(split.params)
+    used = {paths[i] for i in read if i < len(paths)} | set(split.paths)
+    layers = sorted(split.layers, key=lambda layer: layer.order or 0)
+    return tuple(ly.name for ly in layers if used.intersection(f.path for f in ly.leaves))
+
+
+def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
+    """Join blocks whose programs do the same: where the length axis is gone, one block is left."""
+    joined: list[Block] = []
+    for block in blocks:
+        last = joined[-1] if joined else None
+        if last and last.forward.same_as(
+            block.forward, split.position, last.features, block.features
+        ):
+            features = jax.tree.map(
+                lambda a, b: jnp.concatenate([a, b]), last.features, block.features
+            )
+            y, rows = (
+                jnp.concatenate([getattr(last, name), getattr(block, name)])
+                for name in ("y", "rows")
+            )
+            joined[-1] = Block(last.forward, features, y, rows)
+        else:
+            joined.append(block)
+    return joined
+
+
+def shapes_of(X: Any) -> tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]:
+    """Return the structure of inputs, and shape and dtype of each array; hashable."""
+    leaves, structure = jax.tree.flatten(X)
+    return structure, tuple((np.shape(a), jnp.result_type(a)) for a in leaves)

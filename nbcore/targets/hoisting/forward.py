@@ -1,0 +1,187 @@
+"""The network as a function of the stochastic weights, with what is known computed once."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.networks.evaluation import Static, as_columns, is_per_example
+from nbcore.networks.network import Network
+from nbcore.subsets.split import ParameterSplit, Weights
+from nbcore.targets.hoisting import chunks, first_layer, staging
+
+FEATURE_BATCH = 64
+Features = Any
+"""What is known of some examples: arrays with a leading example axis, or of all of them."""
+Frozen = tuple[ParameterSplit, dict[str, first_layer.Rows]]
+"""The split, and which rows of its leaves are stochastic where few are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """How outputs are computed from weights and features; a static argument of jit.
+
+    Args:
+        staged: the cut network.
+        per_example: whether it is cut for one example. A network whose outputs mix examples (one
+            graph, batch statistics) is cut for all of them together, so it has no minibatches.
+    """
+
+    staged: staging.Staged
+    per_example: bool
+
+    def prepare(self, frozen: Frozen) -> Any:
+        """Return what is computed once for all examples."""
+        return self.staged.constant_values(frozen)
+
+    def features(self, frozen: Frozen, x: Any) -> Features:
+        """Return what is computed once for each example."""
+        if not self.per_example:
+            return self.staged.residual_values(frozen, x)
+        return jax.vmap(lambda example: self.staged.residual_values(frozen, example))(x)
+
+    def outputs(self, weights: Weights, constants: Any, features: Features) -> jax.Array:
+        """Run the staged program; return outputs `(examples, outputs)`."""
+        if not self.per_example:
+            return as_columns(self.staged.apply(weights, constants, features))
+        run = jax.vmap(self.staged.apply, in_axes=(None, None, 0))
+        return as_columns(run(weights, constants, features))
+
+    def text(self, weights: Weights, constants: Any, features: Features) -> str:
+        """Return what is done for one example, as text: equal texts do the same."""
+        one = jax.tree.map(lambda a: a[0], features)  # pyright: ignore[reportUnknownLambdaType]
+        return str(jax.make_jaxpr(self.staged.apply)(weights, constants, one))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Forward:
+    """Outputs as a function of the stochastic weights and of hoisted features.
+
+    A pytree; the program is static. Made by `Forward.build`.
+
+    Args:
+        constants: what is computed once for all examples.
+        program: how outputs are computed.
+        chunk_size: how many examples are computed at a time; 0 is all of them.
+    """
+
+    constants: Any
+    program: Program = field(metadata={"static": True})
+    chunk_size: int = field(default=0, metadata={"static": True})
+
+    @staticmethod
+    def build(
+        network: Network,
+        split: ParameterSplit,
+        x: Any,
+        *,
+        byte_budget: int | None = None,
+        per_example: bool | None = None,
+        chunk_size: int | None = None,
+    ) -> Forward:
+        """Cut the network for inputs like `x`.
+
+        Args:
+            network: the network.
+            split: which of its weights are stochastic.
+            x: inputs, of which only shapes are read where `per_example` is given.
+            byte_budget: how many bytes the features of one example may take (of all examples,
+                where outputs mix them); `None` is no limit.
+            per_example: whether each output depends on its own example alone; checked on a few
+                rows by default.
+            chunk_size: how many examples are computed at a time; by default as many as keep each
+                operation busy, by a rule of shapes alone.
+        """
+        x = jax.tree.map(jnp.asarray, x)
+        if per_example is None:
+            per_example = is_per_example(network, split.params, x)
+        example = jax.tree.map(lambda a: a[0], x) if per_example else x
+        frozen = (split, first_layer.stochastic_rows(split))
+        leaves, structure = jax.tree.flatten((split.position, frozen, example))
+        avals = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        program = _program(Static(network), structure, avals, per_example, None)
+        if byte_budget is not None and program.staged.example_bytes > byte_budget:
+            program = _program(Static(network), structure, avals, per_example, byte_budget)
+        if not per_example:
+            chunk_size = 0
+        elif chunk_size is None:
+            staged = program.staged
+            chunk_size = chunks.rows_in_chunk(staged.example_work, len(staged.staged))
+        return Forward(_prepare(program, frozen), program, chunk_size)
+
+    def features(self, split: ParameterSplit, x: Any) -> Features:
+        """Return what is known of the examples `x`, computed in batches."""
+        x = jax.tree.map(jnp.asarray, x)
+        frozen = (split, first_layer.stochastic_rows(split))
+        count = len(jax.tree.leaves(x)[0])
+        if not self.program.per_example or count <= FEATURE_BATCH:
+            return _features(self.program, frozen, x)
+        rows = np.resize(np.arange(count), -(-count // FEATURE_BATCH) * FEATURE_BATCH)
+        parts = [
+            _features(self.program, frozen, jax.tree.map(lambda a, r=some: a[r], x))  # pyright: ignore[reportUnknownLambdaType]
+            for some in rows.reshape(-1, FEATURE_BATCH)
+        ]
+        return jax.tree.map(lambda *p: jnp.concatenate(p)[:count], *parts)
+
+    def outputs(self, weights: Weights, features: Features) -> jax.Array:
+        """Return outputs `(examples, outputs)`, in chunks; jittable and differentiable."""
+        if not self.chunk_size or not jax.tree.leaves(features):
+            return self.program.outputs(weights, self.constants, features)
+        shared = (self, weights)
+        return chunks.map_over(_outputs_of_chunk, self.chunk_size, shared, features)
+
+    def same_as(self, other: Forward, weights: Weights, mine: Features, theirs: Features) -> bool:
+        """Whether both do the same with features of the same shapes."""
+        shapes = [[x.shape[1:] for x in jax.tree.leaves(features)] for features in (mine, theirs)]
+        constants = [jax.tree.leaves(forward.constants) for forward in (self, other)]
+        return (
+            self.program.per_example
+            and other.program.per_example
+            and shapes[0] == shapes[1]
+            and [c.shape for c in constants[0]] == [c.shape for c in constants[1]]
+            and all(np.array_equal(a, b) for a, b in zip(*constants, strict=True))
+            and self.program.text(weights, self.constants, mine)
+            == other.program.text(weights, other.constants, theirs)
+        )
+
+
+def _outputs_of_chunk(shared: tuple[Forward, Weights], features: Features) -> jax.Array:
+    forward, weights = shared
+    return forward.program.outputs(weights, forward.constants, features)
+
+
+@functools.lru_cache(maxsize=256)
+def _program(
+    network: Static,
+    structure: Any,
+    avals: tuple[Any, ...],
+    per_example: bool,
+    byte_budget: int | None,
+) -> Program:
+    def outputs(weights: Weights, frozen: Frozen, x: Any) -> jax.Array:
+        params = first_layer.merged(*frozen, weights)
+        if not per_example:
+            return as_columns(network.network.apply(params, x))
+        batch = jax.tree.map(lambda a: a[None], x)  # pyright: ignore[reportUnknownLambdaType]
+        return as_columns(network.network.apply(params, batch))[0]
+
+    shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
+    weights, frozen, x = jax.tree.unflatten(structure, shapes)
+    staged = staging.stage(outputs, weights, frozen, x, byte_budget=byte_budget)
+    return Program(staged, per_example)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(program: Program, frozen: Frozen, x: Any) -> Features:
+    return program.features(frozen, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prepare(program: Program, frozen: Frozen) -> Any:
+    return program.prepare(frozen)

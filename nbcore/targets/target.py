@@ -1,0 +1,405 @@
+"""The log density over the position: full-batch and minibatch.
+
+log_density(position) = log_prior(position) + sum_i log_lik_i(position).
+The minibatch version multiplies the likelihood sum of each stratum by N_g / B_g, which makes it
+an unbiased estimate of the full one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.likelihoods import Gaussian, Likelihood
+from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
+from nbcore.errors import TargetError
+from nbcore.networks.evaluation import Static, as_columns, count_outputs, is_per_example
+from nbcore.networks.inputs import check_data, num_examples
+from nbcore.networks.length_buckets import check_padding
+from nbcore.networks.network import Network, Params, as_network
+from nbcore.subsets.split import ParameterSplit
+from nbcore.subsets.subset import ProbabilisticSubset
+from nbcore.targets.blocks import Block, make_blocks, shapes_of, staged_layers
+from nbcore.targets.density_cost import DensityCost, gradient_flops
+from nbcore.targets.hoisting import staging
+from nbcore.targets.permutation import permuted
+
+Position = dict[str, Any]
+"""`{"weights": ..., "likelihood": ..., "prior": ...}`, unconstrained."""
+
+JITTER = 0.01
+
+
+class Batch(NamedTuple):
+    """Rows of a minibatch, `(B_g,)` int32 for each block."""
+
+    rows: tuple[jax.Array, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A log density over a position; a pytree, so an argument of every jitted function.
+
+    Make one with `Target.build` (a network and data) or `Target.from_log_density` (any density).
+    """
+
+    @staticmethod
+    def build(
+        network: Network | Any,
+        params: Params,
+        subset: ProbabilisticSubset | ParameterSplit,
+        X: Any,
+        y: Any,
+        *,
+        likelihood: Likelihood | None = None,
+        prior: Prior | None = None,
+        byte_budget: int = staging.BYTE_BUDGET,
+        chunk_size: int | None = None,
+    ) -> NetworkTarget:
+        """Make the log density of the stochastic weights of a network, given data.
+
+        Args:
+            network: a network, or a model that `nb.as_network` knows.
+            params: its parameters; frozen weights keep these values.
+            subset: which weights are stochastic.
+            X: inputs, an array or a pytree of arrays with a shared leading axis `(N, ...)`.
+            y: targets `(N,)` or `(N, outputs)`; labels `(N,)` for classes.
+            likelihood: `nb.Gaussian()` by default; where its noise prior was left open, it
+                becomes as wide as y.
+            prior: `nb.NormalPrior(scale=1.0, center="params")` by default.
+            byte_budget: bytes that hoisted activations may take; where they would take more, some
+                are recomputed in every gradient, with a warning and in `target.cost()`.
+            chunk_size: how many examples a gradient computes at a time, which bounds its memory;
+                by default a function of shapes.
+
+        Raises:
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit, with the rows.
+            SubsetError, UnknownLayerError, PairError: the subset does not fit the network.
+
+        Examples:
+            >>> import jax.numpy as jnp, nbcore as nb
+            >>> network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
+            >>> target = nb.Target.build(
+            ...     network,
+            ...     {"out": {"kernel": jnp.zeros((1, 1))}},
+            ...     nb.ProbabilisticSubset.everything(),
+            ...     jnp.ones((2, 1)),
+            ...     jnp.zeros(2),
+            ...     likelihood=nb.Gaussian(noise=1.0),
+            ... )
+            >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
+            -2.7568
+        """
+        num_examples(X)  # refuses what is no array, before it is indexed
+        network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
+        check_data(network, X, y)
+        likelihood = likelihood if likelihood is not None else Gaussian()
+        network = likelihood.observing(network)
+        split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
+        resolved = (prior if prior is not None else NormalPrior()).resolve(split)
+        moved = _moved(split)
+        check_padding(network, moved, X)
+        num_outputs = count_outputs(network, split.params, jax.tree.map(jnp.asarray, X))
+        targets = np.asarray(likelihood.check(y, num_outputs))
+        likelihood = likelihood.resolve(jnp.asarray(targets))
+        alone = is_per_example(network, moved, X)
+        blocks = make_blocks(
+            network, split, X, targets,
+            per_example=alone, byte_budget=byte_budget, chunk_size=chunk_size,
+        )  # fmt: skip
+        return NetworkTarget(
+            split, resolved, likelihood, blocks, num_outputs, Static(network), shapes_of(X)
+        )
+
+    @staticmethod
+    def from_log_density(function: Callable[[Any], jax.Array], position: Any) -> FunctionTarget:
+        """Make a target of any log density, for tests and toy problems.
+
+        Args:
+            function: `position -> log density`, a scalar; jittable.
+            position: where chains start: an array or a pytree of arrays.
+        """
+        start = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), position)
+        return FunctionTarget(start, function)
+
+    def log_density(self, position: Any) -> jax.Array:
+        """Return the log density, a scalar, up to a constant of the data."""
+        raise TargetError(f"{type(self).__name__} has no log density.")
+
+    @property
+    def start(self) -> Any:
+        """The position that chains start at, before jitter."""
+        raise TargetError(f"{type(self).__name__} has no start.")
+
+    def initial_position(self, key: jax.Array | None = None, *, jitter: float = JITTER) -> Any:
+        """Return where a chain starts: the trained weights, with a small jitter if a key is given.
+
+        Args:
+            key: random key; `None` gives the start itself.
+            jitter: standard deviation of the normal noise added to every number.
+        """
+        leaves, structure = jax.tree.flatten(self.start)
+        if key is None:
+            return self.start
+        keys = jax.random.split(key, max(len(leaves), 1))
+        moved = [
+            a + jitter * jax.random.normal(k, a.shape, a.dtype)
+            for a, k in zip(leaves, keys, strict=False)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    @property
+    def whole(self) -> Target:
+        """The log density of all that is stochastic; itself, if nothing is integrated out."""
+        return self
+
+    @property
+    def integrated_out(self) -> tuple[str, ...]:
+        """Leaves of the whole target that are integrated out."""
+        return ()
+
+    def around(self, whole: Any) -> Target:
+        """Return this target for another whole one, of the same structure."""
+        return whole
+
+    def reduced(self, position: Any) -> Any:
+        """Return what is sampled of a position of the whole target."""
+        return position
+
+    def completed(self, key: jax.Array, position: Any) -> Any:
+        """Return a position of the whole target: what was integrated out is drawn."""
+        del key
+        return position
+
+    def prior_position(self, key: jax.Array) -> Any:
+        """Return a draw of the prior, as a position."""
+        del key
+        raise TargetError(
+            "A plain density has no prior to draw from. Give positions, or init='trained'."
+        )
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples N; 0 for a plain density."""
+        return 0
+
+    def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
+        """Return the rows of minibatch `t`; see `NetworkTarget.batch`."""
+        raise TargetError(
+            "This target has no data to draw minibatches from. Use a backend without the "
+            "capability 'minibatch', such as 'numpyro-nuts'."
+        )
+
+    def minibatch_log_density(self, position: Any, batch: Batch) -> jax.Array:
+        """Return an unbiased estimate of the log density from a minibatch."""
+        raise TargetError("This target has no minibatches.")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NetworkTarget(Target):
+    """The log density of the stochastic weights of a network; made by `Target.build`.
+
+    Args:
+        split: stochastic and frozen weights.
+        prior: prior of the stochastic weights.
+        likelihood: what outputs say about y.
+        blocks: the data, grouped by length and hoisted.
+        num_outputs: number of network outputs.
+        static: the network; equal networks share compiled programs.
+        inputs: structure of the inputs, and shape and dtype of each array.
+    """
+
+    split: ParameterSplit
+    prior: ResolvedPrior
+    likelihood: Likelihood
+    blocks: tuple[Block, ...]
+    num_outputs: int = field(metadata={"static": True})
+    static: Static = field(metadata={"static": True})
+    inputs: Any = field(metadata={"static": True}, repr=False)
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+        return self.static.network
+
+    @property
+    def start(self) -> Position:
+        """The trained weights, and the unknowns where likelihood and prior start them."""
+        return {
+            "weights": self.split.position,
+            "likelihood": self.likelihood.initial(self.num_outputs),
+            "prior": self.prior.initial(),
+        }
+
+    def prior_position(self, key: jax.Array) -> Position:
+        """Return weights and unknowns drawn from their priors."""
+        prior_key, likelihood_key = jax.random.split(key)
+        weights, hyper = self.prior.sample(prior_key)
+        unknowns = self.likelihood.sample_prior(likelihood_key, self.num_outputs)
+        return {"weights": weights, "likelihood": unknowns, "prior": hyper}
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples N."""
+        return sum(block.count for block in self.blocks)
+
+    @property
+    def per_example(self) -> bool:
+        """Whether each output depends on its own example alone, so that minibatches exist."""
+        return all(block.forward.program.per_example for block in self.blocks)
+
+    def log_prior(self, position: Position) -> jax.Array:
+        """Return the log prior density of weights and unknowns, Jacobians included."""
+        weights = self.prior.log_density(position["weights"], position["prior"])
+        return weights + self.likelihood.log_prior(position["likelihood"])
+
+    def log_likelihood(self, position: Position) -> jax.Array:
+        """Return log p(y_i | position) of each example `(N,)`, in the order of the data."""
+        return self._in_order([b.log_prob(self.likelihood, position) for b in self.blocks])
+
+    def log_density(self, position: Position) -> jax.Array:
+        """Return log prior plus the sum of the log likelihoods."""
+        total = self.log_prior(position)
+        for block in self.blocks:
+            total = total + block.log_likelihood(self.likelihood, position)
+        return total
+
+    def cost(self) -> DensityCost:
+        """Return what a gradient costs before and after hoisting; nothing is compiled.
+
+        Examples:
+            >>> import jax.numpy as jnp, nbcore as nb
+            >>> network = nb.as_network(
+            ...     (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["w"]) @ p["out"]["w"])
+            ... )
+            >>> params = {"in": {"w": jnp.ones((8, 8))}, "out": {"w": jnp.ones((8, 1))}}
+            >>> subset = nb.ProbabilisticSubset.layers("out")
+            >>> target = nb.Target.build(network, params, subset, jnp.ones((9, 8)), jnp.ones(9))
+            >>> cost = target.cost()
+            >>> cost.layers, cost.hoisted_bytes, cost.flops < cost.plain_flops
+            (('out',), 288, True)
+        """
+        position = self.initial_position()
+        structure, shapes = self.inputs
+        x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+        y = jax.eval_shape(lambda target: target._in_order([b.y for b in target.blocks]), self)
+
+        def plain(position: Position, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Array:
+            params = target.split.merge(position["weights"])
+            outputs = as_columns(target.network.apply(params, x))
+            each = target.likelihood.log_prob(outputs, y, position["likelihood"])
+            return target.log_prior(position) + jnp.sum(each)
+
+        def hoisted(position: Position, target: NetworkTarget) -> jax.Array:
+            whole = [replace(b, forward=replace(b.forward, chunk_size=0)) for b in target.blocks]
+            return replace(target, blocks=tuple(whole)).log_density(position)
+
+        return DensityCost(
+            plain_flops=gradient_flops(plain, position, self, x, y),
+            flops=gradient_flops(hoisted, position, self),
+            hoisted_bytes=sum(block.hoisted_bytes for block in self.blocks),
+            wanted_bytes=sum(block.wanted_bytes for block in self.blocks),
+            layers=staged_layers(self.split, self.blocks),
+            recomputed=max(block.forward.program.staged.recomputed for block in self.blocks),
+            blocks=tuple((block.count, block.forward.chunk_size) for block in self.blocks),
+        )
+
+    def outputs(self, weights: Any) -> jax.Array:
+        """Return the network's outputs `(N, outputs)` on the data, in their order."""
+        return self._in_order([b.forward.outputs(weights, b.features) for b in self.blocks])
+
+    def targets(self) -> np.ndarray:
+        """Return the targets `(N, ...)` in the order of the data, as the likelihood reads them."""
+        return np.asarray(self._in_order([block.y for block in self.blocks]))
+
+    def _in_order(self, parts: list[jax.Array]) -> jax.Array:
+        rows, joined = (
+            jnp.concatenate([a[: b.count] for a, b in zip(arrays, self.blocks, strict=True)])
+            for arrays in ([block.rows for block in self.blocks], parts)
+        )
+        return jnp.zeros_like(joined).at[rows].set(joined, unique_indices=True)
+
+    def batch_counts(self, size: int) -> tuple[int, ...]:
+        """Return how many rows of each block a minibatch of `size` holds, at least one each."""
+        counts = np.array([block.count for block in self.blocks])
+        exact = size * counts / counts.sum()
+        shares = np.minimum(np.maximum(np.floor(exact).astype(int), 1), counts)
+        while shares.sum() < min(size, counts.sum()):
+            room = np.where(shares < counts, exact - shares, -np.inf)
+            shares[int(np.argmax(room))] += 1
+        return tuple(int(s) for s in shares)
+
+    def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
+        """Return the rows of minibatch `t`: without replacement within each epoch.
+
+        Rows are stratified over the blocks with fixed counts. Each epoch of a block runs through
+        a keyed permutation of its rows; the N_g mod B_g rows that do not fill a batch are left
+        out of that epoch, and differ from epoch to epoch.
+
+        Args:
+            key: random key of the chain; the same for every `t`.
+            t: step number.
+            size: number of rows, static.
+
+        Raises:
+            TargetError: outputs mix examples, so there are no minibatches; or `size` is not
+                within 1 to N.
+        """
+        if not self.per_example:
+            raise TargetError(
+                "The outputs of this network mix examples, so its likelihood has no minibatches. "
+                "Use a backend without the capability 'minibatch', such as 'numpyro-nuts'."
+            )
+        if not 1 <= size <= self.num_examples:
+            raise TargetError(f"The batch size must be 1 to {self.num_examples}, got {size}.")
+        rows: list[jax.Array] = []
+        shares = self.batch_counts(size)
+        for g, (block, share) in enumerate(zip(self.blocks, shares, strict=True)):
+            per_epoch = block.count // share
+            epoch_key = jax.random.fold_in(jax.random.fold_in(key, g), t // per_epoch)
+            places = (t % per_epoch) * share + jnp.arange(share)
+            rows.append(permuted(epoch_key, places, block.count))
+        return Batch(tuple(rows))
+
+    def minibatch_log_density(self, position: Position, batch: Batch) -> jax.Array:
+        """Return log prior plus, for each block, N_g / B_g times its minibatch's likelihood."""
+        total = self.log_prior(position)
+        for block, rows in zip(self.blocks, batch.rows, strict=True):
+            part = block.at(rows).log_likelihood(self.likelihood, position)
+            total = total + block.count / rows.shape[0] * part
+        return total
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FunctionTarget(Target):
+    """Any log density; made by `Target.from_log_density`."""
+
+    position: Any
+    function: Callable[[Any], jax.Array] = field(metadata={"static": True})
+
+    @property
+    def start(self) -> Any:
+        """The position that was given."""
+        return self.position
+
+    def log_density(self, position: Any) -> jax.Array:
+        """Return `function(position)`."""
+        return self.function(position)
+
+
+@jax.jit
+def _moved(split: ParameterSplit) -> Params:
+    """Return parameters a little off: where weights are zero, every network looks well-behaved."""
+    leaves, structure = jax.tree.flatten(split.position)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    moved = [
+        w + 0.1 * jax.random.normal(k, w.shape, w.dtype) for w, k in zip(leaves, keys, strict=True)
+    ]
+    return split.merge(jax.tree.unflatten(structure, moved))

@@ -1,0 +1,1 @@
+"""Deterministic training: one network, many networks, cross-fitting."""

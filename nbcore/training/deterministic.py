@@ -1,0 +1,351 @@
+"""The network that is trained first: one set of weights, by MAP."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.common.keys import as_key
+from nbcore.common.moments import Moments
+from nbcore.common.options import check_count
+from nbcore.common.progress import Progress, progress_from
+from nbcore.distributions.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Heteroskedastic,
+    Likelihood,
+    Poisson,
+)
+from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.networks.evaluation import as_columns, count_outputs, evaluate, is_per_example
+from nbcore.networks.inputs import check_data, check_inputs, num_examples
+from nbcore.networks.length_buckets import Filled, batches
+from nbcore.networks.network import Network, Params, as_network
+from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.targets.fisher import LikelihoodCurvature
+from nbcore.training.minibatches import BatchPlan, Data
+from nbcore.training.recipe import SWA, RateSchedule, Recipe
+from nbcore.training.train import Fit, batch_gradients, train
+
+Loss = Literal["homoskedastic", "heteroskedastic", "classification", "binary", "poisson"]
+_LIKELIHOODS: dict[Loss, Likelihood] = {
+    "homoskedastic": Gaussian(noise=1.0),
+    "heteroskedastic": Heteroskedastic(),
+    "classification": Categorical(),
+    "binary": Bernoulli(),
+    "poisson": Poisson(),
+}
+ROWS = 512
+
+
+class DeterministicNN:
+    r"""A network trained to one set of weights, which a partially Bayesian one starts from.
+
+    loss = mean_i -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2), minimised by Adam, with
+    unit noise for `loss="homoskedastic"`.
+
+    Args:
+        net: a network, or a model that `nb.as_network` knows.
+        loss: `"homoskedastic"` (squared error), `"heteroskedastic"` (a second head predicts the
+            noise, see `nb.Heteroskedastic`), `"classification"` (cross entropy of logits),
+            `"binary"` (the same for one logit), `"poisson"` (counts), or a likelihood, of which
+            what is unknown is left out.
+        learning_rate: peak learning rate.
+        map: whether the Gaussian prior of the weights is part of the loss.
+        sigma: standard deviation of that prior.
+        swa_config: averaging of the last weights: `nb.SWA(...)`, a dict of its options, or `None`.
+        weight_decay: decoupled weight decay; 0 is Adam, more is AdamW.
+        schedule: `"constant"` or `"cosine"` learning rate.
+        standardize: whether y is standardised for training; `params` then mean standardised
+            units, `predict` gives y's own, and `scaler` is kept.
+        patience: epochs without a better validation loss after which training stops.
+
+    Raises:
+        OptionError: an option is unknown or impossible.
+
+    Examples:
+        >>> import numpy as np, nbcore as nb
+        >>> from nbcore_flax import FlaxMLP
+        >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+        >>> det = nb.DeterministicNN(FlaxMLP(hidden_dims=(16,)), learning_rate=0.02, sigma=10.0)
+        >>> _ = det.train(x, x[:, 0] ** 2, epochs=100, batch_size=16, progress=False)
+        >>> float(np.mean((det.predict(x) - x[:, 0] ** 2) ** 2)) < 0.02
+        True
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        loss: Loss | Likelihood = "homoskedastic",
+        learning_rate: float = 1e-3,
+        map: bool = True,
+        sigma: float = 1.0,
+        swa_config: SWA | dict[str, Any] | None = SWA(),  # noqa: B008  frozen
+        *,
+        weight_decay: float = 0.0,
+        schedule: RateSchedule = "constant",
+        standardize: bool = False,
+        patience: int = 20,
+    ) -> None:
+        if isinstance(loss, str) and loss not in _LIKELIHOODS:
+            raise OptionError(
+                f"loss is {', '.join(get_args(Loss))} or a likelihood, got {loss!r}."
+                f"{did_you_mean(loss, _LIKELIHOODS)}"
+            )
+        self.model = net
+        self.loss: Loss | Likelihood = loss
+        self.likelihood: Likelihood = (
+            _LIKELIHOODS[loss] if isinstance(loss, str) else loss.for_training()
+        )
+        if standardize and not self.likelihood.standardises:
+            raise OptionError(
+                "Class labels and counts cannot be standardised. Leave standardize=False."
+            )
+        self.recipe = Recipe(
+            learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa_config), patience
+        )
+        self.standardize = standardize
+        self.scaler: Scaler | None = None
+        self.validation_residuals: np.ndarray | None = None
+        self._network: Network | None = None
+        self._fit: Fit | None = None
+
+    @property
+    def is_squared_error(self) -> bool:
+        """Whether the loss is the squared error, which says nothing about the noise."""
+        return isinstance(self.likelihood, Gaussian)
+
+    @property
+    def validation_noise(self) -> np.ndarray | None:
+        """Root mean square error of each output on the validation data `(outputs,)`."""
+        residuals = self.validation_residuals
+        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
+
+    @property
+    def network(self) -> Network:
+        """The network; known once it was trained."""
+        if self._network is None:
+            raise TrainingError("The network is not trained yet. Type: det.train(X, y)")
+        return self._network
+
+    @property
+    def fit_result(self) -> Fit:
+        """Weights, moments and losses of the last training."""
+        if self._fit is None:
+            raise TrainingError("The network is not trained yet. Type: det.train(X, y)")
+        return self._fit
+
+    @property
+    def params(self) -> Params:
+        """The trained parameters."""
+        return self.fit_result.params
+
+    @property
+    def trajectory(self) -> Moments | None:
+        """Moments of the weights over the averaging window; `None` where nothing was averaged."""
+        return self.fit_result.trajectory
+
+    @property
+    def gradients(self) -> Moments | None:
+        """Moments of the per-batch gradients over the last tenth of training."""
+        gradients = self.fit_result.gradients
+        return gradients if int(gradients.count) else None
+
+    def train(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int = 50,
+        batch_size: int = 32,
+        validation_data: tuple[Any, Any] | None = None,
+        *,
+        key: Any = None,
+        plan: BatchPlan | None = None,
+        progress: bool | Progress = True,
+    ) -> DeterministicNN:
+        """Train from fresh weights; a second call starts anew.
+
+        Args:
+            X: inputs, an array or a pytree of arrays `(N, ...)`.
+            y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
+            epochs: passes over the data.
+            batch_size: rows of a minibatch; minibatches are shuffled anew in every epoch. Padded
+                inputs are taken in parts of similar length, each minibatch its share of each.
+            validation_data: `(X, y)` for early stopping; its error is remembered for the noise.
+            key: random key for initial weights, minibatches and dropout.
+            plan: shapes of the minibatches, instead of `batch_size`: networks that are trained on
+                parts of the same data share what is compiled if they share
+                `BatchPlan.of(X, network.padding, batch_size)`.
+            progress: whether to report on standard error, or a function that takes a `Report`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit.
+            TrainingError: the loss is not finite, or outputs mix examples.
+        """
+        init_key, train_key = jax.random.split(as_key(key))
+        params, data, validation = self.prepare(
+            X, y, validation_data, epochs=epochs, batch_size=batch_size, key=init_key
+        )
+        fit = train(
+            self.network, self.likelihood, self.recipe, params, data,
+            epochs=epochs, batch_size=batch_size, key=train_key, validation=validation,
+            plan=plan, progress=progress_from(progress),
+        )  # fmt: skip
+        return self.finish(fit, validation_data)
+
+    def prepare(
+        self,
+        X: Any,
+        y: Any,
+        validation_data: tuple[Any, Any] | None,
+        *,
+        epochs: int,
+        batch_size: int,
+        key: jax.Array,
+    ) -> tuple[Params, Data, Data | None]:
+        """Check the arguments of `train`; return fresh weights, and the data in units of training.
+
+        Raises:
+            OptionError, ShapeError, DataError, TokenError, LabelError: see `train`.
+        """
+        check_count(1, epochs=epochs, batch_size=batch_size)
+        network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
+        check_data(network, X, y)
+        if validation_data is not None:
+            check_data(network, *validation_data, name="validation X", target="validation y")
+        first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        params = network.init(key, first)
+        if not is_per_example(network, params, X):
+            raise TrainingError(
+                "The outputs of this network mix the rows of X, which minibatches would tear "
+                "apart. Give the rows that belong together, such as the nodes of a graph, as one "
+                "example; or train in a loop of your own and pass the parameters to nb.PartialBNN."
+            )
+        self.num_outputs = count_outputs(network, params, first)
+        self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
+        self._network = network
+        validation = None if validation_data is None else self._data(*validation_data)
+        return params, self._data(X, y), validation
+
+    def finish(self, fit: Fit, validation_data: tuple[Any, Any] | None = None) -> DeterministicNN:
+        """Keep what training gave, and the error on validation data."""
+        self._fit = fit
+        self.validation_residuals = None
+        if validation_data is not None and self.is_squared_error:
+            self.validation_residuals = self.residuals(*validation_data)
+        return self
+
+    def restore(
+        self,
+        network: Network,
+        fit: Fit,
+        scaler: Scaler | None,
+        num_outputs: int,
+        validation_data: tuple[Any, Any] | None = None,
+    ) -> DeterministicNN:
+        """Take the place of a network that was trained elsewhere."""
+        self._network, self.scaler, self.num_outputs = network, scaler, num_outputs
+        return self.finish(fit, validation_data)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return predictions in y's own units, or probabilities of labels.
+
+        Args:
+            X: inputs, as for training.
+
+        Returns:
+            `(N,)` for one target, else `(N, targets)`; probabilities `(N, classes)`.
+        """
+        columns = self._prediction(X).draw_means[0]
+        return columns[:, 0] if columns.shape[1] == 1 else columns
+
+    def predict_distribution(self, X: Any) -> Prediction:
+        """Return the predictive distribution at these weights, of one draw as it were.
+
+        Raises:
+            OptionError: the loss is the squared error, which does not say how large the noise is.
+        """
+        if self.is_squared_error:
+            raise OptionError(
+                "The squared error does not say how large the noise is. Add it: "
+                "nb.Prediction(det.predict(X).reshape(1, len(X), -1), "
+                "det.residual_noise(X_unseen, y_unseen)[None, None] ** 2)"
+            )
+        return self._prediction(X)
+
+    def residuals(self, X: Any, y: Any) -> np.ndarray:
+        """Return y minus prediction `(N, targets)`, in y's own units."""
+        return np.asarray(y, np.float64).reshape(len(y), -1) - self._prediction(X).draw_means[0]
+
+    def residual_noise(self, X: Any, y: Any) -> np.ndarray:
+        """Return the root mean square error of each target `(targets,)`, in y's own units."""
+        return np.sqrt(np.mean(self.residuals(X, y) ** 2, axis=0))
+
+    def batch_gradients(self, X: Any, y: Any, batch_size: int = 32) -> Moments:
+        """Return the moments of the per-batch gradients of the loss on given data."""
+        check_data(self.network, X, y)
+        return batch_gradients(
+            self.network,
+            self.likelihood,
+            self.params,
+            self._data(X, y),
+            batch_size=batch_size,
+            key=as_key(None),
+        )
+
+    def curvature(self, X: Any, y: Any) -> LikelihoodCurvature:
+        """Return what given data say about each weight, not computed yet.
+
+        The noise, which the squared error leaves open, is that on the validation data of the
+        training where there were some, else on the given data; at least a thousandth of the
+        spread of y.
+
+        Args:
+            X: inputs, as for training.
+            y: targets, in y's own units.
+        """
+        check_data(self.network, X, y)
+        data = self._data(X, y)
+        likelihood = self.likelihood
+        if self.is_squared_error:
+            noise = self.validation_noise
+            noise = self.residual_noise(X, y) if noise is None else noise
+            scale = 1.0 if self.scaler is None else self.scaler.scale
+            floor = 1e-3 * np.std(data.y, axis=0)
+            likelihood = Gaussian(noise=jnp.asarray(np.maximum(noise / scale, floor + 1e-12)))
+        layers = self.network.layers(self.params)
+        return LikelihoodCurvature(self.network, self.params, likelihood, data.X, data.y, layers)
+
+    def _data(self, X: Any, y: Any) -> Data:
+        targets = self.scaler.standardise(np.asarray(y)) if self.scaler else y
+        return Data(X, np.asarray(self.likelihood.check(targets, self.num_outputs)))
+
+    def _prediction(self, X: Any) -> Prediction:
+        check_inputs(self.network, X)
+        return predict_at(self.network, self.params, self.likelihood, self.scaler, X)
+
+
+def predict_at(
+    network: Network, params: Params, likelihood: Likelihood, scaler: Scaler | None, X: Any
+) -> Prediction:
+    """Return the prediction of one set of weights; the likelihood has no unknowns."""
+    outputs = jnp.asarray(network_outputs(network, params, X))
+    mean, variance = (np.asarray(part)[None] for part in likelihood.moments(outputs, {}))
+    prediction = Prediction(mean, variance, likelihood.kind)
+    return prediction if scaler is None else prediction.in_units_of(scaler)
+
+
+def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
+    """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
+    found = Filled(num_examples(X), axis=0)
+    for rows, inputs in batches(X, network.padding, ROWS):
+        outputs = evaluate(network, params, jax.tree.map(jnp.asarray, inputs))
+        found.put(rows, as_columns(outputs))
+    return found.array

@@ -1,0 +1,392 @@
+"""Several networks from weights of their own, trained as one program: a deep ensemble."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.common import storage
+from nbcore.common.keys import as_key
+from nbcore.common.moments import Moments
+from nbcore.common.options import check_count
+from nbcore.common.paths import leaves_by_path
+from nbcore.common.progress import Progress, progress_from
+from nbcore.distributions import likelihoods
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.errors import OptionError, ShapeError, TrainingError
+from nbcore.networks.evaluation import Static, as_columns
+from nbcore.networks.inputs import check_inputs, num_examples
+from nbcore.networks.length_buckets import Filled, batches
+from nbcore.networks.network import Network, Params, as_network
+from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.targets.target import NetworkTarget, Position, Target
+from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
+from nbcore.training.deterministic import DeterministicNN, Loss
+from nbcore.training.train import Fit, Members, train
+
+ROWS = 512
+KIND = "ensemble"
+RESIDUALS = "member_residuals"
+
+
+class EnsembleDeterministicNN:
+    r"""Networks that differ in their initial weights, and, if asked, in the rows they see.
+
+    mean = E_m f_m(x), variance = Var_m f_m(x) + noise^2: between members, epistemic, and the
+    noise. The noise comes from rows that members have not seen: validation data, or those that
+    the bootstrap left out. A member's squared error there is, on average, that of the mean plus
+    the variance between members, so that the mixture is as wide as its mean errs with
+    noise^2 = squared error of a member - 2 variance between members.
+
+    It can also start chains, one at each member: `nb.sample(..., init=ensemble)`, and
+    `nb.PartialBNN(net, ensemble)`.
+
+    Args:
+        net: a network, or a model that `nb.as_network` knows.
+        loss: a word or a likelihood, as for `nb.DeterministicNN`.
+        num_models: number of members.
+        options: further options of `nb.DeterministicNN`, such as `learning_rate`.
+
+    Raises:
+        OptionError: an option is unknown or impossible.
+
+    Examples:
+        >>> import numpy as np, nbcore as nb
+        >>> from nbcore_flax import FlaxMLP
+        >>> x = np.linspace(-1, 1, 40, dtype=np.float32)[:, None]
+        >>> ensemble = nb.EnsembleDeterministicNN(FlaxMLP(hidden_dims=(8,)), num_models=3)
+        >>> _ = ensemble.train(x, x[:, 0] ** 2, epochs=2, bootstrap=True, progress=False)
+        >>> mean, variance = ensemble.predict(x)
+        >>> mean.shape, bool(np.all(variance > 0)), len(ensemble.members)
+        ((40,), True, 3)
+
+    References:
+        Lakshminarayanan, Pritzel & Blundell (2017), "Simple and scalable predictive uncertainty
+        estimation using deep ensembles"; Breiman (1996), "Out-of-bag estimation"; Krogh & Vedelsby
+        (1995), "Neural network ensembles, cross validation, and active learning", equation 6.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        loss: Loss | Likelihood = "homoskedastic",
+        num_models: int = 5,
+        **options: Any,
+    ) -> None:
+        check_count(1, num_models=num_models)
+        self.model, self.num_models, self.options = net, num_models, options
+        self.loss: Loss | Likelihood = loss
+        DeterministicNN(net, loss, **options)  # which checks the options
+        self.noise: np.ndarray | None = None
+        self.member_residuals: np.ndarray | None = None
+        self._members: tuple[DeterministicNN, ...] = ()
+        self._params: Params = None
+
+    @property
+    def members(self) -> tuple[DeterministicNN, ...]:
+        """The trained networks: weights, moments and losses of each."""
+        if not self._members:
+            raise TrainingError("The ensemble is not trained yet. Type: ensemble.train(X, y)")
+        return self._members
+
+    @property
+    def params(self) -> Params:
+        """The trained parameters, with a leading member axis."""
+        return self._params if self.members else None
+
+    @property
+    def member_noise(self) -> np.ndarray | None:
+        """Root mean square error of a member on unseen rows `(outputs,)`."""
+        residuals = self.member_residuals
+        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
+
+    @property
+    def network(self) -> Network:
+        """The network that all members are."""
+        return self.members[0].network
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """Units of y; `None` where members were trained in y's own."""
+        return self.members[0].scaler
+
+    def train(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int = 50,
+        batch_size: int = 32,
+        validation_data: tuple[Any, Any] | None = None,
+        *,
+        bootstrap: bool = False,
+        bootstrap_fraction: float = 1.0,
+        key: Any = None,
+        progress: bool | Progress = True,
+    ) -> EnsembleDeterministicNN:
+        """Train every member from fresh weights; a second call starts anew.
+
+        Members take their steps together, as one vectorised program. Without the bootstrap they
+        see the same minibatches. The noise is taken from `validation_data`, else from the rows
+        that the bootstrap left out, else, with a warning, from the training rows.
+
+        Args:
+            X: inputs, an array or a pytree of arrays `(N, ...)`.
+            y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
+            epochs: passes over the data.
+            batch_size: rows of a minibatch.
+            validation_data: `(X, y)` for early stopping, of each member for itself, and the noise.
+            bootstrap: whether each member sees rows drawn with replacement.
+            bootstrap_fraction: how many rows it sees, as a fraction of N.
+            key: random key, of which member m uses `fold_in(key, m)`; or a key for each member.
+            progress: whether to report on standard error, or a function that takes a `Report`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            OptionError: an option is impossible.
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit.
+            TrainingError: the loss of a member is not finite.
+        """
+        keys = [jax.random.split(k, 3) for k in self._keys(key)]
+        first = DeterministicNN(self.model, self.loss, **self.options)
+        params, data, validation = first.prepare(
+            X, y, validation_data, epochs=epochs, batch_size=batch_size, key=keys[0][0]
+        )
+        network = first.network
+        row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        each = [params, *(network.init(k[0], row) for k in keys[1:])]
+        rows = None
+        if bootstrap:
+            size = _bootstrap_size(num_examples(X), bootstrap_fraction)
+            rows = np.stack(
+                [np.asarray(jax.random.choice(k[1], num_examples(X), (size,))) for k in keys]
+            )
+        fit = train(
+            network, first.likelihood, first.recipe, _stack(each), data,
+            epochs=epochs, batch_size=batch_size, key=keys[0][2], validation=validation,
+            members=Members(self.num_models, rows), progress=progress_from(progress),
+        )  # fmt: skip
+        self._members = tuple(
+            DeterministicNN(network, self.loss, **self.options).restore(
+                network, fit.member(m), first.scaler, first.num_outputs, validation_data
+            )
+            for m in range(self.num_models)
+        )
+        self._params = fit.params
+        self._measure_noise(X, y, rows, validation_data)
+        return self
+
+    def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return predictive mean and variance, in y's own units.
+
+        Args:
+            X: inputs, as for training.
+
+        Returns:
+            Mean and variance, `(N,)` for one output, else `(N, outputs)`; for classes the
+            probabilities `(N, classes)` and their variance.
+        """
+        prediction = self.predict_distribution(X)
+        return prediction.mean, prediction.variance
+
+    def predict_distribution(self, X: Any) -> Prediction:
+        """Return the whole predictive distribution; `draw_means` has each member's prediction."""
+        likelihood = self.members[0].likelihood
+        outputs = jnp.asarray(self._outputs(X))
+        means, variances = jax.vmap(lambda f: likelihood.moments(f, {}))(outputs)
+        prediction = Prediction(np.asarray(means), np.asarray(variances), likelihood.kind)
+        prediction = prediction.in_units_of(self.scaler) if self.scaler else prediction
+        if self.noise is None:
+            return prediction
+        return replace(prediction, draw_variances=self.noise[None, None, :] ** 2)
+
+    def chain_starts(self, target: Target, num_chains: int) -> list[Position]:
+        """Return a position for each chain: chain c starts at member c.
+
+        Weights mean the units that members were trained in: for `standardize=True` the target
+        holds `ensemble.scaler.standardise(y)`.
+
+        Args:
+            target: the log density of all weights of the network.
+            num_chains: number of chains, at most that of members.
+
+        Raises:
+            OptionError: there are fewer members than chains, or the target has frozen weights,
+                which all chains would share.
+            ShapeError: the target is of another network.
+        """
+        if not isinstance(target, NetworkTarget):
+            raise OptionError("An ensemble starts chains of a network, and this is a density.")
+        if num_chains > self.num_models:
+            raise OptionError(
+                f"Each chain starts at a member of its own: {num_chains} chains, and "
+                f"{self.num_models} members. Type: num_chains={self.num_models}"
+            )
+        split, first = target.split, self.members[0].params
+        if _shapes(split.params) != _shapes(first):
+            raise ShapeError(
+                f"The target's network has weights {_shapes(split.params)}, and the ensemble "
+                f"{_shapes(first)}. Build the target with ensemble.members[0].params."
+            )
+        if split.size < split.total_size:
+            raise OptionError(
+                f"{split.total_size - split.size:,} of {split.total_size:,} weights are frozen at "
+                "those of one network, which chains from other members do not fit. Sample "
+                "nb.ProbabilisticSubset.everything(), or give each member chains of its own: "
+                "nb.PartialBNN(net, ensemble, subset=...)"
+            )
+        like = split.position
+        chosen = [split.select(member.params) for member in self.members[:num_chains]]
+        return [
+            {**target.start, "weights": {p: jnp.asarray(w[p], like[p].dtype) for p in like}}
+            for w in chosen
+        ]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the ensemble into a folder: arrays as safetensors, the rest as JSON.
+
+        Args:
+            folder: made if it is missing.
+            overwrite: whether an ensemble that is there may be replaced.
+
+        Raises:
+            RunFolderError: the folder already holds something.
+            OptionError: the parameters have a type that cannot be written.
+        """
+        first = self.members[0]
+        tree, arrays = storage.pack_tree(self.params)
+        facts = {
+            "tree": tree,
+            "loss": self.loss if isinstance(self.loss, str) else likelihoods.to_data(self.loss),
+            "num_models": self.num_models,
+            "num_outputs": first.num_outputs,
+            "recipe": asdict(first.recipe),
+            "scaler": None if first.scaler is None else first.scaler.to_data(),
+            "noise": None if self.noise is None else self.noise.tolist(),
+        }
+        if facts["loss"] is None:
+            raise OptionError(
+                f"{type(self.loss).__name__} is none of nbcore's own likelihoods, and cannot be "
+                "written. Keep the parameters: ensemble.params"
+            )
+        if self.member_residuals is not None:
+            arrays[RESIDUALS] = self.member_residuals
+        storage.write_folder(Path(folder), arrays, facts, overwrite=overwrite, kind=KIND)
+
+    @staticmethod
+    def load(folder: str | Path, net: Any) -> EnsembleDeterministicNN:
+        """Read an ensemble that `save` wrote; moments and losses of the training are not kept.
+
+        Args:
+            folder: the folder.
+            net: the network that was trained, or its model.
+
+        Raises:
+            RunFolderError: the folder holds no ensemble, or a damaged one.
+        """
+        arrays, facts = storage.read_folder(Path(folder), kind=KIND)
+        network = as_network(net)
+        recipe = dict(facts["recipe"])
+        options = {
+            name: recipe[name]
+            for name in ("learning_rate", "map", "sigma", "weight_decay", "schedule", "patience")
+        }
+        options |= {"swa_config": recipe["swa"], "standardize": facts["scaler"] is not None}
+        known = facts["loss"]
+        loss: Any = known if isinstance(known, str) else likelihoods.from_data(known)
+        ensemble = EnsembleDeterministicNN(network, loss, facts["num_models"], **options)
+        ensemble._params = params = storage.unpack_tree(facts["tree"], arrays)
+        scaler = Scaler.from_data(facts["scaler"]) if facts["scaler"] else None
+        empty = jax.vmap(Moments.empty)(params)
+        fit = Fit(params, None, empty, (), ())
+        ensemble._members = tuple(
+            DeterministicNN(network, ensemble.loss, **options).restore(
+                network, fit.member(m), scaler, facts["num_outputs"]
+            )
+            for m in range(ensemble.num_models)
+        )
+        ensemble.noise = None if facts["noise"] is None else np.array(facts["noise"])
+        ensemble.member_residuals = arrays.get(RESIDUALS)
+        return ensemble
+
+    def _keys(self, key: Any) -> list[jax.Array]:
+        if not isinstance(key, Sequence):
+            return [jax.random.fold_in(as_key(key), m) for m in range(self.num_models)]
+        if len(key) != self.num_models:
+            raise OptionError(
+                f"key is one key, or one for each of {self.num_models} members; got {len(key)}."
+            )
+        return [as_key(k) for k in key]
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return outputs `(members, examples, outputs)`, in batches of similar length."""
+        network = self.network
+        check_inputs(network, X)
+        found = Filled(num_examples(X))
+        for rows, inputs in batches(jax.tree.map(np.asarray, X), network.padding, ROWS):
+            found.put(rows, _evaluate(Static(network), self.params, inputs))
+        return found.array
+
+    def _measure_noise(self, X: Any, y: Any, rows: np.ndarray | None, validation: Any) -> None:
+        """Set the noise from rows that members have not seen, where there are such."""
+        self.noise = self.member_residuals = None
+        if not self.members[0].is_squared_error:
+            return
+        inputs, targets = (X, y) if validation is None else validation
+        unseen = np.ones((self.num_models, num_examples(inputs)), bool)
+        if validation is None and rows is not None:
+            for member, mine in zip(unseen, rows, strict=True):
+                member[mine] = False
+        is_unseen = unseen.any() and (validation is not None or rows is not None)
+        if not is_unseen:
+            warn_of_training_noise()
+            unseen[:] = True
+        scaler = self.scaler or Scaler.identity(self.members[0].num_outputs)
+        means = scaler.shift + scaler.scale * self._outputs(inputs).astype(np.float64)
+        residuals, between = _errors(means, np.asarray(targets, np.float64), unseen)
+        self.noise = mixture_noise(np.mean(residuals**2, axis=0), between)
+        self.member_residuals = residuals if is_unseen else None
+
+
+def _errors(means: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the members' residuals `(rows, outputs)`, and the variance between members.
+
+    Args:
+        means: predictions `(members, examples, outputs)`.
+        y: targets.
+        unseen: which of them count `(members, examples)`.
+    """
+    counts = np.where(unseen[..., None], means, np.nan)
+    residuals = (y.reshape(means.shape[1:]) - means)[unseen]
+    several = unseen.sum(axis=0) >= 2
+    if not several.any():
+        return residuals, np.zeros(means.shape[2])
+    spread = np.nanvar(counts[:, several], axis=0, ddof=1).mean(axis=0)
+    return residuals, spread * (1 - 1 / len(means))
+
+
+def _bootstrap_size(count: int, fraction: float) -> int:
+    if not 0 < fraction <= 1:
+        raise OptionError(f"bootstrap_fraction is within (0, 1], got {fraction}.")
+    return max(1, round(fraction * count))
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    return {path: np.shape(leaf) for path, leaf in leaves_by_path(params).items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(static: Static, params: Params, x: Any) -> jax.Array:
+    return jax.vmap(lambda p: as_columns(static.network.apply(p, x)))(params)

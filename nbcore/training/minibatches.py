@@ -1,0 +1,158 @@
+"""Minibatches: shuffled rows, in parts of similar length, in few shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.networks.evaluation import as_columns
+from nbcore.networks.inputs import num_examples
+from nbcore.networks.length_buckets import Group, length_groups, lengths
+from nbcore.networks.network import Network, Padding, Params
+
+
+class Data(NamedTuple):
+    """Inputs and checked targets."""
+
+    X: Any
+    y: np.ndarray
+
+
+class Part(NamedTuple):
+    """Rows of a minibatch that have similar length.
+
+    Args:
+        x: inputs, trimmed to that length.
+        y: targets.
+        mask: 1 for rows that count, 0 for those that fill the part up.
+    """
+
+    x: Any
+    y: Any
+    mask: Any
+
+
+Minibatch = tuple[Part, ...]
+
+
+class BatchPlan(NamedTuple):
+    """The shapes of a minibatch: networks that are trained with the same share programs.
+
+    Args:
+        lengths: to what length the rows of each part are trimmed, ascending; `None` where inputs
+            are not padded.
+        sizes: rows of each part, at most.
+    """
+
+    lengths: tuple[int | None, ...]
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def of(X: Any, padding: Padding | None, batch_size: int) -> BatchPlan:
+        """Return the plan that wastes least on these inputs; `batch_size` is met on average."""
+        groups = length_groups(X, padding)
+        steps = -(-sum(len(group.rows) for group in groups) // batch_size)
+        return BatchPlan(
+            tuple(group.length for group in groups),
+            tuple(-(-len(group.rows) // steps) for group in groups),
+        )
+
+    def rows_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
+        """Return the rows that belong to each part."""
+        if padding is None or self.lengths[-1] is None:
+            return [np.arange(num_examples(X))]
+        bounds = np.array(self.lengths)
+        part = np.searchsorted(bounds, lengths(np.asarray(X), padding))
+        return [np.flatnonzero(part == g) for g in range(len(bounds))]
+
+
+def batch_loss(
+    network: Network,
+    likelihood: Likelihood,
+    params: Params,
+    batch: Minibatch,
+    key: jax.Array | None,
+) -> jax.Array:
+    """Return the mean negative log likelihood of the rows that count; a key switches dropout on."""
+    total = jnp.zeros(())
+    for g, part in enumerate(batch):
+        own = None if key is None else jax.random.fold_in(key, g)
+        outputs = as_columns(network.apply(params, part.x, train=key is not None, key=own))
+        total = total - jnp.sum(likelihood.log_prob(outputs, part.y, {}) * part.mask)
+    return total / sum(jnp.sum(part.mask) for part in batch)
+
+
+class Batches:
+    """Shuffled minibatches; each holds its share of every length, in parts of similar length.
+
+    Args:
+        network: the network, which says how inputs are padded.
+        data: inputs and targets.
+        plan: shapes of the minibatches.
+        rows: which rows there are, repeated ones included; `None` is every row once.
+    """
+
+    def __init__(
+        self, network: Network, data: Data, plan: BatchPlan, rows: np.ndarray | None = None
+    ) -> None:
+        self.network, self.data, self.plan = network, data, plan
+        self.rows = plan.rows_of_parts(data.X, network.padding)
+        if rows is not None:
+            times = np.bincount(rows, minlength=len(data.y))
+            self.rows = [np.repeat(part, times[part]) for part in self.rows]
+        self.per_epoch = max(
+            -(-len(rows) // size) for rows, size in zip(self.rows, plan.sizes, strict=True)
+        )
+
+    def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
+        """Yield minibatches that hold every row once."""
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+        shares = [np.array_split(rng.permutation(rows), self.per_epoch) for rows in self.rows]
+        for n in range(self.per_epoch):
+            # Where rows do not divide evenly, parts take their turns to hold one row more.
+            yield tuple(
+                self._part(g, share[(n + g) % self.per_epoch]) for g, share in enumerate(shares)
+            )
+
+    def in_turn(self) -> Iterator[Minibatch]:
+        """Yield every row once, a part at a time, without shuffling."""
+        for g, (rows, size) in enumerate(zip(self.rows, self.plan.sizes, strict=True)):
+            for i in range(0, len(rows), size):
+                yield (self._part(g, rows[i : i + size]),)
+
+    def _part(self, g: int, rows: np.ndarray) -> Part:
+        """Return rows, filled up to the size of the part with rows that do not count."""
+        size = self.plan.sizes[g]
+        padded = rows if len(rows) else np.zeros(1, int)
+        full = Group(np.resize(padded, size), self.plan.lengths[g])
+        mask = (np.arange(size) < len(rows)).astype(np.float32)
+        return Part(full.take(self.data.X, self.network.padding), self.data.y[full.rows], mask)
+
+
+class MemberBatches:
+    """Minibatches of rows of its own for each member of an ensemble, stacked.
+
+    Args:
+        network: the network.
+        data: inputs and targets of all.
+        plan: shapes of the minibatches.
+        rows: rows of each member `(members, n)`.
+    """
+
+    def __init__(self, network: Network, data: Data, plan: BatchPlan, rows: np.ndarray) -> None:
+        self.members = [Batches(network, data, plan, mine) for mine in rows]
+        self.per_epoch = max(batches.per_epoch for batches in self.members)
+        for batches in self.members:
+            batches.per_epoch = self.per_epoch
+
+    def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
+        """Yield minibatches with a leading member axis; each member shuffles for itself."""
+        keys = [jax.random.fold_in(key, m) for m in range(len(self.members))]
+        epochs = [batches.epoch(k) for batches, k in zip(self.members, keys, strict=True)]
+        for each in zip(*epochs, strict=True):
+            yield jax.tree.map(lambda *a: np.stack(a), *each)

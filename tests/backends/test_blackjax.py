@@ -1,0 +1,298 @@
+"""BlackJAX's samplers: closed forms, far starts, bias, adaptation, options and counts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats as distributions
+
+import nbcore as nb
+from nbcore import errors
+from nbcore.posterior import convergence
+from nbcore.sampling.backend import Backend
+from nbcore.targets.curvature import Whitening
+from nbcore.targets.target import NetworkTarget, Target
+from nbcore_blackjax import mala
+
+NOISE, SCALE = 0.5, 0.7
+"""Standard deviations of the noise and of the prior of the regression."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "blackjax-nuts": {},
+    "blackjax-hmc": {"num_leapfrog_steps": 10},
+    "blackjax-mala": {},
+    "blackjax-mclmc": {},
+    "blackjax-adjusted-mclmc": {},
+}
+EXACT = [name for name in OPTIONS if name != "blackjax-mclmc"]
+
+
+class Regression(NamedTuple):
+    """A linear regression with known noise, and the mean and covariance of its posterior."""
+
+    target: NetworkTarget
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    def draws(self, posterior: nb.Posterior) -> np.ndarray:
+        """Return the draws `(chain, draw, weights)`."""
+        return posterior.draws["weights"]["out/kernel"][..., 0].astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def regression() -> Regression:
+    """Five weights, two of them of strongly correlated columns."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 5)).astype(np.float32)
+    X[:, 1] = X[:, 0] + 0.3 * X[:, 1]
+    y = X @ rng.normal(size=5) + NOISE * rng.normal(size=60)
+    network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
+    target = nb.Target.build(
+        network,
+        {"out": {"kernel": jnp.zeros((5, 1))}},
+        nb.ProbabilisticSubset.everything(),
+        X,
+        y,
+        likelihood=nb.Gaussian(noise=NOISE),
+        prior=nb.NormalPrior(scale=SCALE),
+    )
+    covariance = np.linalg.inv(X.T @ X / NOISE**2 + np.eye(5) / SCALE**2)
+    return Regression(target, covariance @ X.T @ y / NOISE**2, covariance)
+
+
+def run(target: Target, backend: Backend, **plan: Any) -> nb.Posterior:
+    defaults: dict[str, Any] = {"num_warmup": 300, "num_samples": 4000, "num_chains": 2}
+    return nb.sample(target, backend, key=0, progress=False, **(defaults | plan))
+
+
+@pytest.mark.slow  # the conformance kit has all of them at their defaults
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *OPTIONS.items(),
+        ("blackjax-nuts", {"mass_matrix": "low_rank"}),
+        ("blackjax-nuts", {"mass_matrix": "dense"}),
+        ("blackjax-hmc", {"mass_matrix": "low_rank"}),
+    ],
+)
+def test_draws_follow_the_closed_form(
+    regression: Regression, name: str, options: dict[str, Any]
+) -> None:
+    """Means to 4 standard errors, deviations to 10 %, parameters frozen after warmup."""
+    backend = nb.get_backend(name, **options)
+    # Those that tune in bulk need no warmup.
+    num_warmup = 0 if backend.kernel(0).tune else 300
+    posterior = run(regression.target, backend, num_warmup=num_warmup)
+    draws, deviations = regression.draws(posterior), np.sqrt(np.diag(regression.covariance))
+    assert np.all(convergence.ess_mean(draws) >= 1000)
+    off = np.abs(draws.mean(axis=(0, 1)) - regression.mean)
+    assert np.all(off < 4 * convergence.mcse_mean(draws))
+    np.testing.assert_allclose(draws.std(axis=(0, 1)) / deviations, 1, atol=0.1)
+    assert not posterior.stats.is_divergent.any()
+    assert np.all(np.ptp(posterior.stats.step_size, axis=1) == 0)
+    last = jax.tree.map(lambda a: a[1, -1], posterior.draws)
+    density = float(regression.target.log_density(last))
+    assert float(posterior.stats.log_density[1, -1]) == pytest.approx(density, rel=1e-4)
+
+
+def correlated() -> tuple[Target, list[Any]]:
+    """A normal of condition number 1000, started 20 from its mode, and its marginals."""
+    variances = np.geomspace(1e-3, 1, 4)
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
+    precision = jnp.asarray((rotation / variances) @ rotation.T)
+    target = nb.Target.from_log_density(lambda x: -0.5 * x @ precision @ x, jnp.full(4, 20.0))
+    scales = np.sqrt(np.diag((rotation * variances) @ rotation.T))
+    return target, [distributions.norm(scale=s) for s in scales]
+
+
+def skewed() -> tuple[Target, list[Any]]:
+    """Logarithms of gamma variables, started in the tail that falls off like exp(-e^x)."""
+    shapes = np.array([0.5, 3.0])
+    target = nb.Target.from_log_density(
+        lambda x: jnp.sum(jnp.asarray(shapes, x.dtype) * x - jnp.exp(x)), jnp.full(2, 5.0)
+    )
+    return target, [distributions.loggamma(shape) for shape in shapes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [correlated, skewed])
+@pytest.mark.parametrize("name", EXACT)
+def test_quantiles_are_exact_from_a_far_start(name: str, case: Any) -> None:
+    target, marginals = case()
+    posterior = run(target, nb.get_backend(name), num_warmup=1000, num_samples=10_000, num_chains=4)
+    probabilities = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    for i, marginal in enumerate(marginals):
+        below = posterior.draws[..., i, None] <= marginal.ppf(probabilities)
+        ess = convergence.ess_mean(below.astype(float))
+        assert np.all(ess >= 1000)
+        error = np.sqrt(probabilities * (1 - probabilities) / ess)
+        assert np.all(np.abs(below.mean(axis=(0, 1)) - probabilities) < 4 * error)
+
+
+def test_the_bias_of_mclmc_falls_with_the_step_size() -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(10))
+    kernel = nb.get_backend("blackjax-mclmc").kernel(0)
+    as_it_is = Whitening(jnp.zeros(10), jnp.ones(10))
+    key = jax.random.key(0)
+
+    @jax.jit
+    def variance(step_size: float) -> jax.Array:
+        first = kernel.init(key, target, as_it_is, target.start)
+        at = first.parameters._replace(step_size=jnp.asarray(step_size))
+
+        def body(state: Any, t: jax.Array) -> tuple[Any, jax.Array]:
+            state, _ = kernel.step(jax.random.fold_in(key, t), target, as_it_is, state, t)
+            return state, state.position
+
+        draws = jax.lax.scan(body, first._replace(parameters=at), jnp.arange(30_000))[1]
+        return draws.var(axis=0).mean()
+
+    assert abs(float(variance(7.0)) - 1) > 0.08
+    assert abs(float(variance(4.0)) - 1) < 0.04
+    assert abs(float(variance(1.0)) - 1) < 0.02
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_gradients_are_counted_one_by_one_and_no_warmup_is_needed(name: str) -> None:
+    calls: list[None] = []
+
+    def density(x: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda: calls.append(None))
+        return -0.5 * jnp.sum((x / jnp.array([0.5, 1.0, 2.0])) ** 2)
+
+    target = nb.Target.from_log_density(density, jnp.zeros(3))
+    kernel = nb.get_backend(name, **OPTIONS[name]).kernel(0)
+    key = jax.random.key(0)
+    shared: Any = Whitening(jnp.zeros(3), jnp.ones(3))
+    if name == "blackjax-mala":
+        shared = mala.Shared(shared, jnp.ones(()))
+    state = kernel.init(key, target, shared, target.start)
+    step = jax.jit(lambda k, s: kernel.step(k, target, shared, s, 0))
+    jax.effects_barrier()
+    calls.clear()
+    counted = 0
+    for t in range(20):
+        state, report = step(jax.random.key(t), state)
+        counted += int(report.num_gradients)
+    jax.effects_barrier()
+    assert len(calls) == counted
+    assert bool(jnp.all(kernel.position(state) != target.start))
+
+
+@pytest.mark.parametrize(
+    "mass_matrix", ["diagonal", pytest.param("dense", marks=pytest.mark.slow), "low_rank"]
+)
+def test_only_warmup_changes_parameters(mass_matrix: str) -> None:
+    target = nb.Target.from_log_density(
+        lambda x: -0.5 * jnp.sum((x / jnp.array([0.1, 1.0, 3.0])) ** 2), jnp.ones(3)
+    )
+    backend = nb.get_backend("blackjax-hmc", mass_matrix=mass_matrix, num_leapfrog_steps=8)
+    kernel = backend.kernel(60)
+    key = jax.random.key(0)
+    first = kernel.init(key, target, (), target.start)
+
+    @jax.jit
+    def warm(state: Any) -> Any:
+        def body(t: Any, s: Any) -> Any:
+            return kernel.warmup(jax.random.fold_in(key, t), target, (), s, t)[0]
+
+        return jax.lax.fori_loop(0, 60, body, state)
+
+    warmed = warm(first)
+    assert float(warmed.step_size) == pytest.approx(
+        float(jnp.exp(warmed.averaging.log_step_size_avg)), rel=1e-6
+    )
+    changed = jax.tree.map(
+        lambda a, b: bool(jnp.any(a != b)), first.inverse_mass_matrix, warmed.inverse_mass_matrix
+    )
+    assert any(jax.tree.leaves(changed))
+    after = jax.jit(kernel.step)(key, target, (), warmed, 0)[0]
+    assert bool(jnp.any(after.sampler.position != warmed.sampler.position))
+    jax.tree.map(np.testing.assert_array_equal, after[1:], warmed[1:])
+
+
+def test_what_is_not_to_be_adapted_stays() -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum((x / 9) ** 2), jnp.ones(2))
+    for flags in [(True, False), (False, True)]:
+        backend = nb.get_backend(
+            "blackjax-hmc", adapt_step_size=flags[0], adapt_mass_matrix=flags[1], step_size=0.25
+        )
+        kernel = backend.kernel(40)
+        state = kernel.init(jax.random.key(0), target, (), target.start)
+        warmup = jax.jit(lambda k, s, t, f=kernel.warmup: f(k, target, (), s, t)[0])
+        for t in range(40):
+            state = warmup(jax.random.key(t), state, t)
+        assert (float(state.step_size) != 0.25) == flags[0]
+        assert bool(jnp.any(state.inverse_mass_matrix != 1)) == flags[1]
+
+
+@pytest.mark.parametrize("num_warmup", [0, 1, 30])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_states_keep_their_types(name: str, num_warmup: int) -> None:
+    """A state that changed them would compile every phase twice, or not run in a loop."""
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x["a"] ** 2), {"a": jnp.ones(3)})
+    kernel = nb.get_backend(name).kernel(num_warmup)
+    key, zero = jax.random.key(0), jnp.zeros((), jnp.int32)
+    shared = jax.eval_shape(kernel.shared, key, target, target.start)
+    state = jax.eval_shape(kernel.init, key, target, shared, target.start)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+    after = [jax.eval_shape(f, key, target, shared, state, zero)[0] for f in kernel[1:3]]
+    if kernel.tune is not None:
+        after.append(jax.eval_shape(kernel.tune, key, target, shared, state)[0])
+    for other in after:
+        assert jax.tree.structure(other) == jax.tree.structure(state)
+        assert jax.tree.leaves(other) == jax.tree.leaves(state)
+
+
+@pytest.mark.slow
+def test_chunks_do_not_change_the_draws_of_nuts() -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(2))
+    backend = nb.get_backend("blackjax-nuts")
+    runs = [
+        run(target, backend, num_warmup=40, num_samples=20, chunk_size=size).draws
+        for size in (3, 40)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+@pytest.mark.parametrize("name", ["blackjax-mclmc", "blackjax-adjusted-mclmc"])
+def test_microcanonical_samplers_refuse_a_single_number(name: str) -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(1))
+    kernel, whitening = nb.get_backend(name).kernel(0), Whitening(jnp.zeros(1), jnp.ones(1))
+    with pytest.raises(errors.TargetError, match="blackjax-nuts"):
+        kernel.init(jax.random.key(0), target, whitening, target.start)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("nuts", {"target_acceptance_rate": 1.0}, "target_acceptance_rate .* got 1.0"),
+        ("nuts", {"target_acceptance_rate": "high"}, r"\(0, 1\), got 'high'"),
+        ("nuts", {"max_tree_depth": 0}, "1 to 20, got 0"),
+        ("nuts", {"max_tree_depth": 2.5}, "integer"),
+        ("nuts", {"mass_matrix": "full"}, "'diagonal', 'dense', 'low_rank', got 'full'"),
+        ("nuts", {"mass_matrix": "lowrank"}, "Did you mean 'low_rank'"),
+        ("nuts", {"max_rank": 0}, "max_rank"),
+        ("nuts", {"step_size": 0.0}, "step_size is a positive number, got 0.0"),
+        ("nuts", {"adapt_step_size": "no"}, "True or False"),
+        ("hmc", {"num_leapfrog_steps": 0}, "1 to 10,000"),
+        ("hmc", {"step_size": None}, "positive"),
+        ("hmc", {"target_acceptance_rate": 0}, "within"),
+        ("mala", {"step_size": -1.0}, "positive number or None"),
+        ("mala", {"target_acceptance_rate": -0.1}, "within"),
+        ("mclmc", {"desired_energy_var": 0}, "desired_energy_var"),
+        ("mclmc", {"trajectory_length": float("inf")}, "trajectory_length"),
+        ("mclmc", {"num_tune": 10}, "100 to"),
+        ("mclmc", {"target_acceptance_rate": 0.8}, "target_acceptance_rate"),
+        ("adjusted-mclmc", {"num_leapfrog_steps": 1.0}, "blackjax-mala"),
+        ("adjusted-mclmc", {"num_tune": 1.5}, "num_tune"),
+        ("adjusted-mclmc", {"adapt_mass_matrix": 1}, "True or False"),
+    ],
+)
+def test_impossible_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.OptionError, match=message):
+        nb.get_backend(f"blackjax-{name}", **options)

@@ -1,0 +1,298 @@
+"""`import nbcore_neurobayes as nb`: NeuroBayes' names and shapes, nbcore's numbers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nbcore
+import nbcore_neurobayes as nb
+from nbcore import errors
+from nbcore.posterior.stats import Stats
+from nbcore.sampling.backend import Kernel
+from nbcore_neurobayes import arguments
+
+pytestmark = pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 3)).astype(np.float32)
+Y = X @ np.array([1.0, -2.0, 0.5]) + 0.1 * RNG.normal(size=30)
+LABELS = (Y > 0).astype(int)
+NET = nb.FlaxMLP([6], 1)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Chains that add 0.01 to every number in each step; acceptance is that of the last."""
+
+    name: ClassVar[str] = "walk"
+    capabilities: ClassVar[frozenset[str]] = frozenset({"fixed_cost"})
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        def init(key: Any, target: Any, shared: Any, position: Any) -> Any:
+            return target.start
+
+        def step(key: Any, target: Any, shared: Any, state: Any, t: Any) -> Any:
+            state = jax.tree.map(lambda a: a + 0.01, state)
+            return state, Stats(target.log_density(state), acceptance_rate=0.4)
+
+        return Kernel(init, step, step, lambda state: state)
+
+
+WALK: dict[str, Any] = {"progress_bar": False, "backend": Walk()}
+
+
+def walked(model: Any, y: Any = Y, *options: Any, **more: Any) -> Any:
+    model.fit(X, y, *(options or (0, 4)), **(WALK | more))
+    return model
+
+
+@pytest.fixture(scope="module")
+def det() -> nb.DeterministicNN:
+    """A trained network."""
+    det = nb.DeterministicNN(NET, (3,), learning_rate=0.02)
+    det.train(X, Y, 40, 10)
+    return det
+
+
+@pytest.fixture(scope="module")
+def model(det: nb.DeterministicNN) -> nb.PartialBNN:
+    """Its last layer sampled: two chains of four draws."""
+    return walked(nb.PartialBNN(NET, det, 0), Y, 0, 4, 2)
+
+
+SIGNATURES = {
+    nb.DeterministicNN: "architecture input_shape loss learning_rate map sigma swa_config "
+    "collect_gradients init_random_state",
+    nb.DeterministicNN.train: "self X_train y_train epochs batch_size",
+    nb.EnsembleDeterministicNN: "architecture input_shape loss num_models learning_rate map sigma "
+    "swa_config collect_gradients init_random_seeds",
+    nb.EnsembleDeterministicNN.train: "self X_train y_train epochs batch_size bootstrap "
+    "bootstrap_fraction",
+    nb.EnsembleDeterministicNN.predict: "self X return_individual",
+    nb.BNN: "architecture num_classes noise_prior pretrained_priors",
+    nb.BNN.fit: "self X y num_warmup num_samples num_chains chain_method priors_sigma "
+    "progress_bar device rng_key extra_fields max_num_restarts min_accept_prob run_diagnostics",
+    nb.BNN.predict: "self X_new samples device rng_key",
+    nb.BNN.sample_from_posterior: "self rng_key X_new samples return_sites",
+    nb.PartialBNN: "architecture deterministic_weights num_probabilistic_layers "
+    "probabilistic_layer_names probabilistic_neurons num_classes noise_prior",
+    nb.PartialBNN.fit: "self X y num_warmup num_samples num_chains chain_method sgd_epochs sgd_lr "
+    "sgd_batch_size swa_config map_sigma priors_sigma progress_bar device rng_key extra_fields "
+    "select_neurons_config max_num_restarts min_accept_prob run_diagnostics",
+    nb.PartialBayesianTransformer: "transformer deterministic_weights probabilistic_layer_names "
+    "num_probabilistic_layers probabilistic_neurons num_classes noise_prior",
+    nb.HeteroskedasticBNN: "architecture pretrained_priors",
+    nb.HeteroskedasticPartialBNN: "deterministic_nn deterministic_weights "
+    "num_probabilistic_layers probabilistic_layer_names",
+    nb.VarianceModelHeteroskedasticBNN: "architecture variance_model variance_model_prior",
+    nb.select_bayesian_components: "model layer_names method num_pairs_per_layer threshold "
+    "n_clusters param_info",
+    nb.FlaxMLP: "hidden_dims target_dim activation hidden_dropout output_dropout classification",
+    nb.FlaxConvNet: "input_dim conv_layers fc_layers target_dim activation kernel_size "
+    "conv_dropout hidden_dropout output_dropout classification",
+    nb.FlaxTransformer: "vocab_size d_model nhead num_layers dim_feedforward activation "
+    "dropout_rate target_dim classification max_seq_length",
+    nb.utils.nlpd: "y mu sigma_squared eps",
+    nb.utils.rmse: "y_pred y_true",
+}
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda f: f.__qualname__)
+def test_positional_arguments_are_those_of_neurobayes(function: Callable[..., Any]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = SIGNATURES[function].split()
+    assert positional[: len(names)] == names
+
+
+def test_names_that_are_no_partially_bayesian_networks_say_what_to_use() -> None:
+    for name in (nb.GP, nb.VIGP, nb.DKL, nb.VIDKL):
+        with pytest.raises(errors.OptionError, match=rf"{name.__name__}.*Use "):
+            name(1, kernel="RBF")
+
+
+def test_the_network_predicts_in_columns(det: nb.DeterministicNN) -> None:
+    mean = det.predict(X)
+    assert mean.shape == (30, 1)
+    np.testing.assert_array_equal(mean[:, 0], det.model.predict(X))
+    outputs = NET.apply({"params": det.get_params()}, X)
+    np.testing.assert_allclose(mean, outputs, rtol=1e-5, atol=1e-6)
+    assert det.state.params["Dense0"]["kernel"].shape == (3, 6)
+
+
+def test_samples_are_centred_at_the_trained_weights(
+    model: nb.PartialBNN, det: nb.DeterministicNN
+) -> None:
+    samples = model.get_samples()
+    kernel = det.get_params()["Dense1"]["kernel"]
+    assert samples["params/Dense1/kernel"].shape == (8, 6, 1)
+    expected = kernel + 0.01 * np.array([1, 2, 3, 4] * 2)[:, None, None]
+    np.testing.assert_allclose(samples["params/Dense1/kernel"], expected, rtol=1e-4, atol=1e-6)
+    assert model.get_samples(chain_dim=True)["params/Dense1/kernel"].shape == (2, 4, 6, 1)
+    assert np.all(samples["sig"] > 0)
+    fields = model.mcmc.get_extra_fields()
+    np.testing.assert_allclose(fields["accept_prob"], 0.4, rtol=1e-6)
+    assert fields["potential_energy"].shape == (8,)
+
+
+def test_predictions_are_mean_and_variance_in_columns(model: nb.PartialBNN) -> None:
+    mean, variance = model.predict(X)
+    assert mean.shape == variance.shape == (30, 1)
+    samples = model.get_samples()
+    sites = model.sample_from_posterior(jax.random.key(0), X, samples)
+    assert sites["mu"].shape == sites["y"].shape == (8, 30, 1)
+    np.testing.assert_allclose(mean, sites["mu"].mean(axis=0), rtol=1e-4, atol=1e-6)
+    total = sites["mu"].var(axis=0) + np.mean(samples["sig"] ** 2)
+    np.testing.assert_allclose(variance, total, rtol=1e-3)
+    few = {name: draws[2:4] for name, draws in samples.items()}
+    np.testing.assert_allclose(
+        model.predict(X, few)[0], sites["mu"][2:4].mean(axis=0), rtol=1e-4, atol=1e-6
+    )
+    with pytest.raises(errors.OptionError, match="return_sites"):
+        model.sample_from_posterior(jax.random.key(0), X, samples, ["mean"])
+    with pytest.raises(errors.OptionError, match="keep all of its names"):
+        model.predict(X, {"sig": samples["sig"]})
+
+
+def test_classes_have_probabilities_and_their_total_entropy() -> None:
+    net = nb.FlaxMLP([6], 2)
+    params = net.init(jax.random.key(0), X)["params"]
+    model = walked(nb.PartialBNN(net, params, 0, num_classes=2), LABELS)
+    probabilities, entropy = model.predict(X)
+    assert probabilities.shape == (30, 2)
+    total = -np.sum(probabilities * np.log(probabilities), axis=1)
+    np.testing.assert_allclose(entropy, total, rtol=1e-4)
+    np.testing.assert_array_equal(model.predict_classes(X), probabilities.argmax(axis=1))
+
+
+def test_layers_are_sampled_as_a_whole_or_in_their_pairs() -> None:
+    subset = arguments.subset_of(["Dense0", "Dense1"], None, {"Dense0": [(0, 1), (2, 3)]})
+    params = NET.init(jax.random.key(0), X)
+    assert subset is not None
+    split = subset.split(nbcore.as_network(NET, example=X[:1]), params)
+    assert split.shapes["params/Dense0/kernel"] == (2,)
+    assert split.shapes["params/Dense1/kernel"] == (6, 1)
+    assert arguments.subset_of(None, 1, None) == nbcore.ProbabilisticSubset.last(1)
+    assert arguments.subset_of(None, None, None) is None
+    for given, message in (
+        ((["Dense0"], 1, None), "not both"),
+        ((["Dense1"], None, {"Dense0": [(0, 1)]}), "Dense0, not among"),
+        ((None, 1, {"Dense0": [(0, 1)]}), "name the others"),
+    ):
+        with pytest.raises(errors.OptionError, match=message):
+            arguments.subset_of(*given)
+
+
+def test_weights_that_neurobayes_saved_are_read() -> None:
+    params = NET.init(jax.random.key(0), X)
+    nested = {f"MLPLayerModule_{i}": {f"Dense{i}": params["params"][f"Dense{i}"]} for i in (0, 1)}
+    for weights in (nested, {"params": nested}):
+        np.testing.assert_array_equal(
+            NET.apply({"params": arguments.weights_of(weights)}, X), NET.apply(params, X)
+        )
+    block = {"TransformerBlock_0": {"LayerNormModule_0": {"Block0_LayerNorm1": {"scale": 1}}}}
+    assert arguments.weights_of(block) == {"Block0_LayerNorm1": {"scale": 1}}
+    with pytest.raises(errors.OptionError, match="VarianceHead"):
+        arguments.weights_of({"MLPLayerModule_2": {"VarianceHead": {}}})
+
+
+def test_pairs_are_returned_by_layer_and_component(det: nb.DeterministicNN) -> None:
+    pairs = nb.select_bayesian_components(det, ["Dense0", "Dense1"], "magnitude", 3)
+    magnitudes = np.abs(det.get_params()["Dense0"]["kernel"])
+    largest = np.argwhere(magnitudes >= np.sort(magnitudes.ravel())[-3])
+    assert pairs["Dense0"] == [tuple(pair) for pair in largest.tolist()]
+    attention = nbcore.ProbabilisticSubset.pairs({"Block0_Attention": {"query": [(0, 1, 2)]}})
+    from nbcore_neurobayes.selection import pairs_in
+
+    assert pairs_in(attention) == {"Block0_Attention": {"query": [(0, 1, 2)]}}
+    with pytest.raises(errors.OptionError, match="token_frequency"):
+        nb.select_bayesian_components(det, "Dense0", param_info={})
+
+
+def test_ensembles_have_the_shapes_of_neurobayes(tmp_path: Any) -> None:
+    ensemble = nb.EnsembleDeterministicNN(NET, 3, num_models=3, init_random_seeds=[7])
+    assert ensemble.seeds == [7, 1, 2]
+    ensemble.train(X, Y, 3)
+    mean, variance, each = ensemble.predict(X, return_individual=True)
+    assert mean.shape == variance.shape == (30, 1)
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-5)
+    assert np.all(variance > np.var(each, axis=0))
+    assert len(ensemble.get_params()) == 3
+    ensemble.save_ensemble(str(tmp_path / "run"))
+    loaded = nb.EnsembleDeterministicNN.load_ensemble(str(tmp_path / "run"), NET)
+    np.testing.assert_array_equal(loaded.predict(X)[0], mean)
+    with pytest.raises(errors.OptionError, match="architecture"):
+        nb.EnsembleDeterministicNN.load_ensemble(str(tmp_path / "run"))
+
+
+def test_the_number_of_runs_counts_the_first(det: nb.DeterministicNN) -> None:
+    with pytest.warns(UserWarning, match="all 3 runs"):
+        model = walked(nb.PartialBNN(NET, det, 0), max_num_restarts=3, min_accept_prob=0.5)
+    assert len(model.posterior.info.acceptance_of_runs) == 3
+
+
+def test_the_prior_scale_of_two_heads_counts() -> None:
+    net = nb.FlaxMLP2Head([4], 1)
+    params = net.init(jax.random.key(0), X)
+    densities: list[float] = []
+    for scale in (1.0, 0.1):
+        model = walked(nb.HeteroskedasticPartialBNN(net, params, 0), priors_sigma=scale)
+        target = model.posterior.target
+        densities.append(float(target.log_prior(target.start)))
+        heads = model.posterior.split
+        assert {path.split("/")[1] for path in heads.paths} == {"MeanHead", "LogScaleHead"}
+    assert densities[1] - densities[0] == pytest.approx(10 * np.log(10), rel=1e-4)
+    noise, _ = model.predict_noise(X)
+    outputs = net.apply(params, X)
+    assert noise.shape == (30, 1)
+    # Steps of 0.01 move the head but little.
+    np.testing.assert_allclose(noise[:, 0], np.exp(outputs[:, 1]), rtol=0.2)
+    mean, variance = model.predict(X)
+    assert mean.shape == variance.shape == (30, 1)
+
+
+def test_a_variance_model_returns_a_variance() -> None:
+    def variance(x: Any, params: Any) -> Any:
+        return params["floor"] + params["slope"] * jnp.abs(x[:, 0])
+
+    priors = nb.priors.auto_lognormal_priors(lambda x, floor, slope: 0)
+    model = walked(nb.VarianceModelHeteroskedasticBNN(NET, variance, priors), Y, 0, 1)
+    drawn = {k: float(v[0, 0]) for k, v in model.posterior.constrained()["likelihood"].items()}
+    noise, _ = model.predict_noise(X)
+    np.testing.assert_allclose(noise[:, 0] ** 2, variance(X, drawn), rtol=1e-3)
+
+
+def test_metrics_align_columns_and_vectors() -> None:
+    assert nb.utils.rmse(Y[:, None] + 2, Y) == pytest.approx(2.0)
+    assert nb.utils.mse(Y, Y[:, None] + 2) == pytest.approx(4.0)
+    assert nb.utils.mae(Y[:, None] - 2, Y[:, None]) == pytest.approx(2.0)
+    assert nb.utils.coverage(Y, Y[:, None], np.ones((30, 1))) == 1.0
+    density = 0.5 * np.log(2 * np.pi * (0.25 + 1e-6))
+    assert nb.utils.nlpd(Y, Y[:, None], np.full((30, 1), 0.25)) == pytest.approx(density)
+    with pytest.raises(errors.ShapeError):
+        nb.utils.rmse(Y[:-1], Y)
+
+
+def test_noise_priors_of_numpyro_are_read() -> None:
+    dist = pytest.importorskip("numpyro.distributions")
+    assert arguments.noise_prior_of(dist.HalfNormal(2.0)) == nbcore.HalfNormal(2.0)
+    assert arguments.noise_prior_of(dist.LogNormal(0.0, 0.5)) == nbcore.LogNormal(1.0, 0.5)
+    assert arguments.noise_prior_of(nb.priors.halfnormal_dist(0.3)) == nbcore.HalfNormal(0.3)
+    with pytest.raises(errors.OptionError, match="got Gamma"):
+        arguments.noise_prior_of(dist.Gamma(1.0, 1.0))
+
+
+def test_chains_and_devices_have_names() -> None:
+    assert arguments.chain_method_of("parallel") == "threads"
+    with pytest.raises(errors.OptionError, match="Did you mean 'vectorized'"):
+        arguments.chain_method_of("vectorised")
+    with pytest.raises(errors.OptionError, match="Possible: cpu"), arguments.on_device("abacus"):
+        pass

@@ -1,0 +1,393 @@
+"""Posteriors: saved and loaded, and predictions against direct computation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import nbcore as nb
+from nbcore import errors
+from nbcore.posterior.posterior import ROWS, Posterior
+from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.run_info import RunInfo
+from nbcore.targets.target import NetworkTarget
+from nbcore_flax import FlaxMLP, FlaxTransformer
+
+CHAINS, DRAWS = 2, 9
+INFO = RunInfo(
+    "none",
+    {"step_size": 0.1},
+    {"thin": 1},
+    "sequential",
+    {"total": 1.5},
+    {"sampling": 9},
+    {"jax": "x"},
+)
+NOISY = nb.Gaussian(noise_prior=nb.LogNormal((0.3, 0.4), 0.2))
+
+
+def posterior_of(target: NetworkTarget, scaler: Scaler | None = None) -> Posterior:
+    """Return a posterior whose draws are the start plus standard normal numbers."""
+    rng = np.random.default_rng(0)
+    draws = jax.tree.map(
+        lambda a: np.asarray(a + rng.normal(size=(CHAINS, DRAWS, *a.shape)), a.dtype), target.start
+    )
+    numbers = rng.normal(size=(len(nb.Stats._fields), CHAINS, DRAWS)).astype(np.float32)
+    posterior = Posterior.of_network(draws, nb.Stats(*numbers), INFO, target)
+    return posterior.in_units_of(scaler) if scaler else posterior
+
+
+def make_mlp(outputs: int = 2, **options: Any) -> Callable[[], Any]:
+    return lambda: FlaxMLP(hidden_dims=(6,), target_dim=outputs, **options)
+
+
+def target_of(
+    net: Any, X: np.ndarray, y: np.ndarray, likelihood: Any, subset: nb.ProbabilisticSubset
+) -> NetworkTarget:
+    network = nb.as_network(net, example=X[:1])
+    params = network.init(jax.random.key(1), X[:1])
+    return nb.Target.build(network, params, subset, X, y, likelihood=likelihood)
+
+
+X_TABLE = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
+X_NEW = np.random.default_rng(2).normal(size=(ROWS + 44, 3)).astype(np.float32)
+Y_TABLE = np.random.default_rng(3).normal(size=(30, 2))
+PAIRS = nb.ProbabilisticSubset.pairs({"Dense0": [(0, 1), (2, 3)]})
+BOTH = PAIRS | nb.ProbabilisticSubset.layers("Dense1")
+
+CASES: dict[str, tuple[Any, Any, Scaler | None]] = {
+    "known noise": (nb.Gaussian(noise=(0.1, 0.7)), Y_TABLE, None),
+    "unknown noise": (NOISY, Y_TABLE, None),
+    "scaled": (NOISY, Y_TABLE, Scaler(np.array([1 / 3, -7.0]), np.array([2.0, np.pi]))),
+    "classes": (nb.Categorical(), (Y_TABLE[:, 0] > 0).astype(int), None),
+}
+
+
+@pytest.fixture(params=CASES)
+def posterior(request: Any) -> Posterior:
+    """One of the cases."""
+    likelihood, y, scaler = CASES[request.param]
+    return posterior_of(target_of(make_mlp()(), X_TABLE, y, likelihood, BOTH), scaler)
+
+
+def test_saved_and_loaded_posteriors_predict_bit_for_bit_the_same(
+    posterior: Posterior, tmp_path: Path
+) -> None:
+    posterior.save(tmp_path / "new" / "run")
+    loaded = nb.Posterior.load(tmp_path / "new" / "run", make_mlp()())
+    before, after = posterior.predict(X_NEW), loaded.predict(X_NEW)
+    np.testing.assert_array_equal(before.draw_means, after.draw_means)
+    np.testing.assert_array_equal(before.draw_variances, after.draw_variances)
+    np.testing.assert_array_equal(before.mean, after.mean)
+    assert loaded.info == posterior.info
+    assert type(loaded.likelihood) is type(posterior.likelihood)
+    jax.tree.map(np.testing.assert_array_equal, loaded.stats, posterior.stats)
+    jax.tree.map(np.testing.assert_array_equal, loaded.draws, posterior.draws)
+    assert loaded.labels() == posterior.labels()
+
+
+def test_the_files_hold_no_pickle_and_each_draw_only_what_is_stochastic(tmp_path: Path) -> None:
+    target = target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, PAIRS)
+    posterior_of(target).save(tmp_path / "run")
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {"arrays.safetensors", "posterior.json"}
+    json.loads((tmp_path / "run" / "posterior.json").read_text())
+    raw = (tmp_path / "run" / "arrays.safetensors").read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])  # the format's own layout
+    sizes = {k: np.prod(v["shape"][2:]) for k, v in header.items() if k.startswith("draws/")}
+    assert sum(sizes.values()) == target.split.size + 2 == 2 + 2 + 2  # pairs, biases, noises
+
+
+def test_what_is_there_is_not_overwritten(posterior: Posterior, tmp_path: Path) -> None:
+    posterior.save(tmp_path / "run")
+    before = (tmp_path / "run" / "posterior.json").read_bytes()
+    with pytest.raises(errors.RunFolderError, match="overwrite=True"):
+        posterior.save(tmp_path / "run")
+    assert (tmp_path / "run" / "posterior.json").read_bytes() == before
+    posterior.save(tmp_path / "run", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_somebody_else_is_never_replaced(
+    posterior: Posterior, tmp_path: Path, overwrite: bool
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for place in ("thesis", "file"):
+        with pytest.raises(errors.RunFolderError, match=place):
+            posterior.save(tmp_path / place, overwrite=overwrite)
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def damage_json(folder: Path) -> None:
+    (folder / "posterior.json").write_text("{not json")
+
+
+def damage_format(folder: Path) -> None:
+    (folder / "posterior.json").write_text('{"format": "nbcore-posterior-0"}')
+
+
+def damage_arrays(folder: Path) -> None:
+    raw = (folder / "arrays.safetensors").read_bytes()
+    (folder / "arrays.safetensors").write_bytes(raw[: len(raw) // 2])
+
+
+def drop_arrays(folder: Path) -> None:
+    (folder / "arrays.safetensors").unlink()
+
+
+def drop_facts(folder: Path) -> None:
+    (folder / "posterior.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_json, damage_format, damage_arrays, drop_arrays, drop_facts]
+)
+def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, PAIRS)).save(tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(errors.RunFolderError, match="run"):
+        nb.Posterior.load(tmp_path / "run", make_mlp()())
+    with pytest.raises(errors.RunFolderError, match="nowhere"):
+        nb.Posterior.load(tmp_path / "nowhere", make_mlp()())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FlaxMLP(hidden_dims=(7,), target_dim=2),
+        FlaxMLP(hidden_dims=(6,), target_dim=3),
+        FlaxMLP(hidden_dims=(6, 6), target_dim=2),
+        FlaxMLP(hidden_dims=(), target_dim=2),
+        FlaxTransformer(vocab_size=5, d_model=4, nhead=1, num_layers=1, dim_feedforward=4),
+    ],
+)
+def test_another_network_is_refused(other: nn.Module, tmp_path: Path) -> None:
+    posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH)).save(tmp_path / "run")
+    with pytest.raises(errors.ShapeError, match="network"):
+        nb.Posterior.load(tmp_path / "run", other)
+
+
+class Strange(NamedTuple):
+    """A container that JSON cannot tell from a tuple."""
+
+    kernel: Any
+
+
+def test_nothing_is_left_behind_when_saving_fails(tmp_path: Path) -> None:
+    network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"].kernel))
+    target = nb.Target.build(
+        network,
+        {"out": Strange(jnp.ones((3, 2)))},
+        nb.ProbabilisticSubset.everything(),
+        X_TABLE,
+        Y_TABLE,
+    )
+    with pytest.raises(errors.OptionError, match="Strange"):
+        posterior_of(target).save(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_what_was_there(
+    posterior: Posterior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior.save(tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+    def fail(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("nbcore.common.storage.save_file", fail)
+    with pytest.raises(OSError, match="No space"):
+        posterior.save(tmp_path / "run", overwrite=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+class Laplace(nb.Gaussian):
+    """A likelihood that is not one of nbcore's own."""
+
+
+jax.tree_util.register_dataclass(Laplace, ["noise", "noise_prior", "ratio"], ["shared"])
+
+
+def test_a_likelihood_of_ones_own_is_given_again(tmp_path: Path) -> None:
+    mine = Laplace(noise=0.5)
+    posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, mine, BOTH)).save(tmp_path / "run")
+    with pytest.raises(errors.OptionError, match="likelihood="):
+        nb.Posterior.load(tmp_path / "run", make_mlp()())
+    loaded = nb.Posterior.load(tmp_path / "run", make_mlp()(), likelihood=mine)
+    np.testing.assert_allclose(loaded.predict(X_NEW).aleatoric_variance, 0.25, rtol=1e-6)
+
+
+def direct(posterior: Posterior, X: Any, chain: int, draw: int) -> np.ndarray:
+    """Return the outputs of one draw: merge, then apply, without anything of nbcore's driver."""
+    assert posterior.split is not None
+    assert posterior.network is not None
+    weights = {k: v[chain, draw] for k, v in posterior.draws["weights"].items()}
+    return np.asarray(posterior.network.apply(posterior.split.merge(weights), jnp.asarray(X)))
+
+
+def test_predictions_in_batches_are_those_of_merged_weights(posterior: Posterior) -> None:
+    outputs = posterior.outputs(X_NEW)
+    assert outputs.shape == (CHAINS * DRAWS, len(X_NEW), 2)
+    for chain, draw in ((0, 0), (0, 5), (1, 8)):
+        expected = direct(posterior, X_NEW, chain, draw)
+        np.testing.assert_allclose(outputs[chain * DRAWS + draw], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_keep_their_order_through_groups_of_length() -> None:
+    rng = np.random.default_rng(4)
+    tokens = rng.integers(1, 9, size=(ROWS + 20, 12), dtype=np.int32)
+    lengths = rng.choice([4, 12], size=len(tokens))
+    tokens[np.arange(12) >= lengths[:, None]] = 0
+    net = FlaxTransformer(
+        vocab_size=9, d_model=8, nhead=2, num_layers=0, dim_feedforward=4, pad_token_id=0
+    )
+    subset = nb.ProbabilisticSubset.layers("TokenEmbed", "FinalDense2")
+    posterior = posterior_of(target_of(net, tokens[:20], lengths[:20], nb.Gaussian(), subset))
+    outputs = posterior.outputs(tokens, max_draws=2)
+    np.testing.assert_allclose(outputs[0], direct(posterior, tokens, 0, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs[1], direct(posterior, tokens, 1, 8), rtol=1e-4, atol=1e-5)
+    few = posterior.outputs(tokens[[7, 3, 250]], max_draws=2)
+    np.testing.assert_allclose(few, outputs[:, [7, 3, 250]], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_mixes_examples_predicts_all_of_them_together() -> None:
+    network = nb.as_network(
+        (lambda key, x: None, lambda p, x: (x - x.mean(0)) @ p["out"]["kernel"])
+    )
+    target = nb.Target.build(
+        network,
+        {"out": {"kernel": jnp.ones((3, 2))}},
+        nb.ProbabilisticSubset.everything(),
+        X_TABLE,
+        Y_TABLE,
+    )
+    posterior = posterior_of(target)
+    kernel = posterior.draws["weights"]["out/kernel"][0, 0]
+    expected = (X_NEW - X_NEW.mean(0)) @ kernel
+    np.testing.assert_allclose(posterior.outputs(X_NEW, max_draws=1)[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 5, 18, 1000])
+def test_fewer_draws_are_evenly_spaced_and_keep_their_noise(count: int) -> None:
+    posterior = posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH))
+    every, some = posterior.predict(X_NEW[:3]), posterior.predict(X_NEW[:3], max_draws=count)
+    chosen = np.linspace(0, 17, min(count, 18)).round().astype(int)
+    np.testing.assert_allclose(some.draw_means, every.draw_means[chosen], atol=1e-6)
+    np.testing.assert_allclose(some.draw_variances, every.draw_variances[chosen], rtol=1e-6)
+
+
+def test_no_draw_at_all_is_refused() -> None:
+    posterior = posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH))
+    with pytest.raises(errors.OptionError, match="max_draws"):
+        posterior.predict(X_NEW, max_draws=0)
+    with pytest.raises(errors.ShapeError):
+        posterior.predict(X_NEW[:0])
+    with pytest.raises(errors.DataError, match=r"rows: 1"):
+        posterior.predict(np.array([[0.0, 0, 0], [np.nan, 0, 0]]))
+
+
+def test_a_scaler_moves_means_and_scales_variances() -> None:
+    target = target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH)
+    scaler = Scaler(np.array([10.0, 0.0]), np.array([3.0, 0.5]))
+    plain, scaled = posterior_of(target).predict(X_NEW), posterior_of(target, scaler).predict(X_NEW)
+    np.testing.assert_allclose(
+        scaled.mean, scaler.shift + scaler.scale * plain.mean, rtol=1e-4, atol=1e-4
+    )
+    for name in ("epistemic_variance", "aleatoric_variance", "variance"):
+        expected = scaler.scale**2 * getattr(plain, name)
+        np.testing.assert_allclose(getattr(scaled, name), expected, rtol=1e-3)
+
+
+def test_constrained_draws_hold_the_noise() -> None:
+    posterior = posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH))
+    noise = posterior.constrained()["likelihood"]["noise"]
+    # NOISY: log noise ~ N(log median, 0.2^2), and the draws are standard normal numbers.
+    unconstrained = np.log(noise / np.array([0.3, 0.4])) / 0.2
+    drawn = posterior.draws["likelihood"]["noise"]
+    np.testing.assert_allclose(unconstrained, drawn, rtol=1e-3, atol=1e-4)
+    prediction = posterior.predict(X_NEW)
+    by_draw = np.broadcast_to(prediction.draw_variances, prediction.draw_means.shape)[:, 0]
+    np.testing.assert_allclose(by_draw, (noise**2).reshape(-1, 2), rtol=1e-5)
+
+
+def test_diagnostics_name_each_number() -> None:
+    posterior = posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, PAIRS))
+    labels = [label for names in posterior.labels().values() for label in names]
+    assert len(labels) == len(set(labels)) == 6
+    assert {"Dense0[0, 1]", "Dense0[2, 3]", "likelihood/noise[1]"} <= set(labels)
+    assert posterior.diagnostics().num_chains == CHAINS
+
+
+@pytest.fixture(scope="module")
+def mixture() -> tuple[Prediction, np.ndarray, np.ndarray]:
+    """A mixture of normals, with its means and variances `(draws, examples, outputs)`."""
+    rng = np.random.default_rng(5)
+    means, variances = rng.normal(size=(7, 4, 1)), rng.uniform(0.1, 2.0, size=(7, 4, 1))
+    return Prediction(means, variances, "normal"), means, variances
+
+
+def test_mixture_moments_follow_the_law_of_total_variance(mixture: Any) -> None:
+    prediction, means, variances = mixture
+    second = (variances + means**2).mean(axis=0)[:, 0]
+    np.testing.assert_allclose(prediction.variance, second - means.mean(axis=0)[:, 0] ** 2)
+    assert prediction.mean.shape == (4,)
+
+
+def test_mixture_density_and_quantiles_are_those_of_the_mixture(mixture: Any) -> None:
+    from scipy import stats
+
+    prediction, means, variances = mixture
+    y = np.array([-1.0, 0.0, 0.5, 3.0])
+    each = stats.norm.pdf(y[None, :, None], means, np.sqrt(variances))
+    np.testing.assert_allclose(prediction.log_density(y), np.log(each.mean(axis=0)[:, 0]))
+    np.testing.assert_allclose(prediction.nlpd(y), -np.log(each.mean(axis=0)[:, 0]).mean())
+    for q in (0.025, 0.5, 0.9):
+        at = prediction.quantile(q)[None, :, None]
+        below = stats.norm.cdf(at, means, np.sqrt(variances)).mean(axis=0)
+        np.testing.assert_allclose(below, q, atol=1e-5)
+    low, high = prediction.interval(0.5)
+    assert prediction.coverage((low + high) / 2, 0.5) == 1.0
+    assert prediction.coverage(high + 1e-3, 0.5) == 0.0
+
+
+def test_a_mixture_of_predictions_is_the_mixture_of_their_draws(mixture: Any) -> None:
+    prediction, means, _ = mixture
+    other = Prediction(means + 1, np.ones((1, 1, 1)), "normal")
+    joined = Prediction.mixture([prediction, other])
+    np.testing.assert_array_equal(joined.draw_means, np.concatenate([means, means + 1]))
+    np.testing.assert_array_equal(joined.draw_variances[7:], np.ones((7, 4, 1)))
+    with pytest.raises(errors.DataError):
+        Prediction.mixture([])
+
+
+def test_predictions_refuse_what_does_not_fit(mixture: Any) -> None:
+    prediction = mixture[0]
+    with pytest.raises(errors.ShapeError):
+        prediction.log_density(np.zeros((4, 1)))
+    with pytest.raises(errors.ShapeError):
+        prediction.coverage(np.zeros(3))
+    with pytest.raises(errors.OptionError):
+        prediction.quantile(1.0)
+    classes = Prediction(np.full((3, 2, 4), 0.25), np.full((3, 2, 4), 0.1), "categorical")
+    np.testing.assert_allclose(classes.log_density(np.array([0, 3])), np.log(0.25))
+    for call in (lambda: classes.quantile(0.5), lambda: prediction.labels):
+        with pytest.raises(errors.OptionError):
+            call()
+    with pytest.raises(errors.ShapeError):
+        classes.log_density(np.zeros(3))
+    with pytest.raises(errors.LabelError):
+        classes.log_density(np.array([0, 4]))
