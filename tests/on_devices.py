@@ -171,7 +171,7 @@ def four(folder: Path) -> None:
     import jax.numpy as jnp
 
     import nbcore as nb
-    from nbcore.sampling.placement import CHAIN, DATA, place_of, spread
+    from nbcore.sampling.placement import CHAIN, DATA, placement_for, spread
 
     # A run that was interrupted in another process goes on here.
     target = make_target()
@@ -181,7 +181,7 @@ def four(folder: Path) -> None:
     )
 
     # The density on sharded, padded rows; and rows in the order of the data.
-    placed = place_of(jax.make_mesh((4,), (DATA,)), 1).target(target)
+    placed = placement_for(jax.make_mesh((4,), (DATA,)), 1).target(target)
     assert [(b.count, b.padding) for b in placed.blocks] == [(5, 3), (7, 1)]
     assert all(len(leaf.sharding.device_set) == 4 for leaf in jax.tree.leaves(placed))
     assert {s.data.shape for s in placed.blocks[0].y.addressable_shards} == {(2, 1)}
@@ -200,8 +200,8 @@ def four(folder: Path) -> None:
 
     # Chains and examples; chains alone, as many as there are devices.
     both = jax.make_mesh((2, 2), (CHAIN, DATA))
-    swapped = place_of(jax.sharding.Mesh(both.devices.T, (DATA, CHAIN)), 4)
-    assert swapped == place_of(both, 4)
+    swapped = placement_for(jax.sharding.Mesh(both.devices.T, (DATA, CHAIN)), 4)
+    assert swapped == placement_for(both, 4)
     for mesh, method in ((both, "sequential"), (spread(4), "vectorized")):
         got = sample(target, mesh=mesh, chain_method="auto" if mesh is both else method)
         close(got.draws, reference.draws, atol=1e-4)
@@ -237,7 +237,7 @@ def processes(folder: Path) -> None:
     import jax
 
     import nbcore as nb
-    from nbcore.sampling.placement import AXES, place_of
+    from nbcore.sampling.placement import AXES, placement_for
 
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 4, 2)
     target = make_target()
@@ -250,8 +250,8 @@ def processes(folder: Path) -> None:
     z = target.initial_position(jax.random.key(1), jitter=0.3)
     density = jax.jit(lambda t, z: t.log_density(z))
     for name, mesh in across.items():
-        place = place_of(mesh, 4)
-        there = density(place.target(target), place.whole(z))
+        place = placement_for(mesh, 4)
+        there = density(place.target(target), place.replicate(z))
         close(np.asarray(there), density(target, z))
         got = sample(target, mesh=mesh)
         close(got.draws, reference.draws, atol=1e-4)
@@ -266,7 +266,7 @@ def processes(folder: Path) -> None:
         if name == "chains" and jax.process_index() == 1:  # as if it had been killed before
             state.rename(state.with_name("chains-state-00003.safetensors"))
         same(sample(target, **at), got)
-    refused("devices of all 2 processes", lambda: place_of(spread_over_others(), 2))
+    refused("devices of all 2 processes", lambda: placement_for(spread_over_others(), 2))
     refused(
         "different data",
         lambda: sample(make_target(shift=jax.process_index()), mesh=across["data"]),

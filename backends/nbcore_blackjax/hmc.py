@@ -24,7 +24,7 @@ class BlackJAXHMC:
 
     A trajectory of fixed length comes back to where it started in every direction whose period
     divides the length. So each has `num_leapfrog_steps` steps of size s e, with e the adapted step
-    size and s ~ U(1/2, 1): the length varies, the cost does not, and chains can be vectorised.
+    size and s ~ U(1/2, 1): the length varies, the cost does not, and chains can be vectorized.
 
     Args:
         num_leapfrog_steps: leapfrog steps of a trajectory. About as many as the widest direction

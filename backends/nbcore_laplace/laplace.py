@@ -19,7 +19,7 @@ from nbcore.targets.curvature import (
     curvature_at,
     curvature_product,
     inverse_root,
-    linearised,
+    linearized,
     mode_near,
 )
 from nbcore.targets.target import NetworkTarget, Target
@@ -30,9 +30,9 @@ class Laplace:
     r"""Independent draws from N(m, T H^-1), with m the mode and H the curvature there.
 
     H is the negative Hessian of the log density in which the network is replaced by its
-    linearisation at m: J^T L J + P for the weights (generalised Gauss-Newton), with J the
+    linearization at m: J^T L J + P for the weights (generalized Gauss-Newton), with J the
     Jacobian of the outputs, L the curvature of the likelihood with respect to the outputs, and P
-    that of the prior. For the unknowns of likelihood and prior, their coupling to the weights,
+    that of the prior. For the parameters of likelihood and prior, their coupling to the weights,
     and plain densities it is the Hessian itself; where that has negative curvature, its size is
     taken. The approximation is exact for the last layer with Gaussian noise that is known, and
     has a bias of unknown size elsewhere. Warmup does nothing, and may be 0 steps.
@@ -41,7 +41,7 @@ class Laplace:
         covariance: `"full"`, for up to 512 numbers, or `"diagonal"`, the inverse of the diagonal
             of H. Either costs as many gradients as there are numbers.
         find_mode: whether to climb to the mode first; otherwise m is the trained weights (and
-            the unknowns where they start).
+            the parameters where they start).
         temperature: T; 1 is the posterior.
 
     Raises:
@@ -107,7 +107,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
         OptionError: there are too many numbers for a full covariance, or the scale of the prior
             is unknown.
     """
-    if isinstance(target.whole, NetworkTarget) and target.start["prior"]:
+    if isinstance(target.joint, NetworkTarget) and target.start["prior"]:
         raise OptionError(
             "The scale of the prior is unknown, and the joint mode of weights and their scale is "
             "at scale 0, so there is no normal approximation around it. Give the scale as a "
@@ -123,7 +123,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
     if options.find_mode:
         flat = mode_near(target, position)
     at = unravel(flat)
-    linear = linearised(target, at)
+    linear = linearized(target, at)
     if options.covariance == "diagonal":
         return Whitening(flat, inverse_root(curvature_diagonal(linear, at)))
     return Whitening(flat, inverse_root(curvature_at(key, linear, at)))

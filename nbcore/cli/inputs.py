@@ -118,7 +118,7 @@ def _tokenized(table: Table, column: str) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """Numeric columns, standardised with what the training rows say.
+    """Numeric columns, standardized with what the training rows say.
 
     Args:
         names: the columns.
@@ -152,7 +152,7 @@ class FeatureInputs:
         return {}
 
     def encode(self, table: Table) -> np.ndarray:
-        """Return standardised features `(rows, features)`, float32."""
+        """Return standardized features `(rows, features)`, float32."""
         values = table.numeric(self.names).astype(np.float64)
         return ((values - np.array(self.shift)) / np.array(self.scale)).astype(np.float32)
 

@@ -24,16 +24,16 @@ from nbcore.networks.describe import layers_of
 from nbcore.networks.evaluation import count_outputs
 from nbcore.networks.network import as_network
 from nbcore.posterior.prediction import Prediction
-from nbcore.report import Evaluation, evaluate
+from nbcore.report import Evaluation, evaluation_of
 from nbcore.sampling.backend import get_backend
-from nbcore.sampling.placement import mesh_of, place_of, spread
+from nbcore.sampling.placement import mesh_of, placement_for, spread
 from nbcore.selection.select import Trained, arguments_on, get_selector, select_bayesian_components
 from nbcore.selection.selector import ScoringSelector
 from nbcore.subsets.subset import ProbabilisticSubset
 
 
 @dataclass(frozen=True)
-class Rows:
+class EncodedRows:
     """Rows of data, read and encoded.
 
     Args:
@@ -62,8 +62,8 @@ class Job:
     config: Config
     inputs: Inputs
     network: tuple[Any, NetworkSection]
-    train: Rows
-    test: Rows
+    train: EncodedRows
+    test: EncodedRows
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def prepare(config: Config) -> Job:
     training, test = split_tables(config)
     inputs = _inputs(config.data, training, test)
     rows = [
-        Rows(table, inputs.encode(table), _targets(config, table)) for table in (training, test)
+        EncodedRows(table, inputs.encode(table), _targets(config, table))
+        for table in (training, test)
     ]
     job = Job(config, inputs, make_network(config, inputs), rows[0], rows[1])
     _rehearse(job)
@@ -169,7 +170,7 @@ def _rehearse(job: Job) -> None:
         backend = plugins.load("backend", config.sample.backend)
         source.check_types("sample.options", config.sample.options, _hints(backend))
         get_backend(config.sample.backend, **config.sample.options)
-        place_of(_mesh(config.sample), config.sample.num_chains)
+        placement_for(_mesh(config.sample), config.sample.num_chains)
     with source.blame("network"):
         layers = layers_of(model, job.train.X)
         network = as_network(model, example=job.train.X[:1])
@@ -283,16 +284,16 @@ def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Ev
     found: list[Evaluation] = []
     mode, det, y = job.config.calibration.mode, model.det, job.test.y
     if det is not None and not det.is_squared_error:
-        found.append(evaluate("deterministic", det.predict_distribution(job.test.X), y))
+        found.append(evaluation_of("deterministic", det.predict_distribution(job.test.X), y))
     elif det is not None:
         mean = np.reshape(det.predict(job.test.X), (1, -1, 1))
         if mode != "holdout":  # there, the training rows and the others are not told apart
             noise = det.residual_noise(job.train.X, job.train.y)
             naive = Prediction(mean, noise[None, None, :] ** 2, "normal")
-            found.append(evaluate("deterministic + training noise", naive, y))
+            found.append(evaluation_of("deterministic + training noise", naive, y))
         if model.noise is not None:
             source = {"crossfit": "out-of-fold", "holdout": "held-out"}.get(mode, "unseen")
             honest = Prediction(mean, model.noise[None, None, :] ** 2, "normal")
-            found.append(evaluate(f"deterministic + {source} noise", honest, y))
+            found.append(evaluation_of(f"deterministic + {source} noise", honest, y))
     ours = "partially Bayesian ensemble" if len(model.posteriors) > 1 else "partially Bayesian"
-    return [*found, evaluate(ours, prediction, y)]
+    return [*found, evaluation_of(ours, prediction, y)]

@@ -39,7 +39,7 @@ COLUMNS = ("line", "y", "mean", "sd", "q2.5", "q97.5", "epistemic_sd", "aleatori
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """A run that was read back.
 
     Args:
@@ -90,7 +90,7 @@ def write_run(outcome: Outcome, folder: Path) -> ReportData:
     return data
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> StoredRun:
     """Read a run back.
 
     Raises:
@@ -119,7 +119,7 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no readable run ({type(error).__name__}: {error}). Runs are made by "
             "nbcore run."
         ) from error
-    return Run(inputs, target, posteriors, None if noise is None else np.array(noise))
+    return StoredRun(inputs, target, posteriors, None if noise is None else np.array(noise))
 
 
 def _places(count: int) -> list[str]:

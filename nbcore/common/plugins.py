@@ -23,9 +23,9 @@ from nbcore.errors import (
     did_you_mean,
 )
 
-Kind = Literal["backend", "selector", "network"]
+PluginKind = Literal["backend", "selector", "network"]
 
-_UNKNOWN: dict[Kind, type[PluginError]] = {
+_UNKNOWN: dict[PluginKind, type[PluginError]] = {
     "backend": UnknownBackendError,
     "selector": UnknownSelectorError,
     "network": PluginError,
@@ -46,7 +46,7 @@ class Plugin:
     name: str
     distribution: str
     error: str = ""
-    specs: dict[Kind, list[Spec]] = field(default_factory=dict[Kind, list[Spec]])
+    specs: dict[PluginKind, list[Spec]] = field(default_factory=dict[PluginKind, list[Spec]])
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Registry:
     plugins: list[Plugin]
     managers: dict[str, pluggy.PluginManager]
 
-    def providers(self, kind: Kind) -> dict[str, list[tuple[Plugin, Spec]]]:
+    def providers(self, kind: PluginKind) -> dict[str, list[tuple[Plugin, Spec]]]:
         """Return who offers each name of a kind."""
         found: dict[str, list[tuple[Plugin, Spec]]] = {}
         for plugin in self.plugins:
@@ -102,7 +102,7 @@ def _flat(answers: list[list[Spec]]) -> list[Spec]:
     return offered
 
 
-def specs(kind: Kind) -> dict[str, Spec]:
+def specs(kind: PluginKind) -> dict[str, Spec]:
     """Return the spec of every name of a kind, sorted by name.
 
     Raises:
@@ -111,7 +111,7 @@ def specs(kind: Kind) -> dict[str, Spec]:
     return {name: _only(kind, name) for name in sorted(registry().providers(kind))}
 
 
-def _only(kind: Kind, name: str) -> Spec:
+def _only(kind: PluginKind, name: str) -> Spec:
     offers = registry().providers(kind)[name]
     if len(offers) > 1:
         who = " and ".join(f"{p.name!r} of {p.distribution!r}" for p, _ in offers)
@@ -122,7 +122,7 @@ def _only(kind: Kind, name: str) -> Spec:
     return offers[0][1]
 
 
-def load(kind: Kind, name: str) -> type[Any]:
+def load(kind: PluginKind, name: str) -> type[Any]:
     """Import and return the class behind a name.
 
     Raises:
@@ -157,7 +157,7 @@ def load(kind: Kind, name: str) -> type[Any]:
         ) from error
 
 
-def build(kind: Kind, name: str, options: dict[str, Any]) -> Any:
+def build(kind: PluginKind, name: str, options: dict[str, Any]) -> Any:
     """Return the object behind a name, made with options.
 
     Raises:

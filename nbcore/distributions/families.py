@@ -12,7 +12,7 @@ import numpy as np
 from nbcore.errors import DataError, LabelError, OptionError, ShapeError
 from nbcore.metrics import crps_gaussian
 
-Kind = Literal["normal", "student-t", "poisson", "bernoulli", "categorical"]
+FamilyName = Literal["normal", "student-t", "poisson", "bernoulli", "categorical"]
 
 
 class Draws(NamedTuple):
@@ -267,7 +267,7 @@ class Categorical(Classes):
         return p.argmax(axis=1, keepdims=True)
 
 
-FAMILIES: dict[Kind, Family] = {
+FAMILIES: dict[FamilyName, Family] = {
     "normal": Normal(),
     "student-t": StudentT(),
     "poisson": Poisson(),

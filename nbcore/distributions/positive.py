@@ -172,7 +172,7 @@ def in_other_units(prior: PositivePrior, factor: np.ndarray) -> PositivePrior:
     times = getattr(prior, "times", None)
     if times is None:
         raise OptionError(
-            "y is standardised for training, and it is not known how the prior "
+            "y is standardized for training, and it is not known how the prior "
             f"{prior} changes with units. Give it a method times(factor), the prior of factor * x, "
             "or give deterministic_weights that were trained with standardize=False."
         )

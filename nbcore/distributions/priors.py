@@ -1,4 +1,4 @@
-"""Priors over the stochastic weights: their centre and their scale, known or sampled."""
+"""Priors over the stochastic weights: their center and their scale, known or sampled."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from nbcore.networks.layers import Layer, Leaf
 from nbcore.subsets.rules import matches, unknown_layer
 from nbcore.subsets.split import ParameterSplit, Weights
 
-Hyper = dict[str, jax.Array]
-"""Unknowns of a prior, unconstrained: `position["prior"]`; empty where nothing is unknown."""
+Hyperparameters = dict[str, jax.Array]
+"""Unknown scales of a prior, unconstrained: `position["prior"]`; may be empty."""
 
 
 class ResolvedPrior(Protocol):
-    """A prior that knows its centre and scale for every stochastic weight; a pytree of arrays."""
+    """A prior that knows its center and scale for every stochastic weight; a pytree of arrays."""
 
-    def initial(self) -> Hyper:
-        """Return where the unknowns of the prior start; `{}` where there are none."""
+    def initial(self) -> Hyperparameters:
+        """Return where the parameters of the prior start; `{}` where there are none."""
         ...
 
-    def log_density(self, weights: Weights, hyper: Hyper) -> jax.Array:
-        """Return log p(weights, hyper), a scalar; Jacobians of `hyper` included."""
+    def log_density(self, weights: Weights, hyperparameters: Hyperparameters) -> jax.Array:
+        """Return log p(weights, hyperparameters), a scalar, Jacobians included."""
         ...
 
-    def sample(self, key: jax.Array) -> tuple[Weights, Hyper]:
-        """Draw weights and unknowns from the prior."""
+    def sample(self, key: jax.Array) -> tuple[Weights, Hyperparameters]:
+        """Draw weights and parameters from the prior."""
         ...
 
 
@@ -57,7 +57,7 @@ class NormalPrior:
 
     A scale that is itself a prior makes the scale unknown: it is sampled with the weights, as
     `position["prior"]["log_scale"]`, its density with the Jacobian, log p(scale) + log scale. The
-    parametrisation is centred: draws of weights are weights, and with tens of them or more they
+    parametrization is centered: draws of weights are weights, and with tens of them or more they
     tell their scale well enough. The joint mode of weights and scale is at scale 0, so `laplace`
     refuses it, and what climbs to a mode for a preconditioner holds the scale meanwhile.
 
@@ -67,13 +67,13 @@ class NormalPrior:
             `ProbabilisticSubset.layers`) to either, where the last pattern that matches counts,
             and every stochastic layer must match one; or a pytree like the parameters.
         center: `"params"` (the trained values), `"zero"` (for untrained networks; scale
-            parameters of normalisation layers keep centre 1), or a pytree with the structure of
+            parameters of normalization layers keep center 1), or a pytree with the structure of
             the parameters.
         fan_in: whether the scale of each kernel is divided by the square root of the number of
             inputs that an output of it sums; embeddings, biases and norms keep the scale.
 
     Raises:
-        OptionError: a scale is not positive, a layer has none, or the centre does not fit.
+        OptionError: a scale is not positive, a layer has none, or the center does not fit.
         UnknownLayerError: a pattern of `scale` matches no layer.
 
     Examples:
@@ -229,7 +229,7 @@ class ResolvedNormal:
     """`NormalPrior` for one split.
 
     Args:
-        center: centre of the weights.
+        center: center of the weights.
         scale: scale of each leaf, a number or an array like it; in units of the unknown scale of
             its group where it has one.
         unknown: prior of the unknown scale of each group.
@@ -241,7 +241,7 @@ class ResolvedNormal:
     unknown: dict[str, PositivePrior] = field(default_factory=dict[str, PositivePrior])
     group: tuple[tuple[str, str], ...] = field(default=(), metadata={"static": True})
 
-    def initial(self) -> Hyper:
+    def initial(self) -> Hyperparameters:
         """Return the log medians of the unknown scales; `{}` where all are known."""
         default = jnp.result_type(float)
         return {
@@ -249,47 +249,47 @@ class ResolvedNormal:
             for name, prior in self.unknown.items()
         }
 
-    def log_density(self, weights: Weights, hyper: Hyper) -> jax.Array:
+    def log_density(self, weights: Weights, hyperparameters: Hyperparameters) -> jax.Array:
         """Return the sum of normal log densities, and those of log scales where they are unknown.
 
         log p(log scale) = log p(scale) + log scale.
         """
-        scales = self._scales(hyper)
+        scales = self._scales(hyperparameters)
         terms = [
             jnp.sum(jax.scipy.stats.norm.logpdf(weights[p], self.center[p], scales[p]))
             for p in sorted(self.center)
         ]
         for name, prior in sorted(self.unknown.items()):
-            log_scale = hyper[_hyper(name)]
+            log_scale = hyperparameters[_hyper(name)]
             terms.append(prior.log_prob(jnp.exp(log_scale)) + log_scale)
         return jnp.sum(jnp.stack(terms)) if terms else jnp.zeros(())
 
-    def moments(self, hyper: Hyper) -> tuple[Weights, dict[str, jax.Array]]:
-        """Return centre and standard deviation of the weights of each leaf, given `hyper`."""
-        return self.center, self._scales(hyper)
+    def moments(self, hyperparameters: Hyperparameters) -> tuple[Weights, dict[str, jax.Array]]:
+        """Return center and standard deviation of the weights of each leaf."""
+        return self.center, self._scales(hyperparameters)
 
     def without(self, paths: Sequence[str]) -> ResolvedNormal:
         """Return the prior of the other leaves, and of all unknown scales."""
         return replace(self, center={p: c for p, c in self.center.items() if p not in paths})
 
-    def sample(self, key: jax.Array) -> tuple[Weights, Hyper]:
+    def sample(self, key: jax.Array) -> tuple[Weights, Hyperparameters]:
         """Draw the unknown scales, and weights given them."""
-        hyper: Hyper = {}
+        hyperparameters: Hyperparameters = {}
         if self.unknown:
             key, *scale_keys = jax.random.split(key, len(self.unknown) + 1)
             for (name, prior), k in zip(sorted(self.unknown.items()), scale_keys, strict=True):
-                hyper[_hyper(name)] = jnp.log(prior.sample(k, ()))
-        scales = self._scales(hyper)
+                hyperparameters[_hyper(name)] = jnp.log(prior.sample(k, ()))
+        scales = self._scales(hyperparameters)
         keys = jax.random.split(key, len(self.center))
         drawn = {
             p: self.center[p]
             + scales[p] * jax.random.normal(k, self.center[p].shape, self.center[p].dtype)
             for p, k in zip(sorted(self.center), keys, strict=True)
         }
-        return drawn, hyper
+        return drawn, hyperparameters
 
-    def _scales(self, hyper: Hyper) -> dict[str, jax.Array]:
-        unknown = {path: jnp.exp(hyper[_hyper(name)]) for path, name in self.group}
+    def _scales(self, hyperparameters: Hyperparameters) -> dict[str, jax.Array]:
+        unknown = {path: jnp.exp(hyperparameters[_hyper(name)]) for path, name in self.group}
         return {path: known * unknown.get(path, 1.0) for path, known in self.scale.items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.estimators.partial_bnn import PartialBNN
 from nbcore.estimators.run import Run
-from nbcore.estimators.stages import Calibration, Stage
+from nbcore.estimators.stages import Calibration, FrozenNetwork
 from nbcore.networks.network import Params
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.training.deterministic import DeterministicNN
@@ -17,9 +17,9 @@ from nbcore.training.ensemble import EnsembleDeterministicNN
 class BNN(PartialBNN):
     """A network of which every weight is sampled; `fit` and `predict` are those of `PartialBNN`.
 
-    Nothing is frozen, so nothing has seen the rows: all of them are sampled, the prior is centred
-    at zero, and the noise is learnt with the weights. Chains start at weights that are trained
-    first. With `pretrained_priors` nothing is trained: the prior is centred at those weights, and
+    Nothing is frozen, so nothing has seen the rows: all of them are sampled, the prior is centered
+    at zero, and the noise is learned with the weights. Chains start at weights that are trained
+    first. With `pretrained_priors` nothing is trained: the prior is centered at those weights, and
     chains start there.
 
     Posteriors of all weights are wide and bend, so that chains need many cheap steps. Where `fit`
@@ -79,5 +79,5 @@ class BNN(PartialBNN):
             noise_prior=noise_prior,
         )
 
-    def _center(self, stage: Stage) -> Any:
+    def _center(self, stage: FrozenNetwork) -> Any:
         return "zero" if self.given is None else super()._center(stage)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from nbcore.distributions.likelihoods import Categorical, Gaussian, Likelihood
 from nbcore.distributions.positive import PositivePrior
 from nbcore.errors import OptionError
-from nbcore.estimators.stages import Stage, first_of
+from nbcore.estimators.stages import FrozenNetwork, first_of
 from nbcore.networks.evaluation import count_outputs
 from nbcore.networks.network import Network
 from nbcore.training.deterministic import DeterministicNN
@@ -22,7 +22,7 @@ def chosen_likelihood(
     num_classes: int | None,
     noise_prior: PositivePrior | None,
 ) -> Likelihood:
-    """Return the likelihood in y's own units, before anything is learnt about its noise.
+    """Return the likelihood in y's own units, before anything is learned about its noise.
 
     Args:
         given: what was given as weights, if anything.
@@ -52,7 +52,7 @@ def chosen_likelihood(
     return chosen
 
 
-def stage_likelihood(likelihood: Likelihood, stage: Stage, count: int) -> Likelihood:
+def stage_likelihood(likelihood: Likelihood, stage: FrozenNetwork, count: int) -> Likelihood:
     """Return the likelihood of a stage, in the units of its network.
 
     Where the rows that are sampled were not trained on, they tell the noise by themselves; the
@@ -63,9 +63,9 @@ def stage_likelihood(likelihood: Likelihood, stage: Stage, count: int) -> Likeli
         stage: the frozen network and the rows.
         count: number of rows that are sampled.
     """
-    if stage.residuals is not None and stage.calibrates:
-        likelihood = likelihood.calibrated(stage.residuals, count)
-    return likelihood if stage.scaler is None else likelihood.standardised(stage.scaler.scale)
+    if stage.residuals is not None and stage.estimates_noise:
+        likelihood = likelihood.with_estimated_noise(stage.residuals, count)
+    return likelihood if stage.scaler is None else likelihood.rescaled(stage.scaler.scale)
 
 
 def check_classes(num_classes: int | None, given: Any, network: Network, X: Any) -> None:

@@ -29,7 +29,7 @@ from nbcore.estimators.prior_scale import (
 from nbcore.estimators.run import Run
 from nbcore.estimators.stages import (
     Calibration,
-    Stage,
+    FrozenNetwork,
     Training,
     Validation,
     check_calibration,
@@ -289,7 +289,7 @@ class PartialBNN:
         )  # fmt: skip
         center = self._center(stages[0])
 
-        def build(stage: Stage, prior: Prior | None = None) -> NetworkTarget:
+        def build(stage: FrozenNetwork, prior: Prior | None = None) -> NetworkTarget:
             return self._target(stage, base, X, y, select_neurons_config, prior)
 
         self.scale_choice = None
@@ -321,7 +321,7 @@ class PartialBNN:
         self.posteriors = tuple(posteriors)
         self.noise = stages[0].noise
         self.ensemble_noise = None
-        if len(stages) > 1 and self.noise is not None and base.calibrates:
+        if len(stages) > 1 and self.noise is not None and base.needs_noise_estimate:
             self.ensemble_noise = shared_noise(self.posteriors, X, self.noise)
         return self
 
@@ -368,8 +368,8 @@ class PartialBNN:
                 "were given. Type: deterministic_weights=det"
             )
 
-    def _center(self, stage: Stage) -> Any:
-        """Return where the prior is centred by default."""
+    def _center(self, stage: FrozenNetwork) -> Any:
+        """Return where the prior is centered by default."""
         return "params" if stage.ensemble is None else "zero"
 
     def _stages(
@@ -383,7 +383,7 @@ class PartialBNN:
         ensemble: bool,
         validation_data: Validation,
         config: Mapping[str, Any] | None,
-    ) -> list[Stage]:
+    ) -> list[FrozenNetwork]:
         """Train what was not given; remember it as `det` and `cross`."""
         given = self.given
         self.cross = given if isinstance(given, CrossFit) else None
@@ -410,7 +410,7 @@ class PartialBNN:
 
     def _target(
         self,
-        stage: Stage,
+        stage: FrozenNetwork,
         base: Likelihood,
         X: Any,
         y: Any,

@@ -1,6 +1,6 @@
 """How wide the prior of the stochastic weights is to be: scored on rows that nothing has seen.
 
-Each candidate is scored with the Laplace approximation of the posterior, linearised at its mode:
+Each candidate is scored with the Laplace approximation of the posterior, linearized at its mode:
 the weights are N(m, H^-1), outputs at other rows f(m) + J (w - m).
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 from nbcore.common.progress import Progress, Report
 from nbcore.distributions.priors import NormalPrior, Prior
 from nbcore.errors import OptionError, did_you_mean
-from nbcore.estimators.stages import Stage, Validation
-from nbcore.targets.curvature import curvature_at, linearised, mode_near
+from nbcore.estimators.stages import FrozenNetwork, Validation
+from nbcore.targets.curvature import curvature_at, linearized, mode_near
 from nbcore.targets.target import NetworkTarget, Target
 from nbcore.training.cross_fit import CrossFit, fold_of_rows
 
@@ -72,7 +72,7 @@ def choose_scale(
 
     Args:
         folds: what is fitted and what is scored.
-        center: centre of the prior, see `nb.NormalPrior`.
+        center: center of the prior, see `nb.NormalPrior`.
         key: random key; the same for all scales, so that they differ in nothing else.
         criterion: `"nlpd"` or `"marginal_likelihood"`.
         scales: the candidates, ascending; of equal scores the smaller wins.
@@ -113,13 +113,13 @@ def choose_scale(
 
 
 def scale_folds(
-    stages: Sequence[Stage],
+    stages: Sequence[FrozenNetwork],
     cross: CrossFit | None,
     X: Any,
     y: Any,
     validation_data: Validation,
     criterion: Criterion,
-    build: Callable[[Stage], NetworkTarget],
+    build: Callable[[FrozenNetwork], NetworkTarget],
 ) -> list[Fold]:
     """Return what is fitted and what is scored: rows that nothing has seen.
 
@@ -161,7 +161,7 @@ def scale_folds(
     )
 
 
-def _refuse_seen_rows(stages: Sequence[Stage]) -> None:
+def _refuse_seen_rows(stages: Sequence[FrozenNetwork]) -> None:
     if any(stage.seen is not False for stage in stages):
         raise OptionError(
             "The frozen weights were trained on the rows that are sampled, or may have been: the "
@@ -186,17 +186,19 @@ def _parts(rows: np.ndarray, fold: np.ndarray, folds: int) -> list[tuple[np.ndar
 
 
 def _fold(
-    stage: Stage,
+    stage: FrozenNetwork,
     part: tuple[np.ndarray, np.ndarray],
     X: Any,
     y: Any,
-    build: Callable[[Stage], NetworkTarget],
+    build: Callable[[FrozenNetwork], NetworkTarget],
 ) -> Fold:
     fitted = build(replace(stage, rows=part[0]))
     return Fold(fitted, _scored(fitted, stage, part[1], X, y))
 
 
-def _scored(fitted: NetworkTarget, stage: Stage, rows: np.ndarray, X: Any, y: Any) -> NetworkTarget:
+def _scored(
+    fitted: NetworkTarget, stage: FrozenNetwork, rows: np.ndarray, X: Any, y: Any
+) -> NetworkTarget:
     inputs, targets = replace(stage, rows=rows).data(X, y)
     return Target.build(
         stage.network, stage.params, fitted.split, inputs, targets, likelihood=fitted.likelihood
@@ -274,5 +276,5 @@ def _laplace(key: jax.Array, target: NetworkTarget) -> tuple[jax.Array, jax.Arra
     """Return mode `(d,)`, curvature there, and how a flat vector becomes a position."""
     unravel = jax.flatten_util.ravel_pytree(target.start)[1]
     mode = mode_near(target, target.start)
-    curvature = curvature_at(key, linearised(target, unravel(mode)), unravel(mode))
+    curvature = curvature_at(key, linearized(target, unravel(mode)), unravel(mode))
     return mode, curvature, unravel

@@ -32,7 +32,7 @@ HOLDOUT = 5
 
 
 @dataclass(frozen=True)
-class Stage:
+class FrozenNetwork:
     """One frozen network and the rows that its stochastic weights are sampled on.
 
     Args:
@@ -45,8 +45,8 @@ class Stage:
         seen: whether the frozen weights were trained on the rows to sample; `None` if unknown.
         det: what trained the network; `None` for bare weights.
         ensemble: where chains start, one at each member; `None`: at the weights.
-        calibrates: whether the residuals say the noise; rows that are sampled and were not trained
-            on say it by themselves.
+        estimates_noise: whether the noise is estimated from the residuals; examples that are
+            sampled and were not trained on tell it by themselves.
     """
 
     network: Network
@@ -57,13 +57,13 @@ class Stage:
     seen: bool | None
     det: DeterministicNN | None
     ensemble: EnsembleDeterministicNN | None = None
-    calibrates: bool = True
+    estimates_noise: bool = True
 
     def data(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Return inputs and targets of the rows to sample, in the units of the network."""
         targets = np.asarray(take(y, self.rows))
         if self.scaler is not None:
-            targets = self.scaler.standardise(targets)
+            targets = self.scaler.standardize(targets)
         return take(X, self.rows), targets
 
     @property
@@ -88,7 +88,7 @@ class Training:
 
     @property
     def _options(self) -> dict[str, Any]:
-        standardize = self.likelihood.standardises
+        standardize = self.likelihood.can_standardize
         return {**self.recipe, "loss": self.likelihood, "standardize": standardize}
 
     def cross(self, model: Any, X: Any, y: Any) -> CrossFit:
@@ -114,7 +114,7 @@ class Training:
         calibration: Calibration,
         *,
         validation_data: Validation,
-    ) -> list[Stage]:
+    ) -> list[FrozenNetwork]:
         """Train one network, on all rows or without a fifth, which is then what is sampled."""
         count = num_examples(X)
         if calibration == "holdout":
@@ -124,7 +124,7 @@ class Training:
             residuals = None
             if det.is_squared_error:
                 residuals = det.residuals(take(X, unseen), take(y, unseen))
-            return [replace(_stage(det, unseen, residuals, seen=False), calibrates=False)]
+            return [replace(_stage(det, unseen, residuals, seen=False), estimates_noise=False)]
         det = self.one(model, X, y, validation_data)
         if det.validation_noise is not None and self.has_frozen_weights:
             remedy = "With calibration='none' the noise comes out too small."
@@ -141,7 +141,7 @@ def given_stage(
     likelihood: Likelihood,
     *,
     has_frozen_weights: bool = True,
-) -> Stage:
+) -> FrozenNetwork:
     """Return the stage of weights that were given; the noise is that of rows they have not seen.
 
     Args:
@@ -169,10 +169,10 @@ def given_stage(
             seen = _root_mean_square(_residuals(network, params, scaler, X, y))
             remedy = "The noise is taken from the unseen rows instead."
             warn_if_seen(seen, _root_mean_square(residuals), remedy)
-        elif likelihood.calibrates:
+        elif likelihood.needs_noise_estimate:
             _warn_unchecked("Give validation_data=(X, y) that they have not seen.")
     seen = None if has_frozen_weights else False
-    return Stage(network, params, scaler, np.arange(num_examples(X)), residuals, seen, det)
+    return FrozenNetwork(network, params, scaler, np.arange(num_examples(X)), residuals, seen, det)
 
 
 def check_calibration(calibration: str, ensemble: bool, given: Any) -> None:
@@ -202,7 +202,7 @@ def first_of(given: Any) -> Any:
 
 def ensemble_stages(
     ensemble: EnsembleDeterministicNN, X: Any, *, is_everything: bool, likelihood: Likelihood
-) -> list[Stage]:
+) -> list[FrozenNetwork]:
     """Return the stage of each member; of a network without frozen weights, one for all.
 
     Without frozen weights all members are starts of chains on one posterior; with them, each
@@ -218,12 +218,12 @@ def ensemble_stages(
     if is_everything:
         return [replace(_stage(first, rows, None, seen=False), ensemble=ensemble)]
     residuals = ensemble.member_residuals
-    if residuals is None and likelihood.calibrates:
+    if residuals is None and likelihood.needs_noise_estimate:
         _warn_unchecked("Train with validation_data=(X, y), or bootstrap=True.")
     return [_stage(member, rows, residuals, seen=None) for member in ensemble.members]
 
 
-def cross_stages(cross: CrossFit, X: Any, y: Any, *, ensemble: bool) -> list[Stage]:
+def cross_stages(cross: CrossFit, X: Any, y: Any, *, ensemble: bool) -> list[FrozenNetwork]:
     """Return the stage of a cross-fit's full network, or of each of its fold networks."""
     if len(cross.fold) != num_examples(X):
         raise OptionError(
@@ -260,8 +260,8 @@ def _warn_unchecked(remedy: str) -> None:
 
 def _stage(
     det: DeterministicNN, rows: np.ndarray, residuals: np.ndarray | None, *, seen: bool | None
-) -> Stage:
-    return Stage(det.network, det.params, det.scaler, rows, residuals, seen, det)
+) -> FrozenNetwork:
+    return FrozenNetwork(det.network, det.params, det.scaler, rows, residuals, seen, det)
 
 
 def _residuals(

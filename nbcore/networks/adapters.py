@@ -73,7 +73,7 @@ def warn_of_statistics(name: str) -> None:
     warnings.warn(
         f"{name} is trained with the running statistics that it has: an output depends on its own "
         "example only, so no statistics of a batch are used or collected. In a fresh network they "
-        "are mean 0 and variance 1, and it normalises nothing. Use LayerNorm or GroupNorm, or "
+        "are mean 0 and variance 1, and it normalizes nothing. Use LayerNorm or GroupNorm, or "
         "train the network in its own framework and pass its parameters.",
         stacklevel=2,
     )

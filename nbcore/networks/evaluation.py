@@ -15,7 +15,7 @@ from nbcore.networks.network import Inputs, Network, Outputs, Params
 
 
 @dataclass(frozen=True, eq=False)
-class Static:
+class HashableNetwork:
     """A network as a static argument: equal networks share what was compiled for one of them.
 
     A network that cannot be hashed equals only itself.
@@ -25,7 +25,7 @@ class Static:
 
     def __eq__(self, other: object) -> bool:
         """Whether the networks are equal."""
-        return isinstance(other, Static) and self._identity == other._identity
+        return isinstance(other, HashableNetwork) and self._identity == other._identity
 
     def __hash__(self) -> int:
         """Return a hash of the network."""
@@ -41,13 +41,13 @@ class Static:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate(static: Static, params: Params, x: Inputs) -> Outputs:
+def _compiled_apply(static: HashableNetwork, params: Params, x: Inputs) -> Outputs:
     return static.network.apply(params, x)
 
 
-def evaluate(network: Network, params: Params, x: Inputs) -> Outputs:
+def compiled_apply(network: Network, params: Params, x: Inputs) -> Outputs:
     """Return `network.apply(params, x)`, compiled once for each network and shape."""
-    return _evaluate(Static(network), params, x)
+    return _compiled_apply(HashableNetwork(network), params, x)
 
 
 def count_outputs(network: Network, params: Params, x: Inputs) -> int:
@@ -86,16 +86,16 @@ def as_columns(outputs: jax.Array) -> jax.Array:
 def is_per_example(network: Network, params: Any, x: Any) -> bool:
     """Whether the outputs of a few rows are those of each row alone."""
     count = len(jax.tree.leaves(x)[0])
-    rows = sorted({0, count // 2, count - 1})  # neighbours may well be copies of each other
+    rows = sorted({0, count // 2, count - 1})  # neighbors may well be copies of each other
     few = jax.tree.map(lambda a: jnp.asarray(a[np.array(rows)]), x)
     try:
-        together = evaluate(network, params, few)
+        together = compiled_apply(network, params, few)
     except (TypeError, ValueError):  # some rows of an adjacency matrix are no graph
         jax.eval_shape(network.apply, params, x)  # if that fails too, it says why
         return False
     if jnp.ndim(together) not in (1, 2) or len(together) != len(jax.tree.leaves(few)[0]):
         return False
     single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(rows))]  # pyright: ignore[reportUnknownLambdaType]
-    alone = np.concatenate([np.asarray(evaluate(network, params, row)) for row in single])
+    alone = np.concatenate([np.asarray(compiled_apply(network, params, row)) for row in single])
     scale = float(jnp.max(jnp.abs(together)))
     return bool(np.allclose(np.asarray(together), alone, rtol=1e-3, atol=1e-4 * scale + 1e-6))

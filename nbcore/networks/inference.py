@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.paths import leaves_by_path
-from nbcore.networks.layers import ATTENTION_PARTS, WEIGHT_ROLES, Kind, Layer, Leaf, Role
+from nbcore.networks.layers import ATTENTION_PARTS, WEIGHT_ROLES, Layer, LayerKind, Leaf, Role
 
 _ROLE_BY_NAME: Mapping[str, Role] = {
     "kernel": "kernel",
@@ -141,7 +141,7 @@ def _make_leaf(
     return Leaf(path, role, shape, every, axes, component)
 
 
-def _infer_kind(leaves: list[Leaf], is_attention: bool) -> Kind:
+def _infer_kind(leaves: list[Leaf], is_attention: bool) -> LayerKind:
     roles = {leaf.role for leaf in leaves}
     if is_attention:
         return "attention"

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 Role = Literal["kernel", "bias", "embedding", "scale", "state"]
-Kind = Literal["dense", "convolution", "attention", "recurrent", "embedding", "norm", "other"]
+LayerKind = Literal["dense", "convolution", "attention", "recurrent", "embedding", "norm", "other"]
 
 HIDDEN_KINDS = ("dense", "convolution", "attention", "recurrent")
 WEIGHT_ROLES = ("kernel", "embedding")
@@ -25,7 +25,7 @@ class Leaf:
 
     Args:
         path: key path in the parameters, joined by `/` (list items as numbers).
-        role: kernel, bias, embedding, scale (of a normalisation layer) or state (not a weight).
+        role: kernel, bias, embedding, scale (of a normalization layer) or state (not a weight).
         shape: storage shape.
         pair_axes: storage axes in canonical order (in ..., out ...); the others are window axes
             and belong to a pair as a whole.
@@ -88,7 +88,7 @@ class Layer:
     """
 
     name: str
-    kind: Kind
+    kind: LayerKind
     leaves: tuple[Leaf, ...]
     order: int | None = None
     is_output: bool | None = None

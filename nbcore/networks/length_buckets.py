@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.errors import NetworkError
-from nbcore.networks.evaluation import evaluate
+from nbcore.networks.evaluation import compiled_apply
 from nbcore.networks.network import Network, Padding, Params
 
 MAX_GROUPS = 6
@@ -74,9 +74,9 @@ def on_grid(each: np.ndarray, longest: int) -> np.ndarray:
 def length_groups(
     x: Any, padding: Padding | None, *, max_groups: int | None = None, work: int = 0
 ) -> list[Group]:
-    """Split examples into few groups of similar length, chosen to minimise the work.
+    """Split examples into few groups of similar length, chosen to minimize the work.
 
-    The cuts minimise sum_g N_g L_g, the number of positions that are computed, exactly, by
+    The cuts minimize sum_g N_g L_g, the number of positions that are computed, exactly, by
     dynamic programming over the distinct lengths, rounded up: see `on_grid`, or to a multiple of 8
     where `work` is given, since targets share programs with those of equal data alone.
 
@@ -164,7 +164,7 @@ def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.nda
             yield rows, Group(full, group.length).take(x, padding)
 
 
-class Filled:
+class RowBuffer:
     """Results of batches, written into one array in the order of the rows.
 
     Args:
@@ -209,8 +209,8 @@ def check_padding(network: Network, params: Params, x: Any) -> None:
     if not len(shortest):
         return
     few = Group(np.sort(shortest), int(each[shortest].max()))
-    full = np.asarray(evaluate(network, params, jnp.asarray(np.asarray(x)[few.rows])))
-    trimmed = np.asarray(evaluate(network, params, jnp.asarray(few.take(x, padding))))
+    full = np.asarray(compiled_apply(network, params, jnp.asarray(np.asarray(x)[few.rows])))
+    trimmed = np.asarray(compiled_apply(network, params, jnp.asarray(few.take(x, padding))))
     scale = float(np.max(np.abs(full))) + 1e-6
     if not np.allclose(full, trimmed, rtol=1e-3, atol=1e-3 * scale):
         raise NetworkError(

@@ -56,7 +56,7 @@ class Network(Protocol):
     padding: Padding | None
 
     def init(self, key: Key, x: Inputs) -> Params:
-        """Return freshly initialised parameters for inputs like `x` (leading example axis)."""
+        """Return freshly initialized parameters for inputs like `x` (leading example axis)."""
         ...
 
     def apply(

@@ -25,7 +25,7 @@ _AT_ONCE = 2**20  # draws in a block: bounds the memory of sorting and FFT
 
 
 def r_hat(draws: ArrayLike) -> _Floats:
-    """Rank-normalised split R-hat: 1 where chains agree; above 1.01 they do not yet.
+    """Rank-normalized split R-hat: 1 where chains agree; above 1.01 they do not yet.
 
     Chains are cut into halves of n draws, and draws replaced by the normal scores of their ranks:
     `R = sqrt((n - 1)/n + var(means of halves)/mean(variances of halves))`. The result is the

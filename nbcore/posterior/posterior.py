@@ -18,13 +18,13 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import NbcoreError, OptionError, ShapeError
 from nbcore.networks.evaluation import is_per_example
 from nbcore.networks.inputs import check_inputs, num_examples
-from nbcore.networks.length_buckets import Filled, batches
+from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, as_network
 from nbcore.posterior.diagnostics import Diagnostics, diagnose
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats
-from nbcore.posterior.summary import By, Summary, by_layer, summarise
+from nbcore.posterior.summary import By, Summary, by_layer, summarize
 from nbcore.posterior.to_arviz import arviz_data
 from nbcore.subsets.split import ParameterSplit
 from nbcore.subsets.subset import ProbabilisticSubset
@@ -105,17 +105,17 @@ class Posterior:
         return int(np.shape(self.stats.log_density)[1])
 
     def constrained(self) -> dict[str, Any]:
-        """Return the draws on the user's scale: weights, and unknowns such as the noise.
+        """Return the draws on the user's scale: weights, and parameters such as the noise.
 
-        The noise is in the units of the target: standardised where a scaler is set.
+        The noise is in the units of the target: standardized where a scaler is set.
         """
         _, likelihood = self._network()
-        unknowns = self.draws["likelihood"]
-        if unknowns:
-            unknowns = jax.vmap(jax.vmap(likelihood.constrain))(unknowns)
+        parameters = self.draws["likelihood"]
+        if parameters:
+            parameters = jax.vmap(jax.vmap(likelihood.constrain))(parameters)
         return {
             "weights": self.draws["weights"],
-            "likelihood": jax.tree.map(np.asarray, unknowns),
+            "likelihood": jax.tree.map(np.asarray, parameters),
             "prior": self.draws["prior"],
         }
 
@@ -168,7 +168,7 @@ class Posterior:
         owners = {
             path: known[path][0].name if path in known else path.partition("/")[0] for path in flat
         }
-        table = summarise(flat, self.labels(), owners)
+        table = summarize(flat, self.labels(), owners)
         return table if by == "weight" else by_layer(table)
 
     def log_likelihood(self) -> np.ndarray:
@@ -191,7 +191,7 @@ class Posterior:
         """Return ArviZ data: posterior, sample_stats, log_likelihood and observed_data.
 
         LOO, WAIC, summaries and plots of ArviZ work on it. Draws of weights are on their own
-        scale, unknowns such as the noise on the user's, in the units of y. A posterior that was
+        scale, parameters such as the noise on the user's, in the units of y. A posterior that was
         loaded has no data, and so neither log_likelihood nor observed_data.
 
         Returns:
@@ -231,12 +231,12 @@ class Posterior:
             OptionError: this is the posterior of a plain density.
         """
         _, likelihood = self._network()
-        unknowns = self._chosen(self.draws["likelihood"], max_draws)
-        df = likelihood.degrees_of_freedom(unknowns)
+        parameters = self._chosen(self.draws["likelihood"], max_draws)
+        df = likelihood.degrees_of_freedom(parameters)
         df = None if df is None else np.asarray(df).reshape(-1, 1, 1)
-        means, variances = Filled(num_examples(X)), Filled(num_examples(X))
+        means, variances = RowBuffer(num_examples(X)), RowBuffer(num_examples(X))
         for rows, outputs in self._batches(X, max_draws):
-            mean, variance = _moments(likelihood, outputs, unknowns)
+            mean, variance = _moments(likelihood, outputs, parameters)
             part = Prediction(np.asarray(mean), np.asarray(variance), likelihood.kind, df)
             part = part.in_units_of(self.scaler) if self.scaler else part
             means.put(rows, part.draw_means)
@@ -246,7 +246,7 @@ class Posterior:
     def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
         """Return the network's outputs for each draw, `(draws, examples, outputs)`."""
         likelihood = self._network()[1]
-        found = Filled(num_examples(X))
+        found = RowBuffer(num_examples(X))
         for rows, outputs in self._batches(X, max_draws):
             found.put(rows, outputs[..., : likelihood.num_network_outputs(outputs.shape[2])])
         return found.array
@@ -326,7 +326,7 @@ class Posterior:
         likelihood = likelihood or stored
         if likelihood is None:
             raise OptionError("The likelihood was not one of nbcore's own. Type: likelihood=...")
-        network = likelihood.observing(network)
+        network = likelihood.augment_network(network)
         split = _split_stored(ProbabilisticSubset.from_json(text["subset"]), network, params)
         flat = storage.below(arrays, "draws/")
         draws: dict[str, Any] = {"weights": {}, "likelihood": {}, "prior": {}}
@@ -385,9 +385,9 @@ def _draw_outputs(forward: Forward, weights: Any, features: Any) -> jax.Array:
 
 @jax.jit
 def _moments(
-    likelihood: Likelihood, outputs: jax.Array, unknowns: Any
+    likelihood: Likelihood, outputs: jax.Array, parameters: Any
 ) -> tuple[jax.Array, jax.Array]:
-    return jax.vmap(likelihood.moments)(outputs, unknowns)
+    return jax.vmap(likelihood.moments)(outputs, parameters)
 
 
 def _index_labels(path: str, shape: tuple[int, ...]) -> list[str]:

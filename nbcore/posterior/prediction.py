@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nbcore.common.keys import as_key
-from nbcore.distributions.families import FAMILIES, Draws, Family, Kind
+from nbcore.distributions.families import FAMILIES, Draws, Family, FamilyName
 from nbcore.errors import DataError, OptionError, ShapeError, did_you_mean
 from nbcore.metrics import crps
 
@@ -22,7 +22,7 @@ SLICE = 2**22
 
 @dataclass(frozen=True)
 class Scaler:
-    """Units of y: `y = shift + scale * standardised`, per output `(outputs,)`."""
+    """Units of y: `y = shift + scale * standardized`, per output `(outputs,)`."""
 
     shift: np.ndarray
     scale: np.ndarray
@@ -48,8 +48,8 @@ class Scaler:
         """Return the scaler that `to_data` described."""
         return Scaler(np.array(data["shift"]), np.array(data["scale"]))
 
-    def standardise(self, y: np.ndarray) -> np.ndarray:
-        """Return y in standardised units, in its own shape."""
+    def standardize(self, y: np.ndarray) -> np.ndarray:
+        """Return y in standardized units, in its own shape."""
         columns = np.asarray(y, np.float64).reshape(len(y), -1)
         return ((columns - self.shift) / self.scale).reshape(np.shape(y))
 
@@ -86,7 +86,7 @@ class Prediction:
 
     draw_means: np.ndarray
     draw_variances: np.ndarray
-    kind: Kind = "normal"
+    kind: FamilyName = "normal"
     draw_df: np.ndarray | None = None
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarise(
+def summarize(
     draws: Mapping[str, np.ndarray], labels: Mapping[str, list[str]], owners: Mapping[str, str]
 ) -> Summary:
     """Return a row for each number: mean, sd, central 90 %, Monte Carlo error, ESS and R-hat.

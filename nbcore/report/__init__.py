@@ -16,7 +16,7 @@ from nbcore.report.data import (
     partly_sampled,
     worst_traces,
 )
-from nbcore.report.evaluation import LEVELS, Evaluation, evaluate
+from nbcore.report.evaluation import LEVELS, Evaluation, evaluation_of
 
 try:
     from nbcore.report.page import build_report, summary_picture
@@ -32,7 +32,7 @@ __all__ = [
     "ReportData",
     "Trace",
     "build_report",
-    "evaluate",
+    "evaluation_of",
     "layer_shares",
     "partly_sampled",
     "summary_picture",

@@ -53,7 +53,7 @@ class Evaluation:
         }
 
 
-def evaluate(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
+def evaluation_of(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
     """Compare predictions with what was measured.
 
     Args:
@@ -66,7 +66,7 @@ def evaluate(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
 
     Examples:
         >>> exact = Prediction(np.zeros((1, 3, 1)), np.ones((1, 1, 1)), "normal")
-        >>> result = evaluate("standard normal", exact, [-0.5, 0.0, 3.0])
+        >>> result = evaluation_of("standard normal", exact, [-0.5, 0.0, 3.0])
         >>> result.coverage([0.5, 0.95]).round(3).tolist()
         [0.667, 0.667]
     """

@@ -23,13 +23,13 @@ CURVE = np.arange(1, 100) / 100
 def draw_parity(axes: Axes, rows: Predictions, target: str) -> None:
     """Draw predicted against measured, with 95 % intervals; misses stand out."""
     inside = (rows.low <= rows.y) & (rows.y <= rows.high)
-    for hit, colour, word in ((inside, OURS, "inside"), (~inside, NAIVE, "outside")):
+    for hit, color, word in ((inside, OURS, "inside"), (~inside, NAIVE, "outside")):
         if not hit.any():
             continue
         below, above = rows.mean[hit] - rows.low[hit], rows.high[hit] - rows.mean[hit]
         axes.errorbar(
             rows.y[hit], rows.mean[hit], yerr=np.stack([below, above]), fmt="o",
-            markersize=3, color=colour, ecolor=colour, elinewidth=0.7, alpha=0.55,
+            markersize=3, color=color, ecolor=color, elinewidth=0.7, alpha=0.55,
             markeredgewidth=0, label=f"{word} the interval: {hit.sum():,}",
             rasterized=len(inside) > MANY_POINTS,
         )  # fmt: skip
@@ -47,8 +47,8 @@ def draw_calibration(axes: Axes, ways: Sequence[Evaluation]) -> None:
         CURVE, CURVE - wobble, CURVE + wobble, color=FAINT, linewidth=0,
         label=f"calibrated, {count:,} rows",
     )  # fmt: skip
-    for way, (colour, line) in zip(ways, _looks(len(ways)), strict=True):
-        axes.plot(CURVE, way.coverage(CURVE), line, color=colour, linewidth=1.8, label=way.name)
+    for way, (color, line) in zip(ways, _looks(len(ways)), strict=True):
+        axes.plot(CURVE, way.coverage(CURVE), line, color=color, linewidth=1.8, label=way.name)
     axes.set(
         xlabel="promised coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1),
         aspect="equal",
@@ -66,7 +66,7 @@ def _legend_above(axes: Axes) -> None:
 
 
 def _looks(count: int) -> list[tuple[str, str]]:
-    """Return colour and line of each way: ours last, the naive one first."""
+    """Return color and line of each way: ours last, the naive one first."""
     return {
         1: [(OURS, "-")],
         2: [(NAIVE, "--"), (OURS, "-")],
@@ -81,13 +81,13 @@ def draw_errors(axes: Axes, rows: Predictions) -> None:
         rasterized=len(error) > MANY_POINTS,
     )  # fmt: skip
     groups = np.array_split(np.argsort(rows.deviation, kind="stable"), min(GROUPS, len(error)))
-    centres = [float(np.sqrt(np.mean(rows.deviation[g] ** 2))) for g in groups]
+    centers = [float(np.sqrt(np.mean(rows.deviation[g] ** 2))) for g in groups]
     actual = [float(np.sqrt(np.mean(error[g] ** 2))) for g in groups]
     ends = np.array([rows.deviation.min(), rows.deviation.max()])
     axes.plot(ends, ends, color=INK, linewidth=0.9, label="error = predicted deviation")
     axes.plot(ends, 1.96 * ends, "--", color=INK, linewidth=0.9, label="95 % of rows below")
     axes.plot(
-        centres, actual, "s-", color=OURS, markersize=5, linewidth=1.2,
+        centers, actual, "s-", color=OURS, markersize=5, linewidth=1.2,
         label="root mean square of each group",
     )  # fmt: skip
     axes.set(xlabel="predicted standard deviation", ylabel="absolute error")
@@ -101,9 +101,9 @@ def trace_figure(traces: Sequence[Trace]) -> Figure:
     panels = np.atleast_1d(figure.subplots(len(traces), 1, sharex=True))
     for axes, trace in zip(panels, traces, strict=True):
         for chain, draws in enumerate(trace.draws):
-            colour = CHAINS[chain % len(CHAINS)]
+            color = CHAINS[chain % len(CHAINS)]
             axes.plot(
-                _thinned(draws), draws[_thinned(draws)], color=colour, linewidth=0.6, alpha=0.8
+                _thinned(draws), draws[_thinned(draws)], color=color, linewidth=0.6, alpha=0.8
             )
         axes.set_title(f"{trace.label}    R-hat {trace.r_hat:.3f}    ESS {trace.ess:,.0f}")
         axes.margins(x=0)
@@ -141,7 +141,7 @@ def layer_figure(layers: Sequence[LayerShare]) -> Figure:
 
 
 def kernel_figure(kernels: Sequence[PartlySampled]) -> Figure:
-    """Return a map for each kernel: which entries are sampled, coloured by their spread."""
+    """Return a map for each kernel: which entries are sampled, colored by their spread."""
     columns = min(2, len(kernels))
     rows = math.ceil(len(kernels) / columns)
     figure = new_figure(9, 3.4 * rows)

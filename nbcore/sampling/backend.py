@@ -14,7 +14,7 @@ CAPABILITIES: dict[str, str] = {
     "exact": "draws converge to the target without a bias from step size or minibatches",
     "minibatch": "each step reads a minibatch of the data",
     "adaptive": "warmup tunes the sampler",
-    "fixed_cost": "every step costs the same, so that chains can be vectorised",
+    "fixed_cost": "every step costs the same, so that chains can be vectorized",
     "independent": "draws do not depend on the draws before",
 }
 

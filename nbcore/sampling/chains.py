@@ -1,4 +1,4 @@
-"""Run chains through init, warmup, tune and sampling, chunk by chunk."""
+"""ChainProgress chains through init, warmup, tune and sampling, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nbcore.posterior.stats import Stats
 from nbcore.sampling import programs
 from nbcore.sampling.backend import Kernel
 from nbcore.sampling.checkpoint import Checkpoint, filled, named, unnamed
-from nbcore.sampling.placement import OneDevice
-from nbcore.sampling.programs import Programs
+from nbcore.sampling.placement import Placement
+from nbcore.sampling.programs import ChainPrograms
 from nbcore.targets.target import Target
 
 NAMES = {programs.WARMUP: "warmup", programs.STEP: "sampling"}
@@ -39,7 +39,7 @@ class Steps(NamedTuple):
 
 
 @dataclass
-class Run:
+class ChainProgress:
     """What one chain, or several together, have come to.
 
     Args:
@@ -106,13 +106,13 @@ class Chains:
     keys: list[jax.Array]
     positions: list[Any]
     phases: tuple[Steps, ...]
-    place: OneDevice
+    place: Placement
     report: Progress
     checkpoint: Checkpoint | None
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def together(self, over: programs.Over, num_groups: int = 1, num_threads: int = 1) -> Outcome:
-        """Run chains as one program, all of them or equal groups of them in threads."""
+        """ChainProgress chains as one program, all of them or equal groups of them in threads."""
         begin = time.perf_counter()
         slowest, size = Slowest(self.report, num_groups), len(self.keys) // num_groups
         calls = self.place.programs(over)
@@ -134,7 +134,7 @@ class Chains:
         return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
 
     def apart(self, num_threads: int) -> Outcome:
-        """Run each chain by itself, on the device that they share."""
+        """ChainProgress each chain by itself, on the device that they share."""
         begin = time.perf_counter()
         chains = [
             Chain(self, programs.ONE_CHAIN, c, key, position, f"chain-{c}", self.report)
@@ -148,7 +148,7 @@ class Chains:
         num_gradients = {n: sum(int(run.num_gradients[n]) for run in runs) for n in NAMES.values()}
         return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
 
-    def _runs(self, chains: list[Chain], num_threads: int) -> list[Run]:
+    def _runs(self, chains: list[Chain], num_threads: int) -> list[ChainProgress]:
         runs = [chain.begin() for chain in chains]  # before any moves: progress is of the slowest
         if num_threads == 1:
             return [chain.run(run) for chain, run in zip(chains, runs, strict=True)]
@@ -162,7 +162,7 @@ class Chains:
             return [future.result() for future in futures]
 
 
-def _seconds(runs: list[Run]) -> dict[str, float]:
+def _seconds(runs: list[ChainProgress]) -> dict[str, float]:
     return {name: sum(run.seconds[name] for run in runs) for name in NAMES.values()}
 
 
@@ -170,7 +170,7 @@ class Chain:
     """One chain, or several as one program (`number` is None)."""
 
     def __init__(
-        self, all_: Chains, calls: Programs, number: int | None, key: Any, position: Any,
+        self, all_: Chains, calls: ChainPrograms, number: int | None, key: Any, position: Any,
         name: str, report: Progress,
     ) -> None:  # fmt: skip
         self.all, self.calls, self.number = all_, calls, number
@@ -196,23 +196,23 @@ class Chain:
             self.key, a.target, a.shared, state, steps.phase, first, count,
         )  # fmt: skip
 
-    def begin(self) -> Run:
+    def begin(self) -> ChainProgress:
         """Return the beginning, or where the checkpoint is."""
         state = self.start()
         stored = self.part.read() if self.part else None
         if stored is None:
             none = np.zeros(self._own(self.key).shape[:-1], np.int32)  # of each chain of ours
-            return Run(state, dict.fromkeys(NAMES.values(), none))
+            return ChainProgress(state, dict.fromkeys(NAMES.values(), none))
         arrays, facts, chunks = stored
         state = self.all.place.joined(filled(self._own(state), arrays), state)
         counts = {k: np.asarray(v, np.int32) for k, v in facts["num_gradients"].items()}
         kept = [unnamed((self.position, Stats(0)), chunk) for chunk in chunks]
         total = next(steps.total for steps in self.all.phases if steps.phase == facts["phase"])
         self._report(NAMES[facts["phase"]], facts["done"], total)
-        return Run(state, counts, facts["phase"], facts["done"], kept)
+        return ChainProgress(state, counts, facts["phase"], facts["done"], kept)
 
-    def run(self, run: Run) -> Run:
-        """Run what is left of warmup, tune and sampling."""
+    def run(self, run: ChainProgress) -> ChainProgress:
+        """ChainProgress what is left of warmup, tune and sampling."""
         for steps in self.all.phases:
             if steps.phase < run.phase:
                 continue
@@ -224,7 +224,7 @@ class Chain:
                 self._chunk(run, steps)
         return run
 
-    def _chunk(self, run: Run, steps: Steps) -> None:
+    def _chunk(self, run: ChainProgress, steps: Steps) -> None:
         begin, count = time.perf_counter(), min(steps.chunk, steps.total - run.done)
         run.state, *kept = self.advance(steps, run.state, run.done, count)
         draws, stats = jax.tree.map(self._first(count), self._own(kept))
@@ -237,7 +237,7 @@ class Chain:
         self._write(run, (draws, stats) if is_kept else None)
         self._report(NAMES[steps.phase], run.done, steps.total)
 
-    def _tune(self, run: Run) -> None:
+    def _tune(self, run: ChainProgress) -> None:
         """Tune, as one chunk, and begin to sample."""
         a = self.all
         run.phase, run.done = programs.STEP, 0
@@ -260,7 +260,7 @@ class Chain:
         """Return what cuts a buffer to the draws that were taken."""
         return (lambda a: a[:, :count]) if self.number is None else (lambda a: a[:count])
 
-    def _write(self, run: Run, kept: Any) -> None:
+    def _write(self, run: ChainProgress, kept: Any) -> None:
         if self.part is None:
             return
         counts = {name: np.asarray(count).tolist() for name, count in run.num_gradients.items()}

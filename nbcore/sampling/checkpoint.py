@@ -21,7 +21,7 @@ import numpy as np
 from nbcore.common.storage import Arrays, digest, read_arrays, write_arrays, write_text
 from nbcore.errors import CheckpointError, RunFolderError
 from nbcore.sampling.backend import Backend
-from nbcore.sampling.placement import OneDevice
+from nbcore.sampling.placement import Placement
 from nbcore.sampling.provenance import plain_options, versions_of
 
 FORMAT = "nbcore-checkpoint-1"
@@ -32,7 +32,7 @@ def fingerprint(
     backend: Backend,
     key: jax.Array,
     settings: dict[str, Any],
-    place: OneDevice,
+    place: Placement,
     inputs: dict[str, Any],
 ) -> dict[str, Any]:
     """Return everything that draws depend on, by name, as JSON data.
@@ -69,10 +69,10 @@ class Checkpoint:
     """
 
     folder: Path
-    place: OneDevice
+    place: Placement
 
     @staticmethod
-    def open(path: str | Path, place: OneDevice, facts: dict[str, Any]) -> Checkpoint:
+    def open(path: str | Path, place: Placement, facts: dict[str, Any]) -> Checkpoint:
         """Open the checkpoint at a path, or begin one there.
 
         Args:

@@ -23,9 +23,9 @@ from nbcore.sampling.backend import Backend, Kernel, get_backend
 from nbcore.sampling.chains import Chains, Outcome, Steps
 from nbcore.sampling.checkpoint import Checkpoint, fingerprint
 from nbcore.sampling.cost import estimate_cost
-from nbcore.sampling.placement import CHAIN, OneDevice, place_of
+from nbcore.sampling.placement import CHAIN, Placement, placement_for
 from nbcore.sampling.provenance import describe_run
-from nbcore.sampling.starts import Start, check_start, evaluate, start_positions
+from nbcore.sampling.starts import Start, check_start, start_positions, value_and_gradient
 from nbcore.targets.marginal import complete
 from nbcore.targets.target import NetworkTarget, Target
 
@@ -66,10 +66,10 @@ def sample(
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
             curvature of the density), positions with a leading chain axis, or an
             `nb.EnsembleDeterministicNN`, one member for each chain.
-        chain_method: `"vectorized"` (one vectorised program; on a CPU equal groups, no more of them
+        chain_method: `"vectorized"` (one vectorized program; on a CPU equal groups, no more of them
             than chains in each, have a thread each), `"threads"` (one program, called for each
-            chain from its own thread), `"sequential"`, or `"auto"`: vectorised for samplers of
-            fixed cost, else threads on a CPU, sequential on each device of a mesh, and vectorised
+            chain from its own thread), `"sequential"`, or `"auto"`: vectorized for samplers of
+            fixed cost, else threads on a CPU, sequential on each device of a mesh, and vectorized
             on one device of another kind, which threads would only share.
         chunk_size: steps between two progress reports; about a twentieth of the run by default.
         progress: whether to report on standard error (of the first process), or a function that
@@ -105,7 +105,7 @@ def sample(
     plan = _Plan(num_warmup, num_samples, num_chains, thin, chunk_size)
     plan.check(target)
     chosen = get_backend(backend)
-    place = place_of(mesh, num_chains)
+    place = placement_for(mesh, num_chains)
     method = _chain_method(chain_method, chosen, place)
     begin = time.perf_counter()
     placed = place.target(target)
@@ -117,11 +117,11 @@ def sample(
     settings = {**plan.settings(), "chunk_size": chunk_size, "chain_method": method}
     store = None
     if checkpoint is not None:
-        program = evaluate.lower(target, positions[0]).as_text().encode()
+        program = value_and_gradient.lower(target, positions[0]).as_text().encode()
         inputs = {"start": positions, "data and weights": target, "log density": program}
         facts = fingerprint(chosen, key, settings, place, inputs)
         store = Checkpoint.open(checkpoint, place, facts)
-    starts = [place.whole(position) for position in positions]
+    starts = [place.replicate(position) for position in positions]
     gradient_seconds = check_start(target, positions, (placed, starts))
     report = _reporter(progress)
     may_look = progress is not False and place.num_processes == 1  # it takes gradients
@@ -130,13 +130,13 @@ def sample(
             target, chosen, gradient_seconds,
             num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
             side_by_side=_side_by_side(method, place), start=starts[0],
-            gradient=(lambda z: evaluate(placed, z)[2]) if may_look else None,
+            gradient=(lambda z: value_and_gradient(placed, z)[2]) if may_look else None,
         )
     )))  # fmt: skip
     kernel = _kernel(chosen, num_warmup)
     run_key = jax.random.fold_in(key, num_chains)  # of what chains have in common
     shared_key = jax.random.fold_in(run_key, programs.SHARED)
-    shared = programs.make_shared(kernel, place.whole(shared_key), placed, starts[0])
+    shared = programs.make_shared(kernel, place.replicate(shared_key), placed, starts[0])
     chains = Chains(
         kernel, placed, shared, keys, positions, plan.phases(kernel), place, report, store
     )
@@ -149,9 +149,9 @@ def sample(
         target.integrated_out,
     )  # fmt: skip
     draws = complete(target, jax.random.fold_in(run_key, programs.COMPLETE), found.draws)
-    if not isinstance(target.whole, NetworkTarget):
+    if not isinstance(target.joint, NetworkTarget):
         return Posterior(draws, found.stats, info)
-    return Posterior.of_network(draws, found.stats, info, target.whole)
+    return Posterior.of_network(draws, found.stats, info, target.joint)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _kernel(backend: Backend, num_warmup: int) -> Kernel:
     return backend.kernel(num_warmup)
 
 
-def _chain_method(method: str, backend: Backend, place: OneDevice) -> str:
+def _chain_method(method: str, backend: Backend, place: Placement) -> str:
     if method not in CHAIN_METHODS:
         raise OptionError(
             f"chain_method is {', '.join(CHAIN_METHODS)}, got {method!r}."
@@ -233,7 +233,7 @@ def _chain_method(method: str, backend: Backend, place: OneDevice) -> str:
     return "threads" if place.devices[0].platform == "cpu" else "vectorized"
 
 
-def _side_by_side(method: str, place: OneDevice) -> int:
+def _side_by_side(method: str, place: Placement) -> int:
     """Return how many chains run at the same time."""
     if method == "sequential":
         return place.sizes.get(CHAIN, 1)
@@ -242,8 +242,8 @@ def _side_by_side(method: str, place: OneDevice) -> int:
     return min(place.num_chains, os.cpu_count() or 1)
 
 
-def _num_groups(place: OneDevice) -> int:
-    """Return how many equal groups of vectorised chains there are: on a CPU as many as they hold.
+def _num_groups(place: Placement) -> int:
+    """Return how many equal groups of vectorized chains there are: on a CPU as many as they hold.
 
     It follows from the number of chains alone, since a group of another size rounds differently.
     """

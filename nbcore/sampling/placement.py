@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from nbcore.common.keys import is_key
 from nbcore.errors import OptionError, SamplingError, did_you_mean
 from nbcore.sampling import programs
-from nbcore.sampling.programs import Over, Programs
+from nbcore.sampling.programs import ChainPrograms, Over
 from nbcore.targets.blocks import Block
 from nbcore.targets.target import NetworkTarget, Target
 
@@ -33,8 +33,8 @@ EXAMPLE = 'mesh=jax.make_mesh((2, 2), ("chain", "data"))'
 
 
 @dataclass(frozen=True)
-class OneDevice:
-    """All chains and examples are on the default device."""
+class Placement:
+    """Where the chains and the examples of a run are; by itself, on the default device."""
 
     num_chains: int
 
@@ -53,7 +53,7 @@ class OneDevice:
         """How many processes the devices belong to."""
         return 1
 
-    def programs(self, over: Over) -> Programs:
+    def programs(self, over: Over) -> ChainPrograms:
         """Return the programs of all chains together."""
         return _programs(None, over)
 
@@ -61,7 +61,7 @@ class OneDevice:
         """Place a target."""
         return target
 
-    def whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Place what every device needs."""
         return tree
 
@@ -101,7 +101,7 @@ class OneDevice:
 
 
 @dataclass(frozen=True)
-class OnMesh(OneDevice):
+class MeshPlacement(Placement):
     """Chains and examples are spread over a mesh that has both axes, each possibly of size 1."""
 
     mesh: Mesh
@@ -121,7 +121,7 @@ class OnMesh(OneDevice):
         """How many processes the devices belong to."""
         return len({device.process_index for device in self.devices})
 
-    def programs(self, over: Over) -> Programs:
+    def programs(self, over: Over) -> ChainPrograms:
         """Return the programs of all chains together, each device running its own chains."""
         return _programs(self.mesh, over)
 
@@ -131,26 +131,26 @@ class OnMesh(OneDevice):
         Raises:
             OptionError: examples should be spread, and cannot be.
         """
-        size, network = self.sizes[DATA], target.whole
+        size, network = self.sizes[DATA], target.joint
         if not isinstance(network, NetworkTarget):
             if size > 1:
                 raise _not_spread(size, "this target has none")
-            return self.whole(target)
+            return self.replicate(target)
         if size > 1 and not network.per_example:
             raise _not_spread(size, "the outputs of this network mix them")
         blocks = [_padded(block, size) for block in network.blocks]
         rows = [self._placed(BY_ROW, (b.features, b.y, b.rows)) for b in blocks]
         placed = tuple(
-            replace(block, forward=self.whole(block.forward), features=features, y=y, rows=rows)
+            replace(block, forward=self.replicate(block.forward), features=features, y=y, rows=rows)
             for block, (features, y, rows) in zip(blocks, rows, strict=True)
         )
         whole = (network.split, network.prior, network.likelihood)
-        split, prior, likelihood = self.whole(whole)
-        return target.around(
+        split, prior, likelihood = self.replicate(whole)
+        return target.with_joint(
             replace(network, split=split, prior=prior, likelihood=likelihood, blocks=placed)
         )
 
-    def whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Place what every device needs."""
         return self._placed(WHOLE, tree)
 
@@ -206,14 +206,14 @@ class OnMesh(OneDevice):
         return jax.tree.map(place, tree)
 
 
-def place_of(mesh: Mesh | None, num_chains: int) -> OneDevice:
+def placement_for(mesh: Mesh | None, num_chains: int) -> Placement:
     """Return where the chains and examples of a run go.
 
     Raises:
         OptionError: the mesh is impossible, or cannot hold so many chains.
     """
     if mesh is None:
-        return OneDevice(num_chains)
+        return Placement(num_chains)
     if not isinstance(mesh, Mesh):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(
             f"mesh is a jax.sharding.Mesh, got {type(mesh).__name__}. Type: {EXAMPLE}"
@@ -223,7 +223,7 @@ def place_of(mesh: Mesh | None, num_chains: int) -> OneDevice:
     sizes = {name: mesh.shape.get(name, 1) for name in AXES}
     order = [mesh.axis_names.index(name) for name in AXES if name in mesh.axis_names]
     grid = mesh.devices.transpose(order).reshape(tuple(sizes.values()))
-    place = OnMesh(num_chains, Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2))
+    place = MeshPlacement(num_chains, Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2))
     if num_chains % sizes[CHAIN]:
         raise OptionError(
             f"num_chains={num_chains} cannot be spread evenly over the {sizes[CHAIN]} devices of "
@@ -250,7 +250,7 @@ def _not_spread(size: int, why: str) -> OptionError:
     )
 
 
-def _check_processes(place: OneDevice) -> None:
+def _check_processes(place: Placement) -> None:
     mine, count = jax.process_index(), jax.process_count()
     if place.num_processes not in (1, count) or all(
         device.process_index != mine for device in place.devices
@@ -310,7 +310,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _programs(mesh: Mesh | None, over: Over) -> Programs:
+def _programs(mesh: Mesh | None, over: Over) -> ChainPrograms:
     if mesh is None:
         return programs.all_chains(over)
 

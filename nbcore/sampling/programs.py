@@ -1,6 +1,6 @@
 """The compiled programs of the driver: start, tune and advance one chain, or all chains together.
 
-Step t of phase p of chain c gets the key fold_in(fold_in(fold_in(key, c), p), t). Programs are
+Step t of phase p of chain c gets the key fold_in(fold_in(fold_in(key, c), p), t). ChainPrograms are
 given the chain's own key, fold_in(key, c), and for all chains together a leading chain axis.
 """
 
@@ -22,7 +22,7 @@ INIT, WARMUP, TUNE, STEP, SHARED, COMPLETE = range(6)
 """The phases, each a stream of keys."""
 
 
-class Programs(NamedTuple):
+class ChainPrograms(NamedTuple):
     """What the driver calls.
 
     Args:
@@ -111,7 +111,7 @@ def _strong(state: Any) -> Any:
 
 
 def side_by_side(one: Callable[..., Any]) -> Callable[..., Any]:
-    """Run all chains as one vectorised program."""
+    """Run all chains as one vectorized program."""
     return jax.vmap(one)
 
 
@@ -135,7 +135,7 @@ def compiled(function: Callable[..., Any], num_static: int) -> Callable[..., Any
     return jax.jit(function, static_argnums=tuple(range(num_static)))
 
 
-def all_chains(over: Over, compiled: Callable[..., Callable[..., Any]] = compiled) -> Programs:
+def all_chains(over: Over, compiled: Callable[..., Callable[..., Any]] = compiled) -> ChainPrograms:
     """Return the programs of all chains together.
 
     Keys, positions and states, the first and the fourth of their arguments that are not static,
@@ -163,7 +163,7 @@ def all_chains(over: Over, compiled: Callable[..., Callable[..., Any]] = compile
 
         return over(one)(keys, states)
 
-    return Programs(compiled(start, 1), compiled(tune, 1), compiled(advance, 4))
+    return ChainPrograms(compiled(start, 1), compiled(tune, 1), compiled(advance, 4))
 
 
-ONE_CHAIN = Programs(compiled(_start, 1), compiled(_tune, 1), compiled(_advance, 4))
+ONE_CHAIN = ChainPrograms(compiled(_start, 1), compiled(_tune, 1), compiled(_advance, 4))

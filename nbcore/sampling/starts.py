@@ -54,14 +54,14 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
         draw = target.prior_position if init == "prior" else target.initial_position
         return [draw(key) for key in keys]
     if isinstance(init, ChainStarts):
-        return [target.reduced(z) for z in init.chain_starts(target.whole, len(keys))]
+        return [target.marginal_position(z) for z in init.chain_starts(target.joint, len(keys))]
     return _given(target, len(keys), init)
 
 
 def _given(target: Target, num_chains: int, init: Any) -> list[Any]:
     start = target.start
-    if jax.tree.structure(init) == jax.tree.structure(target.whole.start):
-        init = target.reduced(init)
+    if jax.tree.structure(init) == jax.tree.structure(target.joint.start):
+        init = target.marginal_position(init)
     wanted = jax.tree.map(lambda a: (num_chains, *a.shape), start)
     got = jax.tree.map(np.shape, init)
     if jax.tree.structure(init) != jax.tree.structure(start) or got != wanted:
@@ -104,17 +104,17 @@ def check_start(
     """
     there, starts = placed
     for chain, (start, position) in enumerate(zip(starts, positions, strict=True)):
-        value, gradient_ok, _ = evaluate(there, start)
+        value, gradient_ok, _ = value_and_gradient(there, start)
         if not (np.isfinite(value) and gradient_ok):
             message = _bad_start(target, position, chain, float(value), bool(gradient_ok))
             raise SamplingError(message)
     begin = time.perf_counter()
-    jax.block_until_ready(evaluate(there, starts[0]))
+    jax.block_until_ready(value_and_gradient(there, starts[0]))
     return time.perf_counter() - begin
 
 
 @jax.jit
-def evaluate(target: Target, position: Any) -> tuple[jax.Array, jax.Array, Any]:
+def value_and_gradient(target: Target, position: Any) -> tuple[jax.Array, jax.Array, Any]:
     """Return the log density, whether its gradient is finite, and the gradient."""
     value, gradient = jax.value_and_grad(lambda z: target.log_density(z))(position)
     finite = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]

@@ -85,7 +85,7 @@ class ProbabilisticSubset:
         """Return the last `count` hidden layers and the output layer or layers.
 
         Hidden layers are dense, convolution, attention and recurrent ones; embeddings and
-        normalisation layers are not counted.
+        normalization layers are not counted.
 
         Raises:
             SubsetError: the count is no integer, or negative.

@@ -160,13 +160,13 @@ def mode_near(target: Target, position: Any) -> jax.Array:
     """Climb from a position to the mode of a log density, flat `(d,)`.
 
     Unknown scales of the prior stay where they are: the joint mode of weights and their scale is
-    at scale 0, where all weights are at their centre.
+    at scale 0, where all weights are at their center.
     """
     flat, unravel = jax.flatten_util.ravel_pytree(position)
 
     def log_density(x: jax.Array) -> jax.Array:
         there = unravel(x)
-        if isinstance(target.whole, NetworkTarget):
+        if isinstance(target.joint, NetworkTarget):
             there = {**there, "prior": position["prior"]}
         return target.log_density(there)
 
@@ -193,17 +193,17 @@ def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
     return Whitening(jnp.where(found, center, start), jnp.where(found, factor, unit))
 
 
-def linearised(target: Target, position: Any) -> Target:
-    """Return the log density with the network replaced by its linearisation at a position.
+def linearized(target: Target, position: Any) -> Target:
+    """Return the log density with the network replaced by its linearization at a position.
 
-    Its negative Hessian there is J^T L J + P for the weights, the generalised Gauss-Newton matrix,
+    Its negative Hessian there is J^T L J + P for the weights, the generalized Gauss-Newton matrix,
     with J the Jacobian of the outputs, and L and P the curvatures of the likelihood with respect
-    to the outputs and of the prior. Unknowns and their coupling to the weights keep their own
-    Hessian; a plain density has no network, and is returned as it is.
+    to the outputs and of the prior. Parameters of the likelihood and their coupling to the weights
+    keep their own Hessian; a plain density has no network, and is returned as it is.
 
     Args:
         target: the log density.
-        position: where to linearise; the result is for use within the same trace.
+        position: where to linearize; the result is for use within the same trace.
 
     References:
         Martens (2020), "New insights and perspectives on the natural gradient method", section 8.

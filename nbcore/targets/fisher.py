@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.likelihoods import Likelihood, Unknowns
+from nbcore.distributions.likelihoods import Likelihood, LikelihoodParameters
 from nbcore.errors import SelectionError
-from nbcore.networks.evaluation import Static, as_columns, count_outputs, is_per_example
+from nbcore.networks.evaluation import HashableNetwork, as_columns, count_outputs, is_per_example
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.layers import Layer
 from nbcore.networks.length_buckets import batches
@@ -89,7 +89,7 @@ class LikelihoodCurvature:
         split = self._split([layer])
         total = jnp.zeros((split.size, split.size))
         for part in self._parts(split, self.X, self.y):
-            rows = _rows(_jacobian, Static(self.network), self.likelihood, split, part)
+            rows = _rows(_jacobian, HashableNetwork(self.network), self.likelihood, split, part)
             total = total + _product(rows)
         return total
 
@@ -110,7 +110,7 @@ class LikelihoodCurvature:
         chosen = np.unique(np.linspace(0, total - 1, count).round().astype(int))
         x = jax.tree.map(lambda a: np.asarray(a)[chosen], self.X)
         parts = [
-            _rows(_jacobian, Static(self.network), self.likelihood, split, part)
+            _rows(_jacobian, HashableNetwork(self.network), self.likelihood, split, part)
             for part in self._parts(split, x, np.asarray(self.y)[chosen])
         ]
         scale = np.sqrt(total / len(chosen))
@@ -141,27 +141,29 @@ class LikelihoodCurvature:
         """Return the sum of squares of the derivatives over examples and their rows."""
         total = jax.tree.map(jnp.zeros_like, split.stochastic)
         for part in self._parts(split, self.X, self.y):
-            total = _add_squares(what, Static(self.network), self.likelihood, split, part, total)
+            total = _add_squares(
+                what, HashableNetwork(self.network), self.likelihood, split, part, total
+            )
         return total
 
     def _parts(self, split: ParameterSplit, x: Any, y: Any) -> Iterator[_Part]:
         """Cut data into batches of similar length; rows that fill a batch up are masked."""
-        unknowns = self.likelihood.initial(self._num_outputs)
+        parameters = self.likelihood.initial(self._num_outputs)
         size = BYTE_BUDGET // (4 * split.size * self._num_outputs)
         y = np.asarray(y)
         for rows, inputs in batches(x, self.network.padding, max(1, min(size, BATCH))):
             full = np.resize(rows, num_examples(inputs))
             mask = jnp.asarray(np.arange(len(full)) < len(rows), jnp.result_type(float))
-            yield _Part(jax.tree.map(jnp.asarray, inputs), jnp.asarray(y[full]), mask, unknowns)
+            yield _Part(jax.tree.map(jnp.asarray, inputs), jnp.asarray(y[full]), mask, parameters)
 
 
 class _Part(NamedTuple):
-    """A batch: inputs, targets, 1 for rows that count, unknowns of the likelihood."""
+    """A batch: inputs, targets, 1 for rows that count, parameters of the likelihood."""
 
     x: Any
     y: jax.Array
     mask: jax.Array
-    unknowns: Unknowns
+    parameters: LikelihoodParameters
 
 
 _Outputs = Callable[[Weights], jax.Array]
@@ -185,7 +187,11 @@ def _jacobian(outputs: _Outputs, log_prob: _LogProb, weights: Weights) -> Weight
 
 
 def _derivatives(
-    what: _Derivative, static: Static, likelihood: Likelihood, split: ParameterSplit, part: _Part
+    what: _Derivative,
+    static: HashableNetwork,
+    likelihood: Likelihood,
+    split: ParameterSplit,
+    part: _Part,
 ) -> Weights:
     """Return the rows of every example, `(examples, rows, ...)`, zero where they do not count."""
 
@@ -195,7 +201,7 @@ def _derivatives(
             return as_columns(static.network.apply(split.merge(weights), batch))[0]
 
         def log_prob(outputs: jax.Array) -> jax.Array:
-            return likelihood.log_prob(outputs[None], y[None], part.unknowns)[0]
+            return likelihood.log_prob(outputs[None], y[None], part.parameters)[0]
 
         return what(outputs, log_prob, split.stochastic)
 
@@ -209,7 +215,7 @@ _rows = jax.jit(_derivatives, static_argnums=(0, 1))
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _add_squares(
     what: _Derivative,
-    static: Static,
+    static: HashableNetwork,
     likelihood: Likelihood,
     split: ParameterSplit,
     part: _Part,

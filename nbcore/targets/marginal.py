@@ -47,7 +47,7 @@ class MarginalTarget(Target):
     paths: tuple[str, ...] = field(metadata={"static": True})
 
     @property
-    def whole(self) -> NetworkTarget:
+    def joint(self) -> NetworkTarget:
         """The log density of all stochastic weights."""
         return self.target
 
@@ -56,11 +56,11 @@ class MarginalTarget(Target):
         """The leaves that are integrated out."""
         return self.paths
 
-    def around(self, whole: Any) -> MarginalTarget:
+    def with_joint(self, joint: Any) -> MarginalTarget:
         """Return this target for the whole one on other devices."""
-        return replace(self, target=whole)
+        return replace(self, target=joint)
 
-    def reduced(self, position: Position) -> Position:
+    def marginal_position(self, position: Position) -> Position:
         """Return a position without the weights that are integrated out."""
         kept = {p: w for p, w in position["weights"].items() if p not in self.paths}
         return {**position, "weights": kept}
@@ -68,11 +68,11 @@ class MarginalTarget(Target):
     @property
     def start(self) -> Position:
         """Where the whole target starts, reduced."""
-        return self.reduced(self.target.start)
+        return self.marginal_position(self.target.start)
 
     def prior_position(self, key: jax.Array) -> Position:
         """Return a draw of the prior, reduced."""
-        return self.reduced(self.target.prior_position(key))
+        return self.marginal_position(self.target.prior_position(key))
 
     @property
     def num_examples(self) -> int:
@@ -90,7 +90,7 @@ class MarginalTarget(Target):
             - log_noise - 0.5 * self._num_terms * jnp.log(2 * jnp.pi)
         )  # fmt: skip
 
-    def completed(self, key: jax.Array, position: Position) -> Position:
+    def joint_position(self, key: jax.Array, position: Position) -> Position:
         """Return the whole position: the weights that were integrated out, drawn given the rest."""
         design, residual, _ = self._regression(position)
         center, scale, unravel = self._flat_prior(position)
@@ -108,7 +108,7 @@ class MarginalTarget(Target):
         return self._num_terms * sum(weights[path].nbytes for path in self.paths)
 
     def _flat_prior(self, position: Position) -> tuple[jax.Array, jax.Array, Any]:
-        """Return centre and scale of the weights that are integrated out, flat, and `unravel`."""
+        """Return center and scale of the weights that are integrated out, flat, and `unravel`."""
         centers, scales = _normal_prior(self.target).moments(position["prior"])
         center, unravel = ravel_pytree({p: centers[p] for p in self.paths})
         each = {p: jnp.broadcast_to(scales[p], centers[p].shape) for p in self.paths}
@@ -330,7 +330,7 @@ def _moves_with(moments: Any, inside: Weights, known: Position, block: Block) ->
         along = jax.tree.map(jnp.ones_like, u)
         return jax.jvp(lambda u: moments(u, known, block)[0], (u,), (along,))[1]
 
-    traced = staging.stage(derivative, inside, known, block)
+    traced = staging.cut(derivative, inside, known, block)
     _, read = needed(traced.equations, traced.outputs, lambda _: True)
     return bool(set(traced.inputs[0]).intersection(read))
 
@@ -343,7 +343,7 @@ def complete(target: Target, key: jax.Array, draws: Any) -> Any:
         key: random key.
         draws: draws of its position, with leading axes `(chain, draw)`.
     """
-    if target.whole is target:
+    if target.joint is target:
         return draws
     num_chains, num_draws = np.shape(jax.tree.leaves(draws)[0])[:2]
     keys = jax.random.split(key, (num_chains, num_draws))
@@ -353,6 +353,8 @@ def complete(target: Target, key: jax.Array, draws: Any) -> Any:
 @jax.jit
 def _complete(target: Target, keys: jax.Array, draws: Any) -> Any:
     def chain(of_chain: tuple[jax.Array, Any]) -> Any:
-        return jax.lax.map(lambda one: target.completed(*one), of_chain, batch_size=DRAWS_AT_ONCE)
+        return jax.lax.map(
+            lambda one: target.joint_position(*one), of_chain, batch_size=DRAWS_AT_ONCE
+        )
 
     return jax.lax.map(chain, (keys, draws))

@@ -57,7 +57,7 @@ def _permuted(key: jax.Array, places: jax.Array, count: jax.Array, half: int) ->
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """Scramble 32 bits (the finaliser of MurmurHash3)."""
+    """Scramble 32 bits (the finalizer of MurmurHash3)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -18,7 +18,7 @@ import numpy as np
 from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.errors import TargetError
-from nbcore.networks.evaluation import Static, as_columns, count_outputs, is_per_example
+from nbcore.networks.evaluation import HashableNetwork, as_columns, count_outputs, is_per_example
 from nbcore.networks.inputs import check_data, num_examples
 from nbcore.networks.length_buckets import check_padding
 from nbcore.networks.network import Network, Params, as_network
@@ -99,7 +99,7 @@ class Target:
         network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
         check_data(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()
-        network = likelihood.observing(network)
+        network = likelihood.augment_network(network)
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
         resolved = (prior if prior is not None else NormalPrior()).resolve(split)
         moved = _moved(split)
@@ -113,7 +113,7 @@ class Target:
             per_example=alone, byte_budget=byte_budget, chunk_size=chunk_size,
         )  # fmt: skip
         return NetworkTarget(
-            split, resolved, likelihood, blocks, num_outputs, Static(network), shapes_of(X)
+            split, resolved, likelihood, blocks, num_outputs, HashableNetwork(network), shapes_of(X)
         )
 
     @staticmethod
@@ -154,7 +154,7 @@ class Target:
         return jax.tree.unflatten(structure, moved)
 
     @property
-    def whole(self) -> Target:
+    def joint(self) -> Target:
         """The log density of all that is stochastic; itself, if nothing is integrated out."""
         return self
 
@@ -163,15 +163,15 @@ class Target:
         """Leaves of the whole target that are integrated out."""
         return ()
 
-    def around(self, whole: Any) -> Target:
+    def with_joint(self, joint: Any) -> Target:
         """Return this target for another whole one, of the same structure."""
-        return whole
+        return joint
 
-    def reduced(self, position: Any) -> Any:
+    def marginal_position(self, position: Any) -> Any:
         """Return what is sampled of a position of the whole target."""
         return position
 
-    def completed(self, key: jax.Array, position: Any) -> Any:
+    def joint_position(self, key: jax.Array, position: Any) -> Any:
         """Return a position of the whole target: what was integrated out is drawn."""
         del key
         return position
@@ -220,7 +220,7 @@ class NetworkTarget(Target):
     likelihood: Likelihood
     blocks: tuple[Block, ...]
     num_outputs: int = field(metadata={"static": True})
-    static: Static = field(metadata={"static": True})
+    static: HashableNetwork = field(metadata={"static": True})
     inputs: Any = field(metadata={"static": True}, repr=False)
 
     @property
@@ -230,7 +230,7 @@ class NetworkTarget(Target):
 
     @property
     def start(self) -> Position:
-        """The trained weights, and the unknowns where likelihood and prior start them."""
+        """The trained weights, and the parameters where likelihood and prior start them."""
         return {
             "weights": self.split.position,
             "likelihood": self.likelihood.initial(self.num_outputs),
@@ -238,11 +238,11 @@ class NetworkTarget(Target):
         }
 
     def prior_position(self, key: jax.Array) -> Position:
-        """Return weights and unknowns drawn from their priors."""
+        """Return weights and parameters drawn from their priors."""
         prior_key, likelihood_key = jax.random.split(key)
-        weights, hyper = self.prior.sample(prior_key)
-        unknowns = self.likelihood.sample_prior(likelihood_key, self.num_outputs)
-        return {"weights": weights, "likelihood": unknowns, "prior": hyper}
+        weights, hyperparameters = self.prior.sample(prior_key)
+        parameters = self.likelihood.sample_prior(likelihood_key, self.num_outputs)
+        return {"weights": weights, "likelihood": parameters, "prior": hyperparameters}
 
     @property
     def num_examples(self) -> int:
@@ -255,7 +255,7 @@ class NetworkTarget(Target):
         return all(block.forward.program.per_example for block in self.blocks)
 
     def log_prior(self, position: Position) -> jax.Array:
-        """Return the log prior density of weights and unknowns, Jacobians included."""
+        """Return the log prior density of weights and parameters, Jacobians included."""
         weights = self.prior.log_density(position["weights"], position["prior"])
         return weights + self.likelihood.log_prior(position["likelihood"])
 

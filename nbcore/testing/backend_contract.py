@@ -20,25 +20,25 @@ from nbcore.testing.oracle import oracle
 @check("backend")
 def check_options_are_frozen_and_hashable(backend: Backend) -> None:
     """Options are the fields of a frozen dataclass, with defaults, equal by content."""
-    declared.hold_options(backend)
+    declared.check_options(backend)
 
 
 @check("backend")
 def check_unknown_option_is_refused(backend: Backend) -> None:
     """An unknown option is refused, and the nearest one suggested."""
-    declared.hold_unknown_option("backend", backend)
+    declared.check_unknown_option("backend", backend)
 
 
 @check("backend")
 def check_capabilities_are_announced(backend: Backend) -> None:
     """Capabilities are known ones, and those that the plugin announced."""
-    declared.hold_spec("backend", backend, backend.capabilities, frozenset(CAPABILITIES))
+    declared.check_spec("backend", backend, backend.capabilities, frozenset(CAPABILITIES))
 
 
 @check("backend")
 def check_listing_imports_nothing(backend: Backend) -> None:
     """Listing the backends does not import the library behind it."""
-    declared.hold_lazy("backend", backend)
+    declared.check_lazy("backend", backend)
 
 
 @check("backend")
@@ -180,10 +180,10 @@ def check_statistics_mean_what_they_say(backend: Backend) -> None:
             cause="inf or -1 where NaN was meant; a field in the place of another one.",
         )
     if "minibatch" not in backend.capabilities:
-        _hold_log_density(posterior, stats.log_density)
+        _check_log_density(posterior, stats.log_density)
 
 
-def _hold_log_density(posterior: Posterior, reported: np.ndarray) -> None:
+def _check_log_density(posterior: Posterior, reported: np.ndarray) -> None:
     at = jax.tree.map(lambda a: a[:, -1], posterior.draws)
     true = np.asarray(jax.vmap(oracle().target.log_density)(at))
     require(

@@ -55,7 +55,7 @@ def check_closed_form(backend: Backend) -> None:
 @check("backend", applies=lambda declared: not is_exact(declared), slow=True)
 def check_bias_within_tolerance(backend: Backend) -> None:
     """The bias of means and deviations is at most what the backend states."""
-    _hold_bias(runs.sampled_on_oracle(backend), tolerance_of(backend), "The bias")
+    _check_bias(runs.sampled_on_oracle(backend), tolerance_of(backend), "The bias")
 
 
 @check(
@@ -76,8 +76,8 @@ def check_bias_falls_with_the_step_size(backend: Backend) -> None:
         cause="the field left at its default, NaN.",
     )
     finer = type(backend)(**{**options_of(backend), "step_size": float(taken.max()) / 4})
-    fine = runs.settle(oracle().target, finer, oracle().standardised)
-    _hold_bias(fine, tolerance_of(backend) / 2, "The bias at a quarter of the step size")
+    fine = runs.settle(oracle().target, finer, oracle().standardized)
+    _check_bias(fine, tolerance_of(backend) / 2, "The bias at a quarter of the step size")
     (large, _), (small, noise) = variance_excess(coarse), variance_excess(fine)
     require(
         abs(small) < abs(large) / 2 + STANDARD_ERRORS * noise,
@@ -93,13 +93,13 @@ def check_bias_falls_with_the_step_size(backend: Backend) -> None:
 @check("backend", applies=lambda declared: "exact" in declared, slow=True)
 def check_skewed_target(backend: Backend) -> None:
     """Quantiles of logarithms of gamma variates are exact, started far from the mode."""
-    _hold_quantiles(backend, shapes.log_gamma())
+    _check_quantiles(backend, shapes.log_gamma())
 
 
 @check("backend", applies=lambda declared: "exact" in declared, slow=True)
 def check_correlated_target(backend: Backend) -> None:
     """Quantiles of a normal of condition number 1,000 are exact, started far from the mode."""
-    _hold_quantiles(backend, shapes.correlated_normal())
+    _check_quantiles(backend, shapes.correlated_normal())
 
 
 @check("backend", applies=lambda declared: {"exact", "adaptive"} <= declared, slow=True)
@@ -136,7 +136,7 @@ def variance_excess(settled: Settled) -> tuple[float, float]:
     return float(np.mean(variances) - 1), float(noise * np.mean(variances))
 
 
-def _hold_bias(settled: Settled, tolerance: float, what: str) -> None:
+def _check_bias(settled: Settled, tolerance: float, what: str) -> None:
     require(
         settled.ess.min() >= LEAST_ESS,
         "The draws are worth enough to measure a bias",
@@ -159,7 +159,7 @@ def _hold_bias(settled: Settled, tolerance: float, what: str) -> None:
         )
 
 
-def _hold_quantiles(backend: Backend, shape: shapes.Shape) -> None:
+def _check_quantiles(backend: Backend, shape: shapes.Shape) -> None:
     settled = runs.settle(
         shape.target, backend, shape.below, convergence.ess_mean, init=shape.far_starts(),
         num_warmup=shape.num_warmup,

@@ -14,7 +14,7 @@ from nbcore.errors import MissingExtraError, OptionError, did_you_mean
 if TYPE_CHECKING:
     import pytest
 
-Kind = Literal["backend", "selector", "network"]
+SubjectKind = Literal["backend", "selector", "network"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Check:
     """
 
     name: str
-    kind: Kind
+    kind: SubjectKind
     function: Callable[[Any], None]
     applies: Callable[[frozenset[str]], bool]
     options: frozenset[str] = frozenset()
@@ -90,7 +90,7 @@ _CHECKS: list[Check] = []
 
 
 def check(
-    kind: Kind,
+    kind: SubjectKind,
     *,
     applies: Callable[[frozenset[str]], bool] = lambda _: True,
     options: frozenset[str] = frozenset(),
@@ -148,7 +148,7 @@ def cases(subjects: Iterable[Any]) -> list[Any]:
 
 
 def parametrize_with_checks(subjects: Iterable[Any]) -> pytest.MarkDecorator:
-    """Parametrise a test over every check that the subjects have to pass.
+    """Parametrize a test over every check that the subjects have to pass.
 
     The test takes `subject` and `check` and calls `check(subject)`. Statistical checks that take
     more than about ten seconds have the marker `slow`: `pytest -m "not slow"` leaves them out.
@@ -195,16 +195,16 @@ def installed(kind: Literal["backend", "selector"], name: str | None = None) -> 
     return [Installed(kind, spec) for key, spec in specs.items() if name in (None, key)]
 
 
-def _described(subject: Any) -> tuple[Kind, str, frozenset[str]]:
+def _described(subject: Any) -> tuple[SubjectKind, str, frozenset[str]]:
     """Return kind, name and declared capabilities of a subject."""
     if isinstance(subject, Installed):
         return subject.kind, subject.spec.name, subject.spec.capabilities
     if not isinstance(subject, type):
         name = getattr(subject, "name", type(subject).__name__)
         if callable(getattr(subject, "kernel", None)):
-            return "backend", _labelled(name, subject), _set(subject, "capabilities")
+            return "backend", _labeled(name, subject), _set(subject, "capabilities")
         if any(callable(getattr(subject, f, None)) for f in ("score", "choose")):
-            return "selector", _labelled(name, subject), _set(subject, "needs")
+            return "selector", _labeled(name, subject), _set(subject, "needs")
         if hasattr(subject, "model") and hasattr(subject, "X"):
             return "network", str(name), frozenset()
     raise OptionError(
@@ -217,7 +217,7 @@ def _set(subject: Any, attribute: str) -> frozenset[str]:
     return frozenset(cast("Iterable[str]", getattr(subject, attribute, ())))
 
 
-def _labelled(name: str, subject: Any) -> str:
+def _labeled(name: str, subject: Any) -> str:
     """Return the name, with the options that differ from their defaults."""
     if not is_dataclass(subject):
         return name

@@ -21,7 +21,7 @@ def spec_of(kind: Literal["backend", "selector"], subject: Any) -> Spec | None:
     return None
 
 
-def hold_options(subject: Any) -> None:
+def check_options(subject: Any) -> None:
     """Options are the fields of a frozen dataclass, with defaults, equal by content."""
     cls = type(subject)
     params = getattr(cls, "__dataclass_params__", None)
@@ -67,7 +67,7 @@ def _has_no_default(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def hold_unknown_option(kind: Literal["backend", "selector"], subject: Any) -> None:
+def check_unknown_option(kind: Literal["backend", "selector"], subject: Any) -> None:
     """An unknown option of an installed name is refused, and the nearest one suggested."""
     spec = spec_of(kind, subject)
     if spec is None:
@@ -90,7 +90,7 @@ def hold_unknown_option(kind: Literal["backend", "selector"], subject: Any) -> N
     )
 
 
-def hold_spec(
+def check_spec(
     kind: Literal["backend", "selector"],
     subject: Any,
     declared: frozenset[str],
@@ -124,7 +124,7 @@ def hold_spec(
     )
 
 
-def hold_lazy(kind: Literal["backend", "selector"], subject: Any) -> None:
+def check_lazy(kind: Literal["backend", "selector"], subject: Any) -> None:
     """Listing imports neither the module of an installed class nor a library for it."""
     spec = spec_of(kind, subject)
     if spec is None:

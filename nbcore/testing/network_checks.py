@@ -12,7 +12,7 @@ import numpy as np
 
 from nbcore.common.paths import leaf_paths, leaves_by_path
 from nbcore.errors import NbcoreError, SubsetError
-from nbcore.networks.evaluation import evaluate
+from nbcore.networks.evaluation import compiled_apply
 from nbcore.networks.layers import Layer, Leaf
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.subsets.subset import ProbabilisticSubset
@@ -82,7 +82,7 @@ class NetworkCase:
     def outputs(self, params: Params | None = None) -> np.ndarray:
         """Return the outputs of all inputs."""
         params = self.weights if params is None else params
-        return np.asarray(evaluate(self.network, params, self.rows(slice(None))))
+        return np.asarray(compiled_apply(self.network, params, self.rows(slice(None))))
 
 
 @check("network")
@@ -90,7 +90,7 @@ def check_outputs_have_an_example_axis(case: NetworkCase) -> None:
     """Outputs are `(examples,)` or `(examples, outputs)`, finite floats, for any number of them."""
     for count in (1, 3):
         x = case.rows(slice(count))
-        outputs = np.asarray(evaluate(case.network, case.weights, x))
+        outputs = np.asarray(compiled_apply(case.network, case.weights, x))
         require(
             outputs.ndim in (1, 2)
             and len(outputs) == count
@@ -178,7 +178,7 @@ def check_layers_describe_the_parameters(case: NetworkCase) -> None:
         cause="names of classes instead of module paths.",
     )
     for leaf in described:
-        _hold_leaf(leaf, leaves[leaf.path])
+        _check_leaf(leaf, leaves[leaf.path])
     orders = sorted(layer.order for layer in case.layers if layer.order is not None)
     require(
         not orders or orders == list(range(len(case.layers))),
@@ -189,7 +189,7 @@ def check_layers_describe_the_parameters(case: NetworkCase) -> None:
     )
 
 
-def _hold_leaf(leaf: Leaf, array: Any) -> None:
+def _check_leaf(leaf: Leaf, array: Any) -> None:
     axes = leaf.pair_axes
     is_weight = leaf.role in ("kernel", "embedding")
     require(
@@ -264,7 +264,7 @@ def check_pairs_reach_their_outputs(case: NetworkCase) -> None:
                 cause="an apply() that does not read this leaf, or inputs that never reach it.",
             )
             for pair, change in zip(_probes(leaf), reach, strict=True):
-                _hold_reach(case, layer, leaf, pair, change)
+                _check_reach(case, layer, leaf, pair, change)
 
 
 def _probes(leaf: Leaf) -> list[np.ndarray]:
@@ -297,7 +297,7 @@ def _moved_by(case: NetworkCase, layer: Layer, leaf: Leaf, pair: np.ndarray) -> 
     return params
 
 
-def _hold_reach(
+def _check_reach(
     case: NetworkCase, layer: Layer, leaf: Leaf, pair: np.ndarray, change: np.ndarray
 ) -> None:
     """A pair of the output layer reaches one output; a token, the examples that have it."""

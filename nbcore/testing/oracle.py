@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.distributions.likelihoods import Gaussian, Unknowns
+from nbcore.distributions.likelihoods import Gaussian, LikelihoodParameters
 from nbcore.distributions.priors import NormalPrior
 from nbcore.networks.network import Network
 from nbcore.posterior.posterior import Posterior
@@ -50,10 +50,12 @@ class CountingGaussian(Gaussian):
 
     traces: Traces = field(default_factory=Traces, metadata={"static": True})
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the log probability, and count the call."""
         self.traces.count += 1
-        return super().log_prob(outputs, y, unknowns)
+        return super().log_prob(outputs, y, parameters)
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,15 @@ class Oracle:
         """Marginal standard deviations of the posterior `(10,)`."""
         return np.sqrt(np.diagonal(self.covariance))
 
-    def standardised(self, posterior: Posterior) -> _Floats:
+    def standardized(self, posterior: Posterior) -> _Floats:
         """Return 20 functions of the draws that have mean 0 and variance 1, `(chain, draw, 20)`.
 
         The first 10 are the weights in the order of `mean`; the other 10 are independent of each
         other, so that wrong correlations are seen too.
         """
-        centred = flat_weights(posterior.draws["weights"]) - self.mean
+        centered = flat_weights(posterior.draws["weights"]) - self.mean
         inverse = np.linalg.inv(np.linalg.cholesky(self.covariance))
-        return np.concatenate([centred / self.deviations, centred @ inverse.T], axis=-1)
+        return np.concatenate([centered / self.deviations, centered @ inverse.T], axis=-1)
 
 
 def flat_weights(weights: dict[str, Any]) -> _Floats:

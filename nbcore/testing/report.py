@@ -65,7 +65,7 @@ def oracle_report(backend: str | Backend) -> OracleRow:
     chosen = get_backend(backend)
     truth = oracle()
     begin = time.perf_counter()
-    settled = settle(truth.target, chosen, truth.standardised)
+    settled = settle(truth.target, chosen, truth.standardized)
     seconds = time.perf_counter() - begin
     errors, ratios = figures(settled)
     return OracleRow(

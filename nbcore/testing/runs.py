@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.posterior.posterior import Posterior, convergence
+from nbcore.posterior import convergence
+from nbcore.posterior.posterior import Posterior
 from nbcore.sampling.backend import Backend
 from nbcore.sampling.driver import sample
 from nbcore.targets.target import Target
@@ -142,10 +143,10 @@ def sampled_on_oracle(backend: Backend) -> Settled:
     """
     posterior = draw(oracle().target, backend, num_samples=BIAS_SAMPLES)
     gradients = int(np.sum(posterior.stats.num_gradients, dtype=np.int64))
-    return Settled(posterior, oracle().standardised(posterior), gradients)
+    return Settled(posterior, oracle().standardized(posterior), gradients)
 
 
 @functools.lru_cache(maxsize=2)
 def settled_on_oracle(backend: Backend) -> Settled:
-    """Return draws of the oracle as its 20 standardised functions, at sufficient ESS."""
-    return settle(oracle().target, backend, oracle().standardised)
+    """Return draws of the oracle as its 20 standardized functions, at sufficient ESS."""
+    return settle(oracle().target, backend, oracle().standardized)

@@ -33,25 +33,25 @@ NUM_PAIRS = {"Embed": 5, "Attention": 10, "Convolution": 4, "Dense": 7, "Head": 
 @check("selector")
 def check_options_are_frozen_and_hashable(selector: Selector) -> None:
     """Options are the fields of a frozen dataclass, with defaults, equal by content."""
-    declared.hold_options(selector)
+    declared.check_options(selector)
 
 
 @check("selector")
 def check_unknown_option_is_refused(selector: Selector) -> None:
     """An unknown option is refused, and the nearest one suggested."""
-    declared.hold_unknown_option("selector", selector)
+    declared.check_unknown_option("selector", selector)
 
 
 @check("selector")
 def check_needs_are_announced(selector: Selector) -> None:
     """Needs are known ones, and those that the plugin announced."""
-    declared.hold_spec("selector", selector, selector.needs, frozenset(NEEDS))
+    declared.check_spec("selector", selector, selector.needs, frozenset(NEEDS))
 
 
 @check("selector")
 def check_listing_imports_nothing(selector: Selector) -> None:
     """Listing the selectors does not import the library behind it."""
-    declared.hold_lazy("selector", selector)
+    declared.check_lazy("selector", selector)
 
 
 @check("selector")

@@ -61,7 +61,7 @@ class Shape:
 def log_gamma() -> Shape:
     """Return independent logarithms of gamma variates, p(x) proportional to exp(k x - e^x).
 
-    P(x <= q) is the regularised incomplete gamma function P(k, e^q). The left tail of k = 1/2 is
+    P(x <= q) is the regularized incomplete gamma function P(k, e^q). The left tail of k = 1/2 is
     long and the right tails are shorter than a normal's.
     """
     k = jnp.array(GAMMA_SHAPES)

@@ -11,7 +11,7 @@ from nbcore.testing.cases import Check, Installed, cases, installed
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise over what is installed, or what `--nbcore-backend` or `-selector` name."""
+    """Parametrize over what is installed, or what `--nbcore-backend` or `-selector` name."""
     asked: dict[str, Any] = {
         kind: metafunc.config.getoption(f"nbcore_{kind}", None) for kind in ("backend", "selector")
     }

@@ -1,7 +1,7 @@
 """Noise from rows that the network has not seen: what keeps a partial posterior calibrated.
 
 The frozen part of a network has seen the rows that it was trained on, so that their residuals are
-too small, and a noise level learnt from them is too small as well, however well chains converge.
+too small, and a noise level learned from them is too small as well, however well chains converge.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nbcore.common.keys import as_key
 from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
-from nbcore.networks.length_buckets import Filled
+from nbcore.networks.length_buckets import RowBuffer
 from nbcore.networks.network import as_network
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN, predict_at
@@ -143,7 +143,7 @@ def cross_fit(
         predict_at(m.network, m.params, m.likelihood, m.scaler, take(X, rows))
         for m, rows in zip(members, unseen, strict=True)
     ]
-    means, spreads = Filled(count, axis=0), Filled(count, axis=0)
+    means, spreads = RowBuffer(count, axis=0), RowBuffer(count, axis=0)
     for rows, part in zip(unseen, parts, strict=True):
         means.put(rows, part.draw_means[0].astype(np.float64))
         spreads.put(rows, part.draw_variances[0].astype(np.float64))

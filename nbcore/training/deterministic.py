@@ -21,9 +21,9 @@ from nbcore.distributions.likelihoods import (
     Poisson,
 )
 from nbcore.errors import OptionError, TrainingError, did_you_mean
-from nbcore.networks.evaluation import as_columns, count_outputs, evaluate, is_per_example
+from nbcore.networks.evaluation import as_columns, compiled_apply, count_outputs, is_per_example
 from nbcore.networks.inputs import check_data, check_inputs, num_examples
-from nbcore.networks.length_buckets import Filled, batches
+from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
@@ -45,7 +45,7 @@ ROWS = 512
 class DeterministicNN:
     r"""A network trained to one set of weights, which a partially Bayesian one starts from.
 
-    loss = mean_i -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2), minimised by Adam, with
+    loss = mean_i -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2), minimized by Adam, with
     unit noise for `loss="homoskedastic"`.
 
     Args:
@@ -60,7 +60,7 @@ class DeterministicNN:
         swa_config: averaging of the last weights: `nb.SWA(...)`, a dict of its options, or `None`.
         weight_decay: decoupled weight decay; 0 is Adam, more is AdamW.
         schedule: `"constant"` or `"cosine"` learning rate.
-        standardize: whether y is standardised for training; `params` then mean standardised
+        standardize: whether y is standardized for training; `params` then mean standardized
             units, `predict` gives y's own, and `scaler` is kept.
         patience: epochs without a better validation loss after which training stops.
 
@@ -101,9 +101,9 @@ class DeterministicNN:
         self.likelihood: Likelihood = (
             _LIKELIHOODS[loss] if isinstance(loss, str) else loss.for_training()
         )
-        if standardize and not self.likelihood.standardises:
+        if standardize and not self.likelihood.can_standardize:
             raise OptionError(
-                "Class labels and counts cannot be standardised. Leave standardize=False."
+                "Class labels and counts cannot be standardized. Leave standardize=False."
             )
         self.recipe = Recipe(
             learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa_config), patience
@@ -324,7 +324,7 @@ class DeterministicNN:
         return LikelihoodCurvature(self.network, self.params, likelihood, data.X, data.y, layers)
 
     def _data(self, X: Any, y: Any) -> Data:
-        targets = self.scaler.standardise(np.asarray(y)) if self.scaler else y
+        targets = self.scaler.standardize(np.asarray(y)) if self.scaler else y
         return Data(X, np.asarray(self.likelihood.check(targets, self.num_outputs)))
 
     def _prediction(self, X: Any) -> Prediction:
@@ -335,7 +335,7 @@ class DeterministicNN:
 def predict_at(
     network: Network, params: Params, likelihood: Likelihood, scaler: Scaler | None, X: Any
 ) -> Prediction:
-    """Return the prediction of one set of weights; the likelihood has no unknowns."""
+    """Return the prediction of one set of weights; the likelihood has no parameters."""
     outputs = jnp.asarray(network_outputs(network, params, X))
     mean, variance = (np.asarray(part)[None] for part in likelihood.moments(outputs, {}))
     prediction = Prediction(mean, variance, likelihood.kind)
@@ -344,8 +344,8 @@ def predict_at(
 
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
-    found = Filled(num_examples(X), axis=0)
+    found = RowBuffer(num_examples(X), axis=0)
     for rows, inputs in batches(X, network.padding, ROWS):
-        outputs = evaluate(network, params, jax.tree.map(jnp.asarray, inputs))
+        outputs = compiled_apply(network, params, jax.tree.map(jnp.asarray, inputs))
         found.put(rows, as_columns(outputs))
     return found.array

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.distributions.likelihoods import Likelihood
-from nbcore.networks.evaluation import Static
+from nbcore.networks.evaluation import HashableNetwork
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit
 from nbcore.training.minibatches import Batches, BatchPlan, Data, Minibatch, batch_loss
@@ -74,7 +74,7 @@ class EarlyStopping:
         for batch in () if self.batches is None else self.batches.in_turn():
             rows = int(batch[0].mask.sum())
             loss = _validation_loss(
-                Static(self.network), self.num_members is not None,
+                HashableNetwork(self.network), self.num_members is not None,
                 self.likelihood, self.split, weights, batch,
             )  # fmt: skip
             total, count = total + np.asarray(loss, np.float64) * rows, count + rows
@@ -91,7 +91,7 @@ def _picked(has_members: bool, is_better: np.ndarray, new: Any, old: Any) -> Any
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _validation_loss(
-    static: Static,
+    static: HashableNetwork,
     has_members: bool,
     likelihood: Likelihood,
     split: ParameterSplit,

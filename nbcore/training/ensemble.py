@@ -21,9 +21,9 @@ from nbcore.common.progress import Progress, progress_from
 from nbcore.distributions import likelihoods
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError, ShapeError, TrainingError
-from nbcore.networks.evaluation import Static, as_columns
+from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples
-from nbcore.networks.length_buckets import Filled, batches
+from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.target import NetworkTarget, Position, Target
@@ -132,7 +132,7 @@ class EnsembleDeterministicNN:
     ) -> EnsembleDeterministicNN:
         """Train every member from fresh weights; a second call starts anew.
 
-        Members take their steps together, as one vectorised program. Without the bootstrap they
+        Members take their steps together, as one vectorized program. Without the bootstrap they
         see the same minibatches. The noise is taken from `validation_data`, else from the rows
         that the bootstrap left out, else, with a warning, from the training rows.
 
@@ -212,7 +212,7 @@ class EnsembleDeterministicNN:
         """Return a position for each chain: chain c starts at member c.
 
         Weights mean the units that members were trained in: for `standardize=True` the target
-        holds `ensemble.scaler.standardise(y)`.
+        holds `ensemble.scaler.standardize(y)`.
 
         Args:
             target: the log density of all weights of the network.
@@ -330,9 +330,9 @@ class EnsembleDeterministicNN:
         """Return outputs `(members, examples, outputs)`, in batches of similar length."""
         network = self.network
         check_inputs(network, X)
-        found = Filled(num_examples(X))
+        found = RowBuffer(num_examples(X))
         for rows, inputs in batches(jax.tree.map(np.asarray, X), network.padding, ROWS):
-            found.put(rows, _evaluate(Static(network), self.params, inputs))
+            found.put(rows, _compiled_apply(HashableNetwork(network), self.params, inputs))
         return found.array
 
     def _measure_noise(self, X: Any, y: Any, rows: np.ndarray | None, validation: Any) -> None:
@@ -388,5 +388,5 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate(static: Static, params: Params, x: Any) -> jax.Array:
+def _compiled_apply(static: HashableNetwork, params: Params, x: Any) -> jax.Array:
     return jax.vmap(lambda p: as_columns(static.network.apply(p, x)))(params)

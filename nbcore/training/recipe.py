@@ -28,14 +28,14 @@ LEAST_STEPS: dict[SWASchedule, int] = {"constant": 2, "linear": 3, "cyclic": 4}
 class SWA:
     """Stochastic weight averaging: which steps are averaged, and at which learning rate.
 
-    Snapshots are taken per optimiser step within the window; their mean becomes the weights, and
+    Snapshots are taken per optimizer step within the window; their mean becomes the weights, and
     their variance is what the variance selector reads. Moments are streamed: no list is kept.
     However short the training, the window is long enough for two snapshots, where there are as
     many steps.
 
-    Every weight is averaged in the same way, scales and biases of normalisation layers (LayerNorm,
+    Every weight is averaged in the same way, scales and biases of normalization layers (LayerNorm,
     GroupNorm, BatchNorm) included. Running statistics of a BatchNorm are state, no weights: they
-    are not averaged, and need not be computed anew afterwards, because they normalise in training
+    are not averaged, and need not be computed anew afterwards, because they normalize in training
     as in prediction, at the values that the parameters came with.
 
     Args:
@@ -43,10 +43,10 @@ class SWA:
             step is a snapshot), `"linear"` (the rate falls to `swa_lr`, then every step is one),
             `"cyclic"` (the rate falls to `swa_lr`, then swings up to halfway and back; the low
             points are snapshots).
-        start_pct: fraction of the optimiser steps before the window.
+        start_pct: fraction of the optimizer steps before the window.
         swa_lr: learning rate of the window; `None` is a tenth of the peak rate (for
             `"constant"`: no change).
-        decay_fraction: fraction of the optimiser steps over which the rate falls.
+        decay_fraction: fraction of the optimizer steps over which the rate falls.
         cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles, fewer where
             the window has not two steps for each.
         num_recent: how many of the last snapshots' deviations from the running mean to keep, each
@@ -101,7 +101,7 @@ class SWA:
 
         Args:
             rates: learning rates without averaging `(steps,)`.
-            steps_per_epoch: optimiser steps of an epoch.
+            steps_per_epoch: optimizer steps of an epoch.
 
         Raises:
             OptionError: `cycle_length` is longer than the window.

@@ -22,7 +22,7 @@ from nbcore.common.progress import Progress, Report
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.distributions.priors import NormalPrior, ResolvedPrior
 from nbcore.errors import TrainingError
-from nbcore.networks.evaluation import Static
+from nbcore.networks.evaluation import HashableNetwork
 from nbcore.networks.network import Network, Params
 from nbcore.subsets.split import ParameterSplit
 from nbcore.subsets.subset import ProbabilisticSubset
@@ -130,7 +130,15 @@ def train(
     )
     losses: list[np.ndarray] = []
     is_batch_shared = None if members is None else members.rows is None
-    fixed = (optimizer, Static(network), is_batch_shared, likelihood, prior, prior_weight, split)
+    fixed = (
+        optimizer,
+        HashableNetwork(network),
+        is_batch_shared,
+        likelihood,
+        prior,
+        prior_weight,
+        split,
+    )
     length = _steps_of_a_call(network, split, members, data.X)
     first = 0
     for epoch in range(epochs):
@@ -253,7 +261,7 @@ def _plan(rates: np.ndarray, snapshots: np.ndarray) -> _Steps:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _advance(
     optimizer: optax.GradientTransformation,
-    static: Static,
+    static: HashableNetwork,
     is_batch_shared: bool | None,
     likelihood: Likelihood,
     prior: ResolvedPrior,
@@ -300,7 +308,7 @@ def _advance(
 
 def _step(
     optimizer: optax.GradientTransformation,
-    static: Static,
+    static: HashableNetwork,
     likelihood: Likelihood,
     prior: ResolvedPrior,
     prior_weight: float,
@@ -365,13 +373,13 @@ def batch_gradients(
     batches = Batches(network, data, BatchPlan.of(data.X, network.padding, batch_size))
     moments = Moments.empty(split.stochastic)
     for batch in batches.epoch(key):
-        moments = _add_gradient(Static(network), likelihood, split, moments, batch)
+        moments = _add_gradient(HashableNetwork(network), likelihood, split, moments, batch)
     return _merged(split, moments)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _add_gradient(
-    static: Static,
+    static: HashableNetwork,
     likelihood: Likelihood,
     split: ParameterSplit,
     moments: Moments,
@@ -389,7 +397,7 @@ def _mean_loss(losses: list[tuple[jax.Array, int]], epoch: int) -> np.ndarray:
         who = f" of member {np.flatnonzero(~np.isfinite(mean))[0]}" if mean.ndim else ""
         raise TrainingError(
             f"The training loss{who} is {mean[~np.isfinite(mean)].flat[0]} in epoch {epoch + 1}. "
-            "Lower learning_rate, or standardise X and y (standardize=True)."
+            "Lower learning_rate, or standardize X and y (standardize=True)."
         )
     return mean
 

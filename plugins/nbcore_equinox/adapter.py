@@ -42,7 +42,7 @@ class EquinoxNetwork(Network):
     refuses: folds and members of an ensemble would otherwise all start from the same weights.
 
     Dropout is on when `train` is set, with a key of its own for each example. BatchNorm always
-    normalises by its stored statistics, in training too (which warns), so that an output depends
+    normalizes by its stored statistics, in training too (which warns), so that an output depends
     on its own example only; nothing that a call writes to its state is kept.
 
     Args:

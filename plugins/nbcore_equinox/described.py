@@ -14,7 +14,7 @@ import numpy as np
 
 from nbcore.common.paths import leaves_by_path
 from nbcore.networks.inference import infer_layers
-from nbcore.networks.layers import Kind, Layer, Leaf
+from nbcore.networks.layers import Layer, LayerKind, Leaf
 from nbcore.networks.network import Params
 
 NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm, eqx.nn.BatchNorm)
@@ -118,7 +118,7 @@ def _norm(root: str, path: str, shape: tuple[int, ...]) -> Leaf:
     return Leaf(root + path, "scale" if path == "weight" else "bias", shape, axes, names)
 
 
-_KNOWN: dict[type[Any], tuple[Kind, Callable[[str, str, tuple[int, ...]], Leaf]]] = {
+_KNOWN: dict[type[Any], tuple[LayerKind, Callable[[str, str, tuple[int, ...]], Leaf]]] = {
     eqx.nn.Linear: ("dense", _linear),
     **dict.fromkeys(CONVOLUTIONS, ("convolution", _linear)),
     eqx.nn.MultiheadAttention: ("attention", _attention),

@@ -50,7 +50,7 @@ class LinenNetwork(Network):
 
     Training is announced to the module's `__call__` under the name that it uses for it: `train`,
     `training`, `is_training`, `enable_dropout`, or their opposites `deterministic`, `inference`.
-    BatchNorm always normalises by its stored statistics, in training too (which warns), so that an
+    BatchNorm always normalizes by its stored statistics, in training too (which warns), so that an
     output depends on its own example only; nothing that a call writes to state is kept.
 
     Args:
@@ -91,7 +91,7 @@ class LinenNetwork(Network):
         return hash((LinenNetwork, self._identity))
 
     def init(self, key: Key, x: Inputs) -> Params:
-        """Return freshly initialised variables for inputs like `x`."""
+        """Return freshly initialized variables for inputs like `x`."""
         return _init(self, key, x)
 
     def apply(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.networks.layers import Kind, Layer, Leaf
+from nbcore.networks.layers import Layer, LayerKind, Leaf
 from nbcore.networks.network import Params
 
 
@@ -39,7 +39,7 @@ class ModuleTypes:
         transposed: convolution that keeps (out, in) when its `transpose_kernel` is set.
     """
 
-    kinds: Mapping[type, Kind]
+    kinds: Mapping[type, LayerKind]
     general: type
     transposed: type
 

@@ -79,7 +79,7 @@ class NnxNetwork(Network):
     for each key; a network made of a *module* keeps the weights in `params`, and its `init`
     refuses: folds and members of an ensemble would otherwise all start from the same weights.
 
-    Dropout is on when `train` is set. BatchNorm always normalises by its stored statistics, in
+    Dropout is on when `train` is set. BatchNorm always normalizes by its stored statistics, in
     training too (which warns), so that an output depends on its own example only. Every call works
     on a copy: the module that was given is never changed, and nothing that a call writes is kept.
 

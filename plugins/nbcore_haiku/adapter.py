@@ -31,7 +31,7 @@ class HaikuNetwork(Network):
 
     Training is announced to the function under the name that it uses for it: `train`, `training`,
     `is_training`, `enable_dropout`, or their opposites `deterministic`, `inference`. Random
-    numbers are there in training only. BatchNorm always normalises by its stored statistics, in
+    numbers are there in training only. BatchNorm always normalizes by its stored statistics, in
     training too (which warns), so that an output depends on its own example only; nothing that a
     call writes to state is kept.
 
@@ -62,7 +62,7 @@ class HaikuNetwork(Network):
         return isinstance(self.transformed, hk.TransformedWithState)
 
     def init(self, key: Key, x: Inputs) -> Params:
-        """Return freshly initialised parameters for inputs like `x`."""
+        """Return freshly initialized parameters for inputs like `x`."""
         return _init(self, key, x)
 
     def apply(

@@ -35,7 +35,7 @@ class BNN:
         architecture: a linen module, or any model that `nbcore.as_network` knows.
         num_classes: number of classes; `None` is a regression.
         noise_prior: a NumPyro `HalfNormal` or `LogNormal`, or a prior of nbcore.
-        pretrained_priors: weights that the prior is centred at, instead of zero.
+        pretrained_priors: weights that the prior is centered at, instead of zero.
 
     Examples:
         >>> import numpy as np, nbcore_neurobayes as nb

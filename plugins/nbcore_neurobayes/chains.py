@@ -30,7 +30,7 @@ class Chains:
     posterior: nbcore.Posterior
 
     def get_samples(self, group_by_chain: bool = False) -> dict[str, np.ndarray]:
-        """Return draws by leaf path, the unconstrained unknowns, and the noise as `"sig"`.
+        """Return draws by leaf path, the unconstrained parameters, and the noise as `"sig"`.
 
         Args:
             group_by_chain: whether chains are an axis of their own, before the draws.

@@ -19,7 +19,7 @@ class DeterministicNN:
     """A network trained to one set of weights; `model` is the `nbcore.DeterministicNN` of it.
 
     Unlike in NeuroBayes, the prior is divided by the number of rows, not of those in a minibatch;
-    minibatches are shuffled; `train` starts anew each time; normalisation layers are averaged as
+    minibatches are shuffled; `train` starts anew each time; normalization layers are averaged as
     all others; snapshots are summed up as they come (`model.trajectory`), and gradients always.
 
     Args:

@@ -36,7 +36,7 @@ class DKL(_Elsewhere):
     """Deep kernel learning is not offered."""
 
     instead = (
-        "PartialBNN with num_probabilistic_layers=0, a Bayesian last layer on learnt features, or "
+        "PartialBNN with num_probabilistic_layers=0, a Bayesian last layer on learned features, or "
         "the package gpax (DKL)"
     )
 
@@ -45,6 +45,6 @@ class VIDKL(_Elsewhere):
     """Variational deep kernel learning is not offered."""
 
     instead = (
-        "PartialBNN with num_probabilistic_layers=0, a Bayesian last layer on learnt features, or "
+        "PartialBNN with num_probabilistic_layers=0, a Bayesian last layer on learned features, or "
         "the package gpax (viDKL)"
     )

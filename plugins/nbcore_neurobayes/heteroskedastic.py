@@ -27,7 +27,7 @@ class HeteroskedasticBNN(BNN):
 
     Args:
         architecture: a network with two heads, such as `FlaxMLP2Head`.
-        pretrained_priors: weights that the prior is centred at, instead of zero.
+        pretrained_priors: weights that the prior is centered at, instead of zero.
     """
 
     def __init__(self, architecture: Any, pretrained_priors: Any = None) -> None:

@@ -50,7 +50,7 @@ def auto_priors(
 
     Args:
         func: the function.
-        params_begin_with: how many of its first parameters are no unknowns.
+        params_begin_with: how many of its first parameters are no parameters.
         dist_type: must be `"lognormal"`.
         loc: mean of log x.
         scale: standard deviation of log x.

@@ -22,11 +22,11 @@ from nbcore.selection.selector import SelectionContext, required
 
 @dataclass(frozen=True)
 class Clustering:
-    """Group the rows of a layer by k-means and take entries of those nearest each centre.
+    """Group the rows of a layer by k-means and take entries of those nearest each center.
 
     A row is what belongs to one input of the layer: the embedding of a token, the weights that
     leave a unit, the windows over an input channel. Groups take turns; in each, rows come in
-    order of distance from the centre, one entry of a row at a time, in a column drawn from the
+    order of distance from the center, one entry of a row at a time, in a column drawn from the
     key. So entries are never chosen twice, and there are as many as asked for.
 
     Args:
@@ -96,7 +96,7 @@ def _rows(context: SelectionContext, layer: Layer, weight: Leaf) -> np.ndarray:
 
 
 def _groups(rows: np.ndarray, counts: np.ndarray, num_groups: int, key: Key) -> list[list[int]]:
-    """Return the rows of each group, nearest to its centre first."""
+    """Return the rows of each group, nearest to its center first."""
     num_groups = min(num_groups, len(np.unique(rows[counts > 0], axis=0)))
     seed = int(jax.random.bits(key, dtype=np.uint32))
     means = KMeans(num_groups, random_state=seed)
@@ -104,7 +104,7 @@ def _groups(rows: np.ndarray, counts: np.ndarray, num_groups: int, key: Key) -> 
     with threadpool_limits(limits=1):
         labels = means.fit(rows, sample_weight=counts).predict(rows)
     distances = np.linalg.norm(rows - means.cluster_centers_[labels], axis=1)
-    # Two rows are equally far from the centre of their group up to rounding: the first one leads.
+    # Two rows are equally far from the center of their group up to rounding: the first one leads.
     scale = distances.max() or 1.0
     order = np.argsort((distances / scale).round(9), kind="stable")
     return [[int(r) for r in order if labels[r] == group] for group in range(num_groups)]

@@ -16,7 +16,7 @@ from nbcore.selection.selector import SelectionContext, required
 class GreedyPredictive:
     r"""Score what each weight adds to what the others of its layer let the predictions vary.
 
-    Linearised, a set S of weights with prior N(w, s^2) moves the outputs by J_S (w_S - w), and
+    Linearized, a set S of weights with prior N(w, s^2) moves the outputs by J_S (w_S - w), and
     shares log det(I + s^2 G_SS) / 2 nats with the targets, G = J^T L J. The set grows greedily:
     first the weight with the longest column of s L^(1/2) J, then again and again the one that
     adds most, log(v_j) / 2 with v_j = 1 + s^2 (G_jj - G_jS (G_SS + I / s^2)^-1 G_Sj): what its

@@ -17,9 +17,9 @@ from nbcore.targets.fisher import LikelihoodCurvature
 
 @dataclass(frozen=True)
 class LaplaceVariance:
-    r"""Score the marginal posterior variance diag((G + I / s^2)^-1) of the linearised network.
+    r"""Score the marginal posterior variance diag((G + I / s^2)^-1) of the linearized network.
 
-    G = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix of the log likelihood, s the
+    G = sum_i J_i^T L_i J_i is the generalized Gauss-Newton matrix of the log likelihood, s the
     standard deviation of a normal prior around the trained weights. A subnetwork of largest
     variances is the nearest to the whole posterior in the Wasserstein distance, as far as
     correlations are neglected. Weights that no output depends on, such as those of dead units,

@@ -39,15 +39,15 @@ def exact_curvature(target: nb.Target, position: Any) -> jax.Array:
 
 
 @jax.jit
-def linearised_curvature(target: nb.Target, position: Any) -> jax.Array:
-    linear = curvature.linearised(target, position)
+def linearized_curvature(target: nb.Target, position: Any) -> jax.Array:
+    linear = curvature.linearized(target, position)
     flat, unravel = jax.flatten_util.ravel_pytree(position)
     return -jax.hessian(lambda x: linear.log_density(unravel(x)))(flat)
 
 
 @jax.jit
-def linearised_diagonal(target: nb.Target, position: Any) -> jax.Array:
-    return curvature_diagonal(curvature.linearised(target, position), position)
+def linearized_diagonal(target: nb.Target, position: Any) -> jax.Array:
+    return curvature_diagonal(curvature.linearized(target, position), position)
 
 
 def classifier() -> NetworkTarget:
@@ -128,14 +128,14 @@ def test_gauss_newton_is_the_hessian_where_outputs_are_linear_in_the_weights() -
     target = oracle().target
     position = target.initial_position(jax.random.key(1), jitter=0.5)
     hessian = exact_curvature(target, position)
-    found = linearised_curvature(target, position)
+    found = linearized_curvature(target, position)
     np.testing.assert_allclose(found, hessian, rtol=1e-4, atol=1e-4 * np.abs(hessian).max())
 
 
 def test_gauss_newton_of_classes_is_definite_where_the_hessian_is_not() -> None:
     target = classifier()
     position = target.start
-    found = linearised_curvature(target, position)
+    found = linearized_curvature(target, position)
     assert np.linalg.eigvalsh(exact_curvature(target, position)).min() < -0.1
     assert np.linalg.eigvalsh(found).min() > 0.5 / 10.0**2  # the precision of the prior
     # J^T (diag p - p p^T) J + I / 10^2, written out
@@ -152,7 +152,7 @@ def test_unknown_noise_has_its_own_hessian_beside_gauss_newton() -> None:
     position = target.initial_position(jax.random.key(1), jitter=0.3)
     # Outputs are linear, so that the joint curvature of weights and noise is the Hessian.
     hessian = exact_curvature(target, position)
-    found = linearised_curvature(target, position)
+    found = linearized_curvature(target, position)
     np.testing.assert_allclose(found, hessian, rtol=1e-3, atol=1e-4 * np.abs(hessian).max())
     assert np.abs(hessian[0, 1:]).max() > 1  # the noise and the weights are coupled
 
@@ -161,8 +161,8 @@ def test_unknown_noise_has_its_own_hessian_beside_gauss_newton() -> None:
 def test_diagonal_is_the_diagonal_of_the_precision(make: Any) -> None:
     target = make()
     at = target.start
-    full = linearised_curvature(target, at)
-    np.testing.assert_allclose(linearised_diagonal(target, at), np.diag(full), rtol=1e-4)
+    full = linearized_curvature(target, at)
+    np.testing.assert_allclose(linearized_diagonal(target, at), np.diag(full), rtol=1e-4)
     found = approximation(target, covariance="diagonal", find_mode=False)
     np.testing.assert_allclose(found.factor, 1 / np.sqrt(np.abs(np.diag(full))), rtol=1e-4)
 

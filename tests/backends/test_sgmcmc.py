@@ -50,8 +50,8 @@ def run(
 def draws_of(posterior: nb.Posterior) -> np.ndarray:
     """Return the draws `(chain, draw, 3)`, whitened by the true mean and covariance."""
     (weights,) = jax.tree.leaves(posterior.draws["weights"])
-    centred = weights[..., 0].astype(np.float64) - MEAN
-    return centred @ np.linalg.inv(np.linalg.cholesky(COVARIANCE)).T
+    centered = weights[..., 0].astype(np.float64) - MEAN
+    return centered @ np.linalg.inv(np.linalg.cholesky(COVARIANCE)).T
 
 
 def variance_of(posterior: nb.Posterior) -> tuple[float, float]:

@@ -5,7 +5,7 @@
 The data are the measured solubilities of Delaney (2004); the training half is drawn with seed 1.
 The network is a transformer, `SETTINGS`, trained for a few epochs so that pairs can be chosen by
 variance. `--write` stores the arrays for programs that cannot import nbcore: `X`, `y`
-(standardised), `params/<path>`, and `pairs/<case>/<layer>/<component>` (component empty where
+(standardized), `params/<path>`, and `pairs/<case>/<layer>/<component>` (component empty where
 there is none), one row of indices for each pair.
 """
 
@@ -43,7 +43,7 @@ class Work(NamedTuple):
 
     Args:
         X: tokens `(564, 128)`, padded with 0.
-        y: standardised log solubility `(564,)`.
+        y: standardized log solubility `(564,)`.
         network: the transformer.
         params: its trained weights.
         pairs: pairs by case, as `nb.ProbabilisticSubset.pairs` takes them.
@@ -63,7 +63,7 @@ class Work(NamedTuple):
 
 
 def molecules(csv_file: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return tokens and standardised targets of the training half, and the vocabulary's size."""
+    """Return tokens and standardized targets of the training half, and the vocabulary's size."""
     with Path(csv_file).open(newline="") as file:
         rows = list(csv.DictReader(file))
     order = np.random.default_rng(1).permutation(len(rows))[: len(rows) // 2]

@@ -39,7 +39,7 @@ def main() -> None:
     params = network.init(jax.random.key(0), X[:1])
     subset = nb.ProbabilisticSubset.last(1)
     scaler = Scaler.fit(y)
-    target = nb.Target.build(network, params, subset, X, scaler.standardise(y))
+    target = nb.Target.build(network, params, subset, X, scaler.standardize(y))
     posterior = nb.sample(
         target, "blackjax-mclmc", key=0, num_warmup=500, num_samples=arguments.draws,
         num_chains=1, progress=False,

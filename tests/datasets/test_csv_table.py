@@ -158,7 +158,7 @@ def test_not_utf8(write, content, line):
         read_csv(write(content))
 
 
-def test_missing_file_suggests_its_neighbour(write):
+def test_missing_file_suggests_its_neighbor(write):
     path = write("a\n1\n")
     with pytest.raises(DataError, match=r"no such file\. Did you mean 'table\.csv'\?"):
         read_csv(path.with_name("tabel.csv"))

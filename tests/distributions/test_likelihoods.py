@@ -34,14 +34,14 @@ def test_gaussian_with_unknown_noise_has_one_per_output(prior):
     likelihood = nb.Gaussian(noise_prior=prior)
     start = likelihood.constrain(likelihood.initial(2))["noise"]
     assert np.allclose(start, np.broadcast_to(prior.median, 2))
-    unknowns = {"noise": jnp.array([0.3, -1.2])}
-    noise = likelihood.constrain(unknowns)["noise"]
+    parameters = {"noise": jnp.array([0.3, -1.2])}
+    noise = likelihood.constrain(parameters)["noise"]
     assert np.allclose(noise, prior.median * np.exp(prior.log_spread * np.array([0.3, -1.2])))
     known = nb.Gaussian(noise=tuple(noise.tolist()))
     assert np.allclose(
-        likelihood.log_prob(OUTPUTS, Y, unknowns), known.log_prob(OUTPUTS, Y, {}), rtol=1e-5
+        likelihood.log_prob(OUTPUTS, Y, parameters), known.log_prob(OUTPUTS, Y, {}), rtol=1e-5
     )
-    assert np.allclose(likelihood.moments(OUTPUTS, unknowns)[1], noise**2)
+    assert np.allclose(likelihood.moments(OUTPUTS, parameters)[1], noise**2)
 
 
 @pytest.mark.parametrize("prior", [nb.HalfNormal(0.7), nb.LogNormal(0.4, 0.6)])
@@ -54,11 +54,11 @@ def test_the_density_of_the_unconstrained_noise_integrates_to_one(prior):
 
 def test_draws_of_the_noise_follow_its_prior():
     likelihood = nb.Gaussian(noise_prior=nb.HalfNormal(0.7))
-    unknowns = likelihood.sample_prior(jax.random.key(0), 4000)
-    noise = np.asarray(likelihood.constrain(unknowns)["noise"])
+    parameters = likelihood.sample_prior(jax.random.key(0), 4000)
+    noise = np.asarray(likelihood.constrain(parameters)["noise"])
     assert stats.kstest(noise, stats.halfnorm(scale=0.7).cdf).pvalue > 1e-3
-    first, second = ({"noise": unknowns["noise"][i : i + 1]} for i in range(2))
-    together = likelihood.log_prior({"noise": unknowns["noise"][:2]})
+    first, second = ({"noise": parameters["noise"][i : i + 1]} for i in range(2))
+    together = likelihood.log_prior({"noise": parameters["noise"][:2]})
     apart = likelihood.log_prior(first) + likelihood.log_prior(second)
     assert together == pytest.approx(float(apart), rel=1e-5)
 
@@ -113,11 +113,11 @@ def test_many_degrees_of_freedom_are_a_gaussian():
 
 def test_the_t_distribution_of_residuals_is_found():
     residuals = stats.t.rvs(4, scale=[0.3, 3.0], size=(4000, 2), random_state=0)
-    found = nb.StudentT().calibrated(residuals, 100)
+    found = nb.StudentT().with_estimated_noise(residuals, 100)
     assert np.allclose(found.noise_prior.median, [0.3, 3.0], rtol=0.05)
     assert 2 + found.df_prior.median == pytest.approx(4, rel=0.15)
     assert found.noise_prior.spread == pytest.approx(0.1 / np.sqrt(200))
-    known = nb.StudentT(df=4.0).calibrated(residuals, 100)
+    known = nb.StudentT(df=4.0).with_estimated_noise(residuals, 100)
     assert known.df_prior is None
     assert np.allclose(known.noise_prior.median, [0.3, 3.0], rtol=0.05)
 
@@ -173,25 +173,25 @@ def test_a_noise_model_reads_x_from_behind_the_outputs():
     likelihood = nb.NoiseModel(linear_noise, NOISE_PRIORS, num_targets=2)
     x = RNG.normal(size=(5, 3))
     outputs = jnp.asarray(np.concatenate([OUTPUTS, x], axis=1))
-    unknowns = {"floor": jnp.array(0.5), "slope": jnp.array(-0.3)}
-    parameters = likelihood.constrain(unknowns)
+    parameters = {"floor": jnp.array(0.5), "slope": jnp.array(-0.3)}
+    parameters = likelihood.constrain(parameters)
     assert parameters["floor"] == pytest.approx(0.2 * np.exp(0.25))
     noise = (parameters["floor"] + parameters["slope"] * np.abs(x[:, 0]))[:, None]
-    found = likelihood.log_prob(outputs, likelihood.check(Y, 5), unknowns)
+    found = likelihood.log_prob(outputs, likelihood.check(Y, 5), parameters)
     assert np.allclose(found, stats.norm.logpdf(Y, OUTPUTS, noise).sum(axis=1), rtol=1e-4)
-    mean, variance = likelihood.moments(outputs, unknowns)
+    mean, variance = likelihood.moments(outputs, parameters)
     assert np.allclose(mean, OUTPUTS)
     assert np.allclose(variance, np.broadcast_to(noise**2, (5, 2)), rtol=1e-5)
-    scaled = likelihood.standardised(np.array([2.0, 10.0]))
-    other = scaled.moments(outputs, unknowns)[1]
+    scaled = likelihood.rescaled(np.array([2.0, 10.0]))
+    other = scaled.moments(outputs, parameters)[1]
     assert np.allclose(other, noise**2 / np.array([4.0, 100.0]), rtol=1e-5)
     expected = sum(
-        nb.Gaussian(noise_prior=prior).log_prior({"noise": unknowns[name]})
+        nb.Gaussian(noise_prior=prior).log_prior({"noise": parameters[name]})
         for name, prior in NOISE_PRIORS.items()
     )
-    assert likelihood.log_prior(unknowns) == pytest.approx(float(expected), rel=1e-5)
+    assert likelihood.log_prior(parameters) == pytest.approx(float(expected), rel=1e-5)
     with pytest.raises(ShapeError, match=r"shape \(2,\) for 5 example"):
-        nb.NoiseModel(lambda x, p: jnp.ones(2), NOISE_PRIORS).moments(outputs, unknowns)
+        nb.NoiseModel(lambda x, p: jnp.ones(2), NOISE_PRIORS).moments(outputs, parameters)
 
 
 def test_an_open_noise_prior_is_as_wide_as_y():
@@ -218,28 +218,28 @@ def test_an_open_noise_prior_is_as_wide_as_y():
         {"noise_prior": nb.HalfNormal(0.5), "shared": True},
     ],
 )
-def test_standardised_noise_is_the_same_noise(cls, options):
+def test_standardized_noise_is_the_same_noise(cls, options):
     """p(y) dy does not depend on the units: log p(y / s) = log p(y) + sum log s."""
     scale = np.array([10.0, 0.2])
     likelihood = cls(**options) if cls is nb.Gaussian else cls(**options, df=5.0)
-    other = likelihood.standardised(scale)
-    unknowns = likelihood.initial(2)
-    assert jax.tree.map(np.shape, unknowns) == jax.tree.map(np.shape, other.initial(2))
-    before = likelihood.log_prob(OUTPUTS, Y, unknowns)
-    after = other.log_prob(OUTPUTS / scale, Y / scale, unknowns)
+    other = likelihood.rescaled(scale)
+    parameters = likelihood.initial(2)
+    assert jax.tree.map(np.shape, parameters) == jax.tree.map(np.shape, other.initial(2))
+    before = likelihood.log_prob(OUTPUTS, Y, parameters)
+    after = other.log_prob(OUTPUTS / scale, Y / scale, parameters)
     assert np.allclose(after, before + np.log(scale).sum(), rtol=1e-4)
-    assert other.log_prior(unknowns) == pytest.approx(float(likelihood.log_prior(unknowns)))
+    assert other.log_prior(parameters) == pytest.approx(float(likelihood.log_prior(parameters)))
     # What the likelihood says is in the units of y is, and nothing else.
-    for name, value in other.constrain(unknowns).items():
+    for name, value in other.constrain(parameters).items():
         units = scale if name in other.in_units_of_y else 1.0
-        assert np.allclose(value * units, likelihood.constrain(unknowns)[name], rtol=1e-5)
+        assert np.allclose(value * units, likelihood.constrain(parameters)[name], rtol=1e-5)
 
 
-def test_labels_and_counts_are_not_standardised():
+def test_labels_and_counts_are_not_standardized():
     for likelihood in (nb.Bernoulli(), nb.Categorical(), nb.Poisson()):
-        assert not likelihood.standardises
+        assert not likelihood.can_standardize
         with pytest.raises(OptionError, match="standardize=False"):
-            likelihood.standardised(np.ones(1))
+            likelihood.rescaled(np.ones(1))
 
 
 @pytest.mark.parametrize("labels", [np.array([1.0, 0.0]), np.array([[1], [0]]), [True, False]])

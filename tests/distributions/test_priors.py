@@ -1,4 +1,4 @@
-"""Priors are the densities that they say they are, centred and scaled as asked."""
+"""Priors are the densities that they say they are, centered and scaled as asked."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_a_prior_of_chosen_entries_counts_those_alone():
     assert prior.log_density(weights, prior.initial()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_zero_centre_keeps_the_scales_of_norms_at_one():
+def test_the_zero_center_keeps_the_scales_of_norms_at_one():
     center = resolved(center="zero").center
     assert center["Norm/scale"].tolist() == [1.0, 1.0]
     for path in set(center) - {"Norm/scale"}:
         assert not np.any(center[path]), path
 
 
-def test_a_given_centre_is_used_entry_by_entry():
+def test_a_given_center_is_used_entry_by_entry():
     center = jax.tree.map(lambda a: np.asarray(a, np.float64) * 2, PARAMS)
     split = nb.ProbabilisticSubset.pairs({"Dense0": [(2, 1)]}).split(NETWORK, PARAMS)
     assert resolved(split, center=center).center["Dense0/kernel"].tolist() == [6.0]
@@ -115,7 +115,7 @@ def test_scales_may_be_given_weight_by_weight():
     assert prior.log_density(moved, {}) == pytest.approx(expected, rel=1e-5)
 
 
-def test_pretrained_priors_are_centred_at_weights_from_elsewhere():
+def test_pretrained_priors_are_centered_at_weights_from_elsewhere():
     simulated = jax.tree.map(lambda a: a + 1.0, PARAMS)
     prior = nb.pretrained_priors(simulated, scale={"**": 0.1, "Norm": 1.0})
     found = prior.resolve(EVERYTHING)
@@ -136,28 +136,28 @@ HIERARCHICAL = {"**": nb.LogNormal(0.5, 0.4), "Norm": 0.2, "enc": nb.HalfNormal(
 
 def test_an_unknown_scale_has_a_density_of_its_own():
     prior = resolved(scale=HIERARCHICAL)
-    hyper = prior.initial()
-    assert {k: float(np.exp(v)) for k, v in hyper.items()} == {
+    hyperparameters = prior.initial()
+    assert {k: float(np.exp(v)) for k, v in hyperparameters.items()} == {
         "log_scale/**": pytest.approx(0.5), "log_scale/enc": pytest.approx(2 * 0.67449, rel=1e-4),
     }  # fmt: skip
     weights = shifted(EVERYTHING.stochastic)
-    hyper = {"log_scale/**": jnp.array(-0.3), "log_scale/enc": jnp.array(0.4)}
+    hyperparameters = {"log_scale/**": jnp.array(-0.3), "log_scale/enc": jnp.array(0.4)}
     known = resolved(scale={"**": np.exp(-0.3), "Norm": 0.2, "enc": np.exp(0.4)})
     # log p(log s) = log p(s) + log s
     expected = known.log_density(weights, {})
     expected += stats.lognorm.logpdf(np.exp(-0.3), 0.4, scale=0.5) - 0.3
     expected += stats.halfnorm.logpdf(np.exp(0.4), scale=2.0) + 0.4
-    assert prior.log_density(weights, hyper) == pytest.approx(float(expected), rel=1e-5)
+    assert prior.log_density(weights, hyperparameters) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_draws_of_an_unknown_scale_follow_its_prior_and_weights_follow_it():
     prior = resolved(scale=nb.LogNormal(0.5, 0.4))
     keys = jax.random.split(jax.random.key(0), 4000)
-    weights, hyper = jax.vmap(prior.sample)(keys)
-    z = (np.asarray(hyper["log_scale"]) - np.log(0.5)) / 0.4
+    weights, hyperparameters = jax.vmap(prior.sample)(keys)
+    z = (np.asarray(hyperparameters["log_scale"]) - np.log(0.5)) / 0.4
     assert stats.kstest(z, stats.norm.cdf).pvalue > 1e-3
     moved = np.asarray(weights["Dense0/kernel"] - EVERYTHING.stochastic["Dense0/kernel"])
-    ratio = moved / np.exp(np.asarray(hyper["log_scale"]))[:, None, None]
+    ratio = moved / np.exp(np.asarray(hyperparameters["log_scale"]))[:, None, None]
     assert stats.kstest(ratio.ravel(), stats.norm.cdf).pvalue > 1e-3
 
 
@@ -177,11 +177,11 @@ def test_the_marginal_prior_of_a_hierarchical_scale():
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_draws_have_the_centre_and_scale_of_the_prior():
+def test_draws_have_the_center_and_scale_of_the_prior():
     prior = resolved(scale={"**": 2.0, "Norm": 0.25})
     keys = jax.random.split(jax.random.key(0), 4000)
-    weights, hyper = jax.vmap(prior.sample)(keys)
-    assert hyper == {}
+    weights, hyperparameters = jax.vmap(prior.sample)(keys)
+    assert hyperparameters == {}
     for path, draws in weights.items():
         scale = float(prior.scale[path])
         error = np.abs(np.mean(draws, axis=0) - EVERYTHING.stochastic[path])

@@ -75,7 +75,7 @@ def test_at_its_frozen_weights_it_predicts_what_the_network_predicts(case: str) 
         expected = det.predict_distribution(X)
         np.testing.assert_allclose(prediction.variance, expected.variance, rtol=1e-4)
         assert np.isfinite(prediction.nlpd(y))
-    if likelihood.standardises:
+    if likelihood.can_standardize:
         assert det.scaler is not None
         assert np.isfinite(prediction.crps(y))
     else:
@@ -101,9 +101,9 @@ def test_the_log_likelihood_is_that_of_the_predictions() -> None:
     prediction = model.predict_distribution(X)
     each = model.posterior.log_likelihood()[0, 0]
     np.testing.assert_allclose(each, prediction.log_density(Y), rtol=1e-4)
-    unknowns = model.posterior.constrained()["likelihood"]
-    scale = unknowns["noise"][0, 0] * model.det.scaler.scale
-    expected = stats.t.logpdf(Y, unknowns["df"][0, 0], prediction.mean, scale)
+    parameters = model.posterior.constrained()["likelihood"]
+    scale = parameters["noise"][0, 0] * model.det.scaler.scale
+    expected = stats.t.logpdf(Y, parameters["df"][0, 0], prediction.mean, scale)
     np.testing.assert_allclose(each, expected, rtol=1e-4)
     # Both are tight around what fits the out-of-fold residuals best.
     rms = np.sqrt(prediction.aleatoric_variance[0])
@@ -133,7 +133,7 @@ def test_weights_of_another_loss_are_refused() -> None:
         det.predict_distribution(X)
     with pytest.raises(errors.OptionError, match="Did you mean 'heteroskedastic'"):
         nb.DeterministicNN(ONE, loss="heteroscedastic")
-    with pytest.raises(errors.OptionError, match="counts cannot be standardised"):
+    with pytest.raises(errors.OptionError, match="counts cannot be standardized"):
         nb.DeterministicNN(ONE, loss="poisson", standardize=True)
 
 
@@ -210,7 +210,7 @@ def test_probabilities_are_softmaxed_once_and_averaged_over_draws() -> None:
 
 def closed_form(scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return y, and mean and variance of a linear network's outputs with noise 0.5."""
-    y = (F - F.mean()) / F.std()  # which standardising leaves as it is
+    y = (F - F.mean()) / F.std()  # which standardizing leaves as it is
     design = np.concatenate([np.ones((40, 1)), X], axis=1)
     precision = design.T @ design / 0.25 + np.eye(3) / scale**2
     mean = design @ np.linalg.solve(precision, design.T @ y) / 0.25
@@ -262,7 +262,7 @@ def test_a_bnn_samples_everything_and_learns_the_noise_with_it() -> None:
     assert fit(nb.BNN(ONE), 2 * Y, calibration=None).predict(X)[0].mean() > 30
 
 
-def test_pretrained_weights_are_start_and_centre() -> None:
+def test_pretrained_weights_are_start_and_center() -> None:
     simulated = ONE.init(jax.random.key(5), X[:1])
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)

@@ -50,7 +50,7 @@ def trained(net: Any = NET, data: tuple[Any, Any] = (X, Y), **options: Any) -> n
 
 @pytest.fixture(scope="module")
 def det() -> nb.DeterministicNN:
-    """A standardised regression."""
+    """A standardized regression."""
     return trained(standardize=True)
 
 
@@ -150,7 +150,7 @@ def test_the_prior_of_the_weights_is_around_the_trained_values(det: nb.Determini
         fit(head(NET, det, **known), priors_sigma=sigma).posterior.stats.log_density[0, 0]
         for sigma in (1.0, 0.1)
     ]
-    # At the centre, log N(0; 0, s^2) of 7 weights differs by 7 log 10.
+    # At the center, log N(0; 0, s^2) of 7 weights differs by 7 log 10.
     assert densities[1] - densities[0] == pytest.approx(7 * np.log(10), rel=1e-4)
     far = fit(head(NET, det, **known), prior=nb.NormalPrior(scale=0.1, center="zero"))
     assert far.posterior.stats.log_density[0, 0] < densities[1] - 1
@@ -191,7 +191,7 @@ def test_a_default_that_is_too_large_is_refused_with_what_to_type() -> None:
 
 
 @pytest.mark.slow
-def test_an_unknown_noise_of_y_is_learnt_in_its_own_units() -> None:
+def test_an_unknown_noise_of_y_is_learned_in_its_own_units() -> None:
     """NUTS on a linear network: the noise is that of the data, whatever their scale."""
     noisy = Y + 4 * np.random.default_rng(5).normal(size=40)
     model = nb.PartialBNN(FlaxMLP(hidden_dims=()), probabilistic_layer_names=["Dense0"])

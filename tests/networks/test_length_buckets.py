@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nbcore.errors import NetworkError
 from nbcore.networks.length_buckets import (
-    Filled,
+    RowBuffer,
     batches,
     check_padding,
     length_groups,
@@ -102,7 +102,7 @@ def test_batches_hold_every_row_once_in_few_shapes(each, size):
         assert len(inputs) == (size if len(each) > size else len(each))
         assert np.array_equal(inputs[: len(rows)], x[rows, : inputs.shape[1]])
         assert not x[rows, inputs.shape[1] :].any()
-    sums = Filled(len(x))
+    sums = RowBuffer(len(x))
     for rows, inputs in parts:
         sums.put(rows, inputs.sum(axis=1)[None])
     assert np.array_equal(sums.array[0], x.sum(axis=1))

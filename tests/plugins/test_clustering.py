@@ -1,4 +1,4 @@
-"""The selector `clustering`: rows nearest the centres of k-means."""
+"""The selector `clustering`: rows nearest the centers of k-means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows_of(pairs: list[tuple[int, ...]]) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", ["kernel", "embedding"])
-def test_clustering_takes_the_rows_nearest_the_centres(name: str, seed: int) -> None:
+def test_clustering_takes_the_rows_nearest_the_centers(name: str, seed: int) -> None:
     det = TrainedStub(layer(TWO_GROUPS, name))
     key = jax.random.key(seed)
     assert rows_of(select(det, "clustering", 2, key=key)) == [1, 4]

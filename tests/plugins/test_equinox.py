@@ -79,7 +79,7 @@ def modules():
             step = lambda h, v: (self.cell(v, h), None)  # noqa: E731
             return self.scale * self.out(jax.lax.scan(step, jnp.zeros(3), x)[0])
 
-    class Normalised(eqx.Module):
+    class Normalized(eqx.Module):
         dense: eqx.nn.Linear
         norm: eqx.nn.BatchNorm
         drop: eqx.nn.Dropout
@@ -101,12 +101,12 @@ def modules():
         "attention": (Attentive, TOKENS),
         "convolution": (Convolutional, values(3, 2, 5)),
         "recurrent": (Recurrent, values(3, 4, 2)),
-        "normalised": (Normalised, values(3, 2)),
+        "normalized": (Normalized, values(3, 2)),
     }
 
 
 MODELS = modules()
-STATELESS = [name for name in MODELS if name != "normalised"]
+STATELESS = [name for name in MODELS if name != "normalized"]
 LAYERS = {
     "mlp": [(f"layers/{i}", "dense") for i in range(3)],
     "attention": [
@@ -114,7 +114,7 @@ LAYERS = {
     ],
     "convolution": [("down", "convolution"), ("up", "convolution"), ("head", "dense")],
     "recurrent": [("cell", "recurrent"), ("out", "dense"), ("params", "norm")],
-    "normalised": [("dense", "dense"), ("norm", "norm"), ("out", "dense")],
+    "normalized": [("dense", "dense"), ("norm", "norm"), ("out", "dense")],
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_axes_of_attention_convolutions_and_gates():
 
 
 def test_state_is_used_frozen_and_no_weight():
-    build, x = MODELS["normalised"]
+    build, x = MODELS["normalized"]
     module, state = eqx.nn.make_with_state(build)(key=KEY)
     state = state.set(
         module.norm.ema_state_index, (jnp.array([1.0, -1.0, 0.5]), jnp.array([4.0, 1.0, 0.25]))
@@ -201,12 +201,12 @@ def test_state_is_used_frozen_and_no_weight():
     assert all(path.startswith("params/") for path in split.paths)
     moved = split.merge({path: w + 1 for path, w in split.stochastic.items()})
     assert jax.tree.all(jax.tree.map(np.array_equal, moved["state"], network.params["state"]))
-    with pytest.raises(NetworkError, match=r"stateful layers.*make_with_state\(Normalised\)"):
+    with pytest.raises(NetworkError, match=r"stateful layers.*make_with_state\(Normalized\)"):
         nb.as_network(module)
 
 
 def test_training_draws_dropout_for_each_example_and_keeps_statistics():
-    network, params, _ = made("normalised")
+    network, params, _ = made("normalized")
     x = jnp.ones((6, 2))
     with pytest.warns(UserWarning, match="norm is trained with the running statistics"):
         drawn = network.apply(params, x, train=True, key=KEY)
@@ -278,7 +278,7 @@ def test_importing_the_plugin_does_not_import_equinox():
     assert done.returncode == 0, done.stderr
 
 
-@parametrize_with_checks([NetworkCase(*MODELS["normalised"])])
+@parametrize_with_checks([NetworkCase(*MODELS["normalized"])])
 def test_the_contract_of_networks(subject, check):
     check(subject)
 

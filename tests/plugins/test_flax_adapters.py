@@ -29,7 +29,7 @@ def inputs(*shape: int) -> jax.Array:
 
 
 def parameters(network, x):
-    """Random parameters: cheaper than initialised ones, and no bias or statistic is trivial."""
+    """Random parameters: cheaper than initialized ones, and no bias or statistic is trivial."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(network.init, KEY, x))
     rng = np.random.default_rng(0)
     return structure.unflatten([rng.uniform(0.1, 1, a.shape).astype(np.float32) for a in leaves])

@@ -45,7 +45,7 @@ def recurrent(x):
     return hk.Linear(1)(hidden[:, -1])
 
 
-def normalised(x, is_training):
+def normalized(x, is_training):
     x = hk.Linear(3, name="dense")(x)
     x = jnp.tanh(hk.BatchNorm(True, True, 0.9, name="norm")(x, is_training))
     if is_training:
@@ -58,9 +58,9 @@ MODELS = {
     "attention": (hk.transform(attentive), TOKENS),
     "convolution": (hk.without_apply_rng(hk.transform(convolutional)), values(3, 5, 2)),
     "recurrent": (hk.transform(recurrent), values(3, 4, 2)),
-    "normalised": (hk.transform_with_state(normalised), values(3, 2)),
+    "normalized": (hk.transform_with_state(normalized), values(3, 2)),
 }
-STATELESS = [name for name in MODELS if name != "normalised"]
+STATELESS = [name for name in MODELS if name != "normalized"]
 LAYERS = {
     "mlp": [("mlp/~/linear_0", "dense"), ("mlp/~/linear_1", "dense")],
     "attention": [
@@ -69,7 +69,7 @@ LAYERS = {
     ],
     "convolution": [("down", "convolution"), ("up", "convolution"), ("head", "dense")],
     "recurrent": [("gru", "recurrent"), ("linear", "dense")],
-    "normalised": [("dense", "dense"), ("norm", "norm"), ("out", "dense")],
+    "normalized": [("dense", "dense"), ("norm", "norm"), ("out", "dense")],
 }  # fmt: skip
 
 
@@ -120,14 +120,14 @@ def test_axes_and_roles():
         "w_i": (2, 9), "w_h": (3, 9),
     }  # fmt: skip
     assert [leaf.component for leaf in gates.weights if gates.bias_of(leaf)] == ["w_i"]
-    norm = layers["normalised"]["norm"]
+    norm = layers["normalized"]["norm"]
     roles = {leaf.path.rpartition("/")[2]: leaf.role for leaf in norm.leaves}
     assert roles == {"scale": "scale", "offset": "bias"}
 
 
 def test_state_is_used_frozen_and_no_weight():
-    transformed, x = MODELS["normalised"]
-    network, params, _ = made("normalised")
+    transformed, x = MODELS["normalized"]
+    network, params, _ = made("normalized")
     moved = {**params, "state": jax.tree.map(lambda a: a + 1, params["state"])}
     expected, _ = transformed.apply(moved["params"], moved["state"], None, x, is_training=False)
     np.testing.assert_allclose(network.apply(moved, x), expected, rtol=1e-6)
@@ -138,7 +138,7 @@ def test_state_is_used_frozen_and_no_weight():
 
 
 def test_training_draws_dropout_and_keeps_statistics():
-    network, params, x = made("normalised")
+    network, params, x = made("normalized")
     with pytest.warns(UserWarning, match="norm is trained with the running statistics"):
         drawn = network.apply(params, x, train=True, key=KEY)
     np.testing.assert_array_equal(drawn, network.apply(params, x, train=True, key=KEY))
@@ -180,7 +180,7 @@ def test_importing_the_plugin_does_not_import_haiku():
     assert done.returncode == 0, done.stderr
 
 
-@parametrize_with_checks([NetworkCase(*MODELS["normalised"])])
+@parametrize_with_checks([NetworkCase(*MODELS["normalized"])])
 def test_the_contract_of_networks(subject, check):
     check(subject)
 

@@ -195,7 +195,7 @@ def test_second_fit_uses_the_new_data() -> None:
     training: dict[str, Any] = {"calibration": "holdout", "sgd_epochs": 1}
     first = model.fit(X, Y, **training, **STILL).predict(X)[0]
     second = model.fit(X, Y + 100, **training, **STILL).predict(X)[0]
-    # The same key trains the same network on the standardised targets.
+    # The same key trains the same network on the standardized targets.
     np.testing.assert_allclose(second, first + 100, atol=1e-2)
 
 
@@ -230,7 +230,7 @@ def test_prior_scale_is_respected_in_heteroskedastic_models() -> None:
     for model, count in models:
         target = model.fit(X, Y, priors_sigma=0.1, **STILL).posterior.target
         assert target is not None
-        # Each weight is at its centre, where log N(0; 0, s^2) = -log(s sqrt(2 pi)).
+        # Each weight is at its center, where log N(0; 0, s^2) = -log(s sqrt(2 pi)).
         expected = -count * np.log(0.1 * np.sqrt(2 * np.pi))
         assert float(target.log_prior(target.start)) == pytest.approx(expected, rel=1e-4)
 

@@ -128,7 +128,7 @@ def test_the_network_predicts_in_columns(det: nb.DeterministicNN) -> None:
     assert det.state.params["Dense0"]["kernel"].shape == (3, 6)
 
 
-def test_samples_are_centred_at_the_trained_weights(
+def test_samples_are_centered_at_the_trained_weights(
     model: nb.PartialBNN, det: nb.DeterministicNN
 ) -> None:
     samples = model.get_samples()
@@ -293,6 +293,6 @@ def test_noise_priors_of_numpyro_are_read() -> None:
 def test_chains_and_devices_have_names() -> None:
     assert arguments.chain_method_of("parallel") == "threads"
     with pytest.raises(errors.OptionError, match="Did you mean 'vectorized'"):
-        arguments.chain_method_of("vectorised")
+        arguments.chain_method_of("vectorized")
     with pytest.raises(errors.OptionError, match="Possible: cpu"), arguments.on_device("abacus"):
         pass

@@ -238,7 +238,7 @@ def test_a_pretrained_module_keeps_its_weights_inside_of_another():
 # --- running statistics -----------------------------------------------------------------------
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
         x = nn.Dense(3, name="dense")(x)
@@ -246,7 +246,7 @@ class Normalised(nn.Module):
         return nn.Dense(1, name="out")(nn.tanh(x))
 
 
-class NnxNormalised(nnx.Module):
+class NnxNormalized(nnx.Module):
     def __init__(self, rngs):
         self.dense = nnx.Linear(2, 3, rngs=rngs)
         self.norm = nnx.BatchNorm(3, rngs=rngs)
@@ -256,7 +256,7 @@ class NnxNormalised(nnx.Module):
         return self.out(nnx.tanh(self.norm(self.dense(x))))
 
 
-@pytest.mark.parametrize("model", [Normalised(), NnxNormalised], ids=["linen", "nnx"])
+@pytest.mark.parametrize("model", [Normalized(), NnxNormalized], ids=["linen", "nnx"])
 def test_statistics_are_frozen_state(model):
     x = values(12, 2)
     network = nb.as_network(model, example=x)
@@ -277,7 +277,7 @@ def test_statistics_are_frozen_state(model):
         np.testing.assert_array_equal(moved[collection]["norm"][name], given)
 
 
-@pytest.mark.parametrize("model", [Normalised(), NnxNormalised], ids=["linen", "nnx"])
+@pytest.mark.parametrize("model", [Normalized(), NnxNormalized], ids=["linen", "nnx"])
 def test_training_warns_that_statistics_stay_as_they_are(model):
     x = values(12, 2)
     network = nb.as_network(model)
@@ -291,7 +291,7 @@ def test_training_warns_that_statistics_stay_as_they_are(model):
 def test_trained_parameters_keep_the_statistics_that_they_had():
     x = values(12, 2)
     with pytest.warns(UserWarning, match=r"norm is trained"):
-        det = nb.DeterministicNN(Normalised()).train(x, x[:, 0], epochs=1, progress=False)
+        det = nb.DeterministicNN(Normalized()).train(x, x[:, 0], epochs=1, progress=False)
     np.testing.assert_array_equal(det.params["batch_stats"]["norm"]["mean"], np.zeros(3))
     np.testing.assert_array_equal(det.params["batch_stats"]["norm"]["var"], np.ones(3))
 

@@ -283,18 +283,18 @@ def test_units_are_an_affine_map(shift, scale):
     )
 
 
-def test_the_scaler_standardises_and_survives_json():
+def test_the_scaler_standardizes_and_survives_json():
     y = RNG.normal(3, 5, size=(50, 2))
     y[:, 1] = 7.0
     scaler = Scaler.fit(y)
-    z = scaler.standardise(y)
+    z = scaler.standardize(y)
     assert np.allclose(z.mean(axis=0), 0)
     assert np.allclose(z.std(axis=0), [1, 0])
     again = Scaler.from_data(scaler.to_data())
-    assert np.array_equal(again.standardise(y), z)
-    assert scaler.standardise(y).shape == (50, 2)
-    assert Scaler.fit(y[:, 0]).standardise(y[:, 0]).shape == (50,)
-    assert np.array_equal(Scaler.identity(2).standardise(y), y)
+    assert np.array_equal(again.standardize(y), z)
+    assert scaler.standardize(y).shape == (50, 2)
+    assert Scaler.fit(y[:, 0]).standardize(y[:, 0]).shape == (50,)
+    assert np.array_equal(Scaler.identity(2).standardize(y), y)
 
 
 @pytest.mark.parametrize(

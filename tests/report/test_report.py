@@ -28,7 +28,7 @@ from nbcore.report import (
     ReportData,
     Trace,
     build_report,
-    evaluate,
+    evaluation_of,
     layer_shares,
     partly_sampled,
     summary_picture,
@@ -53,7 +53,10 @@ def data() -> ReportData:
         title="Solubility <of> molecules & more",
         target="log S",
         predictions=Predictions(y, mean, np.full(120, 0.5), low, high),
-        ways=[evaluate("naive way", normal(mean, 0.01), y), evaluate("our way", prediction, y)],
+        ways=[
+            evaluation_of("naive way", normal(mean, 0.01), y),
+            evaluation_of("our way", prediction, y),
+        ],
         traces=[Trace("Dense1[0, 1]", 1.02, 250.0, rng.normal(size=(3, 50)))],
         layers=[LayerShare("Dense0", 0, 40), LayerShare("Dense1", 2, 10)],
         kernels=[PartlySampled("Dense1", ("in", "out"), (5, 2), pairs, np.ones(2))],
@@ -185,7 +188,7 @@ def test_coverage_by_rank_is_coverage_by_interval(scale, shift, level, seed) -> 
     draws = shift + scale * rng.normal(size=(7, 30, 1))
     prediction = Prediction(draws, scale**2 * rng.uniform(0.2, 2, size=(7, 30, 1)), "normal")
     y = shift + 2 * scale * rng.normal(size=30)
-    way = evaluate("any", prediction, y)
+    way = evaluation_of("any", prediction, y)
     assert float(way.coverage([level])[0]) == prediction.coverage(y, level)
     assert way.nlpd == pytest.approx(prediction.nlpd(y))
 
@@ -193,10 +196,10 @@ def test_coverage_by_rank_is_coverage_by_interval(scale, shift, level, seed) -> 
 def test_crps_of_equal_components_is_that_of_one() -> None:
     y = np.linspace(-2, 2, 40)
     mean = np.zeros(40)
-    one = evaluate("one", normal(mean, 2.0), y).crps
+    one = evaluation_of("one", normal(mean, 2.0), y).crps
     assert one == pytest.approx(metrics.crps_gaussian(y, mean, np.full(40, 2.0)), rel=1e-9)
     several = Prediction(np.zeros((3, 40, 1)), np.full((3, 1, 1), 2.0), "normal")
-    assert evaluate("three", several, y).crps == pytest.approx(one, rel=0.02)
+    assert evaluation_of("three", several, y).crps == pytest.approx(one, rel=0.02)
 
 
 def attention_params() -> dict:

@@ -151,7 +151,7 @@ def test_draws_depend_on_neither_chunks_nor_the_way_chains_run(
 
 
 @pytest.mark.parametrize(("num_chains", "num_groups"), [(2, 1), (4, 2), (7, 1), (8, 2), (12, 3)])
-def test_groups_of_vectorised_chains_are_the_same_chains(
+def test_groups_of_vectorized_chains_are_the_same_chains(
     num_chains: int, num_groups: int, tmp_path: Path
 ) -> None:
     expected = walk(num_chains=num_chains, chain_method="sequential")
@@ -278,7 +278,7 @@ def test_start_positions_of_another_shape_are_refused(init: Any) -> None:
         ({"thin": 0}, "thin"),
         ({"thin": 25}, "keeps none"),
         ({"chunk_size": 0}, "chunk_size"),
-        ({"chain_method": "vectorised"}, "Did you mean 'vectorized'"),
+        ({"chain_method": "vectorized"}, "Did you mean 'vectorized'"),
         ({"key": "seed"}, "random key"),
     ],
 )

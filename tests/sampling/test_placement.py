@@ -17,7 +17,7 @@ import pytest
 
 import nbcore as nb
 from nbcore.errors import OptionError
-from nbcore.sampling.placement import connect, mesh_of, place_of, spread
+from nbcore.sampling.placement import connect, mesh_of, placement_for, spread
 
 COMMAND = "import sys; from nbcore.cli import main; sys.exit(main(sys.argv[1:]))"
 CONFIG = """\
@@ -162,7 +162,7 @@ def test_a_mesh_of_one_device_changes_nothing() -> None:
 )
 def test_impossible_meshes_are_refused(mesh: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        place_of(mesh, 4)
+        placement_for(mesh, 4)
 
 
 def test_threads_share_no_mesh() -> None:

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 import nbcore as nb
 from nbcore.errors import NetworkError, PairError, SubsetError, UnknownLayerError
 from nbcore.networks.inference import infer_layers
-from nbcore.networks.layers import Kind, Layer, Leaf
+from nbcore.networks.layers import Layer, LayerKind, Leaf
 from nbcore.subsets.rules import matches
 
 S = nb.ProbabilisticSubset
 
 
-def layer(name: str, kind: Kind, order: int, shape, axes, *, output=False, bias=(), component=""):
+def layer(
+    name: str, kind: LayerKind, order: int, shape, axes, *, output=False, bias=(), component=""
+):
     every = tuple(range(len(shape)))
     pair_axes = every[-2:] if kind == "convolution" else every
     role = "embedding" if kind == "embedding" else "kernel"

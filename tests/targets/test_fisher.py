@@ -122,7 +122,7 @@ def test_full_laplace_refuses_large_layers() -> None:
         select(known, "laplace-variance", 2, covariance="full")
 
 
-# ---- against the Hessian of the linearised network
+# ---- against the Hessian of the linearized network
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def classes() -> LikelihoodCurvature:
     return LikelihoodCurvature(network, params, nb.Categorical(), X, y, network.layers(params))
 
 
-def test_gauss_newton_is_the_hessian_of_the_linearised_network(
+def test_gauss_newton_is_the_hessian_of_the_linearized_network(
     classes: LikelihoodCurvature,
 ) -> None:
     layer = classes.layers[0]
@@ -144,7 +144,7 @@ def test_gauss_newton_is_the_hessian_of_the_linearised_network(
         classes.network, classes.params, subset, classes.X, classes.y,
         likelihood=nb.Categorical(), prior=nb.NormalPrior(scale=2.0),
     )  # fmt: skip
-    linear = curvature.linearised(target, target.start)
+    linear = curvature.linearized(target, target.start)
     expected = curvature.curvature_at(jax.random.key(0), linear, target.start)
     found = classes.gauss_newton_matrix(layer) + jnp.eye(layer.size) / 4
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

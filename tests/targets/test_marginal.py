@@ -70,7 +70,7 @@ def density(target: nb.Target, position: Any) -> jax.Array:
 
 def conditional(marginal: MarginalTarget, position: Any) -> tuple[jax.Array, jax.Array, Any]:
     """Mean and covariance of the weights that are integrated out, by the textbook, dense."""
-    target = marginal.whole
+    target = marginal.joint
     at = {p: target.start["weights"][p] for p in marginal.paths}
     zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, at))
 
@@ -125,7 +125,7 @@ def test_chunks_change_nothing() -> None:
 
 def test_sequences_of_several_lengths_are_several_blocks() -> None:
     marginal = nb.marginalize(on_devices.make_target(layers=("embed", "out")))
-    assert len(marginal.whole.blocks) == 2
+    assert len(marginal.joint.blocks) == 2
     assert marginal.paths == ("out/kernel",)
     position = marginal.initial_position(jax.random.key(1), jitter=0.3)
     mean, covariance, log_density = conditional(marginal, position)
@@ -197,9 +197,9 @@ def test_same_key_same_draws_from_any_start_and_after_a_stop(tmp_path: Path) -> 
     run = {"key": 1, "num_warmup": 30, "num_samples": 20, "num_chains": 2, "progress": False}
     once, again = (nb.sample(marginal, **run, checkpoint=tmp_path) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once.draws, again.draws)
-    assert jax.tree.structure(once.draws) == jax.tree.structure(marginal.whole.start)
+    assert jax.tree.structure(once.draws) == jax.tree.structure(marginal.joint.start)
     last = jax.tree.map(lambda a: a[:, -1], once.draws)
-    for init in ("laplace", last, marginal.reduced(last)):
+    for init in ("laplace", last, marginal.marginal_position(last)):
         assert np.all(np.isfinite(nb.sample(marginal, init=init, **run).stats.log_density))
 
 

@@ -57,7 +57,7 @@ def test_every_element_comes_to_every_place_about_equally_often(count):
         assert chi_square < (count - 1) + 5 * np.sqrt(2 * (count - 1))
 
 
-def test_neighbours_are_about_independent():
+def test_neighbors_are_about_independent():
     count, draws = 8, 4000
     found = many(count, draws)
     table = np.zeros((count, count))

@@ -32,7 +32,7 @@ NET = nb.as_network(FlaxMLP(hidden_dims=(32,)), example=X[:1])
 LABELS = (Y > 100).astype(int)
 CLASSES = nb.as_network(FlaxMLP(hidden_dims=(4,), target_dim=2), example=X[:1])
 
-# Eight inputs of which one matters: 60 rows are learnt by heart.
+# Eight inputs of which one matters: 60 rows are learned by heart.
 X_WIDE = np.concatenate([X, RNG.normal(size=(COUNT, 7)).astype(np.float32)], axis=1)
 WIDE = nb.as_network(FlaxMLP(hidden_dims=(32,)), example=X_WIDE[:1])
 OVERFIT: dict[str, Any] = {"sgd_epochs": 100, "sgd_lr": 0.05, "map_sigma": 100.0}

@@ -23,7 +23,7 @@ LABELS = (Y > 0).astype(int) + (Y > 2)
 
 @pytest.fixture(scope="module")
 def regression() -> nb.DeterministicNN:
-    """Trained on y in far-off units, standardised."""
+    """Trained on y in far-off units, standardized."""
     det = nb.DeterministicNN(FlaxMLP(hidden_dims=(8,)), learning_rate=0.02, standardize=True)
     return det.train(X, 1000 + 300 * Y, 30, 16, (X[:10], 1000 + 300 * Y[:10]), progress=False)
 
@@ -37,7 +37,7 @@ def classifier() -> nb.DeterministicNN:
     return det.train(X, LABELS, 30, 16, progress=False)
 
 
-def test_standardised_training_predicts_in_the_units_of_y(regression: nb.DeterministicNN) -> None:
+def test_standardized_training_predicts_in_the_units_of_y(regression: nb.DeterministicNN) -> None:
     y = 1000 + 300 * Y
     assert regression.scaler is not None
     np.testing.assert_allclose(regression.scaler.shift, y.mean())

@@ -77,7 +77,7 @@ def alone(m: int, data: Data, validation: Data | None, epochs: int, batch_size: 
     )  # fmt: skip
 
 
-def standardised(y: np.ndarray) -> np.ndarray:
+def standardized(y: np.ndarray) -> np.ndarray:
     return ((y - Y[:30].mean()) / Y[:30].std())[:, None].astype(np.float32)
 
 
@@ -86,7 +86,7 @@ def assert_close(a: Any, b: Any) -> None:
 
 
 def test_each_member_is_the_network_trained_alone(ensemble: nb.EnsembleDeterministicNN) -> None:
-    data, unseen = (Data(x, standardised(y)) for x, y in ((X[:30], Y[:30]), UNSEEN))
+    data, unseen = (Data(x, standardized(y)) for x, y in ((X[:30], Y[:30]), UNSEEN))
     for m, member in enumerate(ensemble.members):
         found, expected = member.fit_result, alone(m, data, unseen, 40, 16)
         assert_close(found.params, expected.params)
@@ -103,7 +103,7 @@ def test_bootstrapped_members_see_rows_of_their_own(bagged: nb.EnsembleDetermini
     for m, member in enumerate(bagged.members):
         rows = np.asarray(jax.random.choice(KEYS[m][1], 30, (30,)))
         assert len(set(rows.tolist())) < 30
-        expected = alone(m, Data(X[rows], standardised(Y[rows])), None, 8, 30)
+        expected = alone(m, Data(X[rows], standardized(Y[rows])), None, 8, 30)
         assert_close(member.params, expected.params)
         assert member.trajectory is not None
         assert expected.trajectory is not None
@@ -218,7 +218,7 @@ EVERYTHING = nb.ProbabilisticSubset.everything()
 
 
 def target(subset: nb.ProbabilisticSubset, params: Any) -> nb.Target:
-    return nb.Target.build(NET, params, subset, X, standardised(Y))
+    return nb.Target.build(NET, params, subset, X, standardized(Y))
 
 
 def test_chains_start_at_a_member_each(ensemble: nb.EnsembleDeterministicNN) -> None:
@@ -237,7 +237,7 @@ def test_all_weights_have_one_posterior_with_a_chain_from_each_member(
     model.fit(X[:30], Y[:30], num_chains=3, **STAY)
     mean, _ = model.predict(X)
     np.testing.assert_allclose(mean, ensemble.predict(X)[0], rtol=1e-4)
-    # The prior does not favour one member: it is around zero.
+    # The prior does not favor one member: it is around zero.
     first = model.posterior.stats.log_density[:, 0]
     sampled = model.posterior.target
     assert sampled is not None

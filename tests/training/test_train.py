@@ -292,8 +292,8 @@ def test_averaging_collects_snapshots_by_default(
     np.testing.assert_array_equal(found.params["out"]["kernel"], mean)
 
 
-class Normalised(nn.Module):
-    """A network with two normalisation layers."""
+class Normalized(nn.Module):
+    """A network with two normalization layers."""
 
     @nn.compact
     def __call__(self, x: Any, train: bool = False) -> Any:
@@ -301,10 +301,10 @@ class Normalised(nn.Module):
         return nn.Dense(1, name="Out")(nn.LayerNorm(name="Layer")(nn.tanh(x)))
 
 
-def test_normalisation_layers_are_averaged_as_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_layers_are_averaged_as_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scales and biases are weights like others; running statistics stay, in training too."""
     record = Record(monkeypatch)
-    network = nb.as_network(Normalised(), example=X[:1])
+    network = nb.as_network(Normalized(), example=X[:1])
     params = network.init(jax.random.key(0), X[:1])
     statistics = {"mean": jnp.full(4, 0.3), "var": jnp.full(4, 2.0)}
     params = {**params, "batch_stats": {"Batch": statistics}}

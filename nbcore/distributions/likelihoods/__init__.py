@@ -1,7 +1,7 @@
 """Likelihoods: what the outputs of a network say about the targets."""
 
 from nbcore.distributions.likelihoods.base import Likelihood as Likelihood
-from nbcore.distributions.likelihoods.base import Unknowns as Unknowns
+from nbcore.distributions.likelihoods.base import LikelihoodParameters as LikelihoodParameters
 from nbcore.distributions.likelihoods.classes import Bernoulli as Bernoulli
 from nbcore.distributions.likelihoods.classes import Categorical as Categorical
 from nbcore.distributions.likelihoods.gaussian import Gaussian as Gaussian

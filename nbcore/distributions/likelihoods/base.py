@@ -8,65 +8,69 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.families import Kind
+from nbcore.distributions.families import FamilyName
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.network import Network
 
-Unknowns = dict[str, jax.Array]
-"""Unknowns of a likelihood, unconstrained: `position["likelihood"]`; may be empty."""
+LikelihoodParameters = dict[str, jax.Array]
+"""Unknown parameters of a likelihood, unconstrained: `position["likelihood"]`; may be empty."""
 
 
 class Likelihood(Protocol):
-    """p(y | outputs, unknowns), per example; a pytree (its numbers are leaves).
+    """p(y | outputs, parameters), per example; a pytree (its numbers are leaves).
 
     Subclass it to write one; `check`, `log_prob` and `moments` have to be written, the rest has
-    the defaults of a likelihood without unknowns whose y is not standardised.
+    the defaults of a likelihood without parameters whose y is not standardized.
     """
 
-    kind: ClassVar[Kind] = "normal"
+    kind: ClassVar[FamilyName] = "normal"
     """How y is distributed about the mean of a draw, see `nb.Prediction`."""
-    standardises: ClassVar[bool] = False
-    """Whether y may be standardised: labels and counts may not."""
+    can_standardize: ClassVar[bool] = False
+    """Whether y may be standardized: labels and counts may not."""
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return the targets in the form that `log_prob` reads, or raise what is wrong."""
         ...
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
-        """Return log p(y | outputs, unknowns) of each example, `(examples,)`."""
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
+        """Return log p(y | outputs, parameters) of each example, `(examples,)`."""
         ...
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return mean and variance of y given the outputs, `(examples, targets)` each."""
         ...
 
-    def degrees_of_freedom(self, unknowns: Unknowns) -> jax.Array | None:
+    def degrees_of_freedom(self, parameters: LikelihoodParameters) -> jax.Array | None:
         """Return those of Student's t; `None` where mean and variance say all."""
-        del unknowns
+        del parameters
         return None
 
-    def initial(self, num_outputs: int) -> Unknowns:
-        """Return where the unknowns start, unconstrained; `{}` where there are none."""
+    def initial(self, num_outputs: int) -> LikelihoodParameters:
+        """Return where the parameters start, unconstrained; `{}` where there are none."""
         del num_outputs
         return {}
 
-    def log_prior(self, unknowns: Unknowns) -> jax.Array:
-        """Return the log prior density of the unconstrained unknowns, Jacobian included."""
-        del unknowns
+    def log_prior(self, parameters: LikelihoodParameters) -> jax.Array:
+        """Return the log prior density of the unconstrained parameters, Jacobian included."""
+        del parameters
         return jnp.zeros(())
 
-    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
-        """Draw the unconstrained unknowns from their prior."""
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
+        """Draw the unconstrained parameters from their prior."""
         del key, num_outputs
         return {}
 
-    def constrain(self, unknowns: Unknowns) -> Unknowns:
-        """Return the unknowns on the user's scale."""
-        return unknowns
+    def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
+        """Return the parameters on the user's scale."""
+        return parameters
 
     @property
     def in_units_of_y(self) -> frozenset[str]:
-        """Names of the unknowns that are in the units of y."""
+        """Names of the parameters that are in the units of y."""
         return frozenset()
 
     def resolve(self, y: Any) -> Likelihood:
@@ -74,23 +78,23 @@ class Likelihood(Protocol):
         del y
         return self
 
-    def standardised(self, scale: np.ndarray) -> Likelihood:
+    def rescaled(self, scale: np.ndarray) -> Likelihood:
         """Return the likelihood of y in units of `scale` `(targets,)`, given that of y itself.
 
         Raises:
-            OptionError: y cannot be standardised, or the unknowns do not say how they change.
+            OptionError: y cannot be standardized, or the parameters do not say how they change.
         """
         raise OptionError(
-            f"y cannot be standardised with {type(self).__name__}. Give deterministic_weights "
+            f"y cannot be standardized with {type(self).__name__}. Give deterministic_weights "
             f"that were trained with standardize=False; got scale {scale.tolist()}."
         )
 
     @property
-    def calibrates(self) -> bool:
+    def needs_noise_estimate(self) -> bool:
         """Whether its noise is to come from rows that the network has not seen."""
         return False
 
-    def calibrated(self, residuals: np.ndarray, count: int) -> Likelihood:
+    def with_estimated_noise(self, residuals: np.ndarray, count: int) -> Likelihood:
         """Return the likelihood with a noise as sure as the residuals of unseen rows make it.
 
         Args:
@@ -101,10 +105,10 @@ class Likelihood(Protocol):
         return self
 
     def for_training(self) -> Likelihood:
-        """Return what a network is trained with: a likelihood without unknowns."""
+        """Return what a network is trained with: a likelihood without parameters."""
         return self
 
-    def observing(self, network: Network) -> Network:
+    def augment_network(self, network: Network) -> Network:
         """Return the network with what the likelihood reads of x as further outputs."""
         return network
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.families import Kind
-from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.families import FamilyName
+from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import LabelError, ShapeError
 
 
@@ -25,7 +25,7 @@ class Categorical(Likelihood):
         -0.6931471824645996
     """
 
-    kind: ClassVar[Kind] = "categorical"
+    kind: ClassVar[FamilyName] = "categorical"
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as integer labels `(examples,)`."""
@@ -46,7 +46,7 @@ class Categorical(Likelihood):
             )
         return jnp.asarray(labels, jnp.int32)
 
-    def initial(self, num_outputs: int) -> Unknowns:
+    def initial(self, num_outputs: int) -> LikelihoodParameters:
         """Return `{}`: nothing is unknown."""
         if num_outputs < 2:
             raise ShapeError(
@@ -55,14 +55,18 @@ class Categorical(Likelihood):
             )
         return {}
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the log probability of each label."""
-        del unknowns
+        del parameters
         return jnp.take_along_axis(jax.nn.log_softmax(outputs), y[:, None], axis=1)[:, 0]
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the class probabilities p and p (1 - p)."""
-        del unknowns
+        del parameters
         p = jax.nn.softmax(outputs)
         return p, p * (1 - p)
 
@@ -80,7 +84,7 @@ class Bernoulli(Likelihood):
         -0.6931471824645996
     """
 
-    kind: ClassVar[Kind] = "bernoulli"
+    kind: ClassVar[FamilyName] = "bernoulli"
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats 0 and 1 `(examples, outputs)`."""
@@ -95,13 +99,17 @@ class Bernoulli(Likelihood):
             )
         return columns
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the sum over outputs of the log probability of each label."""
-        del unknowns
+        del parameters
         return jnp.sum(jax.nn.log_sigmoid(jnp.where(y > 0, outputs, -outputs)), axis=1)
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the probabilities p of 1, and p (1 - p)."""
-        del unknowns
+        del parameters
         p = jax.nn.sigmoid(outputs)
         return p, p * jax.nn.sigmoid(-outputs)

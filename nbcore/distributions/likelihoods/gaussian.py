@@ -1,4 +1,4 @@
-"""Noise of one size: what is known of it, sampled of it, and learnt from unseen rows."""
+"""Noise of one size: what is known of it, sampled of it, and learned from unseen rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.positive import (
     HalfNormal,
     PositivePrior,
@@ -27,7 +27,7 @@ from nbcore.errors import OptionError
 class Noisy(Likelihood):
     """A noise that is known, or sampled with the weights; base of `Gaussian` and `StudentT`."""
 
-    standardises: ClassVar[bool] = True
+    can_standardize: ClassVar[bool] = True
 
     noise: Any = None
     noise_prior: PositivePrior | None = None
@@ -59,29 +59,29 @@ class Noisy(Likelihood):
         if self.noise is None and self.noise_prior is not None:
             check_prior(self.noise_prior, "noise_prior")
 
-    def initial(self, num_outputs: int) -> Unknowns:
+    def initial(self, num_outputs: int) -> LikelihoodParameters:
         """Return u = 0, the prior's median noise, one per output or one for all."""
         if self.noise is not None:
             return {}
         return {"noise": jnp.zeros(self._count(num_outputs), jnp.result_type(float))}
 
-    def log_prior(self, unknowns: Unknowns) -> jax.Array:
+    def log_prior(self, parameters: LikelihoodParameters) -> jax.Array:
         """Return the log prior of u: log p(noise) + log(noise) + log(spread)."""
         if self.noise is not None:
             return jnp.zeros(())
-        return unconstrained_log_prob(self._prior, unknowns["noise"])
+        return unconstrained_log_prob(self._prior, parameters["noise"])
 
-    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
         """Draw u from the prior of the noise."""
         if self.noise is not None:
             return {}
         return {"noise": unconstrained_sample(self._prior, key, (self._count(num_outputs),))}
 
-    def constrain(self, unknowns: Unknowns) -> Unknowns:
+    def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
         """Return `{"noise": ...}` where it is unknown."""
         if self.noise is not None:
             return {}
-        return {"noise": from_unconstrained(self._prior, unknowns["noise"])}
+        return {"noise": from_unconstrained(self._prior, parameters["noise"])}
 
     @property
     def in_units_of_y(self) -> frozenset[str]:
@@ -96,7 +96,7 @@ class Noisy(Likelihood):
         spread = np.where(spread > 0, spread, 1.0) / np.asarray(self.ratio)
         return replace(self, noise_prior=HalfNormal(_numbers(self._pooled(spread))))
 
-    def standardised(self, scale: np.ndarray) -> Self:
+    def rescaled(self, scale: np.ndarray) -> Self:
         """Return the likelihood of y / scale."""
         if self.shared:
             return replace(self, ratio=_numbers(np.asarray(self.ratio) / scale))
@@ -107,13 +107,13 @@ class Noisy(Likelihood):
         return replace(self, noise_prior=in_other_units(self.noise_prior, 1 / scale))
 
     @property
-    def calibrates(self) -> bool:
+    def needs_noise_estimate(self) -> bool:
         """Whether nothing is said about the noise."""
         return self.noise is None and self.noise_prior is None
 
-    def calibrated(self, residuals: np.ndarray, count: int) -> Self:
+    def with_estimated_noise(self, residuals: np.ndarray, count: int) -> Self:
         """Return it with a noise prior tight around the root mean square residual."""
-        if not self.calibrates:
+        if not self.needs_noise_estimate:
             return self
         size = self._pooled(np.sqrt(np.mean(residuals**2, axis=0)) / np.asarray(self.ratio))
         return replace(self, noise_prior=tight_prior(size, count))
@@ -137,10 +137,10 @@ class Noisy(Likelihood):
     def _pooled(self, each: np.ndarray) -> np.ndarray:
         return np.sqrt(np.mean(each**2, keepdims=True)) if self.shared else each
 
-    def _noise(self, unknowns: Unknowns) -> jax.Array:
+    def _noise(self, parameters: LikelihoodParameters) -> jax.Array:
         """Return the noise of each output, in the units of the targets."""
         known = self.noise is not None
-        noise = self.noise if known else from_unconstrained(self._prior, unknowns["noise"])
+        noise = self.noise if known else from_unconstrained(self._prior, parameters["noise"])
         dtype = jnp.result_type(float)
         return jnp.asarray(noise, dtype) * jnp.asarray(self.ratio, dtype)
 
@@ -169,13 +169,17 @@ class Gaussian(Noisy):
         -0.9189
     """
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the sum over outputs of the normal log density."""
-        return jnp.sum(jax.scipy.stats.norm.logpdf(y, outputs, self._noise(unknowns)), axis=1)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(y, outputs, self._noise(parameters)), axis=1)
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the outputs and the squared noise."""
-        return outputs, jnp.broadcast_to(self._noise(unknowns) ** 2, outputs.shape)
+        return outputs, jnp.broadcast_to(self._noise(parameters) ** 2, outputs.shape)
 
 
 def _numbers(values: np.ndarray) -> tuple[float, ...]:

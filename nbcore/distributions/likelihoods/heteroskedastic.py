@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import ShapeError
 
 
@@ -34,7 +34,7 @@ class Heteroskedastic(Likelihood):
         distribution".
     """
 
-    standardises: ClassVar[bool] = True
+    can_standardize: ClassVar[bool] = True
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, outputs / 2)`."""
@@ -52,20 +52,24 @@ class Heteroskedastic(Likelihood):
                 f"and log standard deviations of {num_outputs // 2} target(s)."
             ) from error
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the sum over targets of the normal log density."""
-        del unknowns
+        del parameters
         means, logs = jnp.split(outputs, 2, axis=1)
         z = (y - means) * jnp.exp(-logs)
         return jnp.sum(-0.5 * z**2 - logs - 0.5 * jnp.log(2 * jnp.pi), axis=1)
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the means and exp(2 log deviation), `(examples, targets)` each."""
-        del unknowns
+        del parameters
         means, logs = jnp.split(outputs, 2, axis=1)
         return means, jnp.exp(2 * logs)
 
-    def standardised(self, scale: np.ndarray) -> Self:
+    def rescaled(self, scale: np.ndarray) -> Self:
         """Return itself: the network learns whatever units y has."""
         del scale
         return self

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.likelihoods.gaussian import Gaussian
 from nbcore.distributions.positive import (
     PositivePrior,
@@ -44,7 +44,7 @@ class NoiseModel(Likelihood):
         covariates: `x -> (examples, k)`, what the noise reads of the inputs; `None` is x itself,
             which must have two axes then.
         num_targets: number of columns of y.
-        unit: units of y, over those that `noise` is in; set where y is standardised.
+        unit: units of y, over those that `noise` is in; set where y is standardized.
 
     Examples:
         >>> import jax.numpy as jnp, nbcore as nb
@@ -55,7 +55,7 @@ class NoiseModel(Likelihood):
         ['floor', 'slope']
     """
 
-    standardises: ClassVar[bool] = True
+    can_standardize: ClassVar[bool] = True
 
     noise: Noise = field(metadata={"static": True})
     priors: Mapping[str, PositivePrior]
@@ -75,38 +75,42 @@ class NoiseModel(Likelihood):
             check_prior(prior, f"priors[{name!r}]")
         return real_columns(y, self.num_targets, "NoiseModel")
 
-    def initial(self, num_outputs: int) -> Unknowns:
+    def initial(self, num_outputs: int) -> LikelihoodParameters:
         """Return u = 0, the medians of the priors."""
         del num_outputs
         return {name: jnp.zeros((), jnp.result_type(float)) for name in self.priors}
 
-    def log_prior(self, unknowns: Unknowns) -> jax.Array:
-        """Return the log prior of the unknowns, Jacobians included."""
-        terms = [unconstrained_log_prob(p, unknowns[name]) for name, p in self._sorted()]
+    def log_prior(self, parameters: LikelihoodParameters) -> jax.Array:
+        """Return the log prior of the parameters, Jacobians included."""
+        terms = [unconstrained_log_prob(p, parameters[name]) for name, p in self._sorted()]
         return jnp.sum(jnp.stack(terms))
 
-    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
-        """Draw the unknowns from their priors."""
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
+        """Draw the parameters from their priors."""
         del num_outputs
         keys = jax.random.split(key, len(self.priors))
         pairs = zip(self._sorted(), keys, strict=True)
         return {name: unconstrained_sample(prior, k, ()) for (name, prior), k in pairs}
 
-    def constrain(self, unknowns: Unknowns) -> Unknowns:
+    def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
         """Return the parameters of the noise, by name."""
-        return {name: from_unconstrained(prior, unknowns[name]) for name, prior in self._sorted()}
+        return {name: from_unconstrained(prior, parameters[name]) for name, prior in self._sorted()}
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the sum over targets of the normal log density."""
-        means, deviations = self._means_and_deviations(outputs, unknowns)
+        means, deviations = self._means_and_deviations(outputs, parameters)
         return jnp.sum(jax.scipy.stats.norm.logpdf(y, means, deviations), axis=1)
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the outputs and the squared noise."""
-        means, deviations = self._means_and_deviations(outputs, unknowns)
+        means, deviations = self._means_and_deviations(outputs, parameters)
         return means, deviations**2
 
-    def standardised(self, scale: np.ndarray) -> Self:
+    def rescaled(self, scale: np.ndarray) -> Self:
         """Return it with a noise that is divided by the units of y; its parameters stay."""
         unit = np.asarray(self.unit) * scale
         return replace(self, unit=tuple(float(u) for u in unit))
@@ -115,7 +119,7 @@ class NoiseModel(Likelihood):
         """Return unit noise: networks are trained by squared error."""
         return Gaussian(noise=1.0)
 
-    def observing(self, network: Network) -> Network:
+    def augment_network(self, network: Network) -> Network:
         """Return the network with the covariates as further outputs."""
         if isinstance(network, WithCovariates):
             return network
@@ -130,10 +134,10 @@ class NoiseModel(Likelihood):
         return sorted(self.priors.items())
 
     def _means_and_deviations(
-        self, outputs: jax.Array, unknowns: Unknowns
+        self, outputs: jax.Array, parameters: LikelihoodParameters
     ) -> tuple[jax.Array, jax.Array]:
         means, x = outputs[:, : self.num_targets], outputs[:, self.num_targets :]
-        noise = jnp.asarray(self.noise(x, self.constrain(unknowns)))
+        noise = jnp.asarray(self.noise(x, self.constrain(parameters)))
         columns = noise[:, None] if noise.ndim == 1 else noise
         if columns.shape not in ((len(x), 1), means.shape):
             raise ShapeError(

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.families import Kind
-from nbcore.distributions.likelihoods.base import Likelihood, Unknowns, real_columns
+from nbcore.distributions.families import FamilyName
+from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import DataError
 
 
@@ -25,7 +25,7 @@ class Poisson(Likelihood):
         -1.0
     """
 
-    kind: ClassVar[Kind] = "poisson"
+    kind: ClassVar[FamilyName] = "poisson"
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as whole numbers `(examples, outputs)`, in a float type."""
@@ -40,14 +40,18 @@ class Poisson(Likelihood):
             )
         return columns
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the sum over outputs of y f - exp(f) - log y!."""
-        del unknowns
+        del parameters
         each = y * outputs - jnp.exp(outputs) - jax.scipy.special.gammaln(y + 1)
         return jnp.sum(each, axis=1)
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the rates, twice: they are mean and variance."""
-        del unknowns
+        del parameters
         rates = jnp.exp(outputs)
         return rates, rates

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.families import Kind
-from nbcore.distributions.likelihoods.base import Unknowns
+from nbcore.distributions.families import FamilyName
+from nbcore.distributions.likelihoods.base import LikelihoodParameters
 from nbcore.distributions.likelihoods.gaussian import Noisy
 from nbcore.distributions.positive import (
     LogNormal,
@@ -57,7 +57,7 @@ class StudentT(Noisy):
         Lange, Little & Taylor (1989), "Robust statistical modeling using the t distribution".
     """
 
-    kind: ClassVar[Kind] = "student-t"
+    kind: ClassVar[FamilyName] = "student-t"
 
     df: Any = None
     df_prior: PositivePrior | None = None
@@ -73,53 +73,59 @@ class StudentT(Noisy):
         check_prior(self._df_prior, "df_prior")
         return super().check(y, num_outputs)
 
-    def initial(self, num_outputs: int) -> Unknowns:
+    def initial(self, num_outputs: int) -> LikelihoodParameters:
         """Return u = 0, the medians of the priors."""
         known = {} if self.df is not None else {"df": jnp.zeros((), jnp.result_type(float))}
         return {**super().initial(num_outputs), **known}
 
-    def log_prior(self, unknowns: Unknowns) -> jax.Array:
-        """Return the log prior of the unknowns, Jacobians included."""
-        total = super().log_prior(unknowns)
+    def log_prior(self, parameters: LikelihoodParameters) -> jax.Array:
+        """Return the log prior of the parameters, Jacobians included."""
+        total = super().log_prior(parameters)
         if self.df is not None:
             return total
-        return total + unconstrained_log_prob(self._df_prior, unknowns["df"])
+        return total + unconstrained_log_prob(self._df_prior, parameters["df"])
 
-    def sample_prior(self, key: jax.Array, num_outputs: int) -> Unknowns:
-        """Draw the unknowns from their priors."""
+    def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
+        """Draw the parameters from their priors."""
         noise_key, df_key = jax.random.split(key)
         drawn = super().sample_prior(noise_key, num_outputs)
         if self.df is not None:
             return drawn
         return {**drawn, "df": unconstrained_sample(self._df_prior, df_key, ())}
 
-    def constrain(self, unknowns: Unknowns) -> Unknowns:
+    def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
         """Return `{"noise": ..., "df": ...}`, those that are unknown."""
-        found = super().constrain(unknowns)
-        return found if self.df is not None else {**found, "df": self.degrees_of_freedom(unknowns)}
+        found = super().constrain(parameters)
+        return (
+            found if self.df is not None else {**found, "df": self.degrees_of_freedom(parameters)}
+        )
 
-    def log_prob(self, outputs: jax.Array, y: jax.Array, unknowns: Unknowns) -> jax.Array:
+    def log_prob(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
         """Return the sum over outputs of the log density of t."""
-        df, noise = self.degrees_of_freedom(unknowns), self._noise(unknowns)
+        df, noise = self.degrees_of_freedom(parameters), self._noise(parameters)
         constant = _log_gamma_ratio(df / 2) - 0.5 * jnp.log(df * jnp.pi)
         z = (y - outputs) / noise
         return jnp.sum(constant - jnp.log(noise) - (df + 1) / 2 * jnp.log1p(z**2 / df), axis=1)
 
-    def moments(self, outputs: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, outputs: jax.Array, parameters: LikelihoodParameters
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the outputs and noise^2 nu / (nu - 2)."""
-        df = self.degrees_of_freedom(unknowns)
-        variance = self._noise(unknowns) ** 2 * df / (df - LEAST)
+        df = self.degrees_of_freedom(parameters)
+        variance = self._noise(parameters) ** 2 * df / (df - LEAST)
         return outputs, jnp.broadcast_to(variance, outputs.shape)
 
-    def degrees_of_freedom(self, unknowns: Unknowns) -> jax.Array:
+    def degrees_of_freedom(self, parameters: LikelihoodParameters) -> jax.Array:
         """Return nu."""
         if self.df is not None:
             return jnp.asarray(self.df, jnp.result_type(float))
-        return LEAST + from_unconstrained(self._df_prior, unknowns["df"])
+        return LEAST + from_unconstrained(self._df_prior, parameters["df"])
 
-    def calibrated(self, residuals: np.ndarray, count: int) -> Self:
+    def with_estimated_noise(self, residuals: np.ndarray, count: int) -> Self:
         """Return it with priors tight around the t distribution that fits the residuals best."""
-        if not self.calibrates:
+        if not self.needs_noise_estimate:
             return self
         sampled = self.df is None and self.df_prior is None
         known = CANDIDATES if sampled else np.array([self._likely_df])

@@ -1,7 +1,7 @@
 """Examples in chunks: memory is that of one chunk, however many examples there are.
 
 The sum over chunks has its gradient in the same pass: each chunk gives value and gradient, and
-forgets what it computed. That is rematerialisation without computing anything twice.
+forgets what it computed. That is rematerialization without computing anything twice.
 """
 
 from __future__ import annotations

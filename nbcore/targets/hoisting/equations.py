@@ -92,7 +92,7 @@ def needed(
     return sorted(kept), sorted(seen - made)
 
 
-def evaluate(equations: Iterable[Equation], env: dict[int, Any]) -> None:
+def run_equations(equations: Iterable[Equation], env: dict[int, Any]) -> None:
     """Evaluate equations in order, writing their results into `env`."""
     for eqn in equations:
         results = eqn.run(*(value_of(a, env) for a in eqn.inputs))

@@ -25,7 +25,7 @@ LEAST_ROWS = 32
 """Products over fewer rows than this are as quick as reading what was computed once."""
 
 
-class Rows(NamedTuple):
+class StochasticRows(NamedTuple):
     """The rows of a leaf, along the axis of its inputs, that hold its stochastic entries.
 
     Args:
@@ -66,9 +66,9 @@ class Step(NamedTuple):
     reads: tuple[int, ...]
 
 
-def stochastic_rows(split: ParameterSplit) -> dict[str, Rows]:
+def stochastic_rows(split: ParameterSplit) -> dict[str, StochasticRows]:
     """Return the rows of the leaves where it pays: at most half of many rows are stochastic."""
-    found: dict[str, Rows] = {}
+    found: dict[str, StochasticRows] = {}
     leaves = split.frozen
     for path, indices in split.indices.items():
         leaf = split.owner(path)[1]
@@ -84,11 +84,11 @@ def stochastic_rows(split: ParameterSplit) -> dict[str, Rows]:
         lookup = np.full(size, len(rows), np.int32)
         lookup[rows] = np.arange(len(rows))
         places = np.ravel_multi_index(tuple(where), cut)
-        found[path] = Rows(*(jnp.asarray(a, jnp.int32) for a in (rows, places, lookup)))
+        found[path] = StochasticRows(*(jnp.asarray(a, jnp.int32) for a in (rows, places, lookup)))
     return found
 
 
-def merged(split: ParameterSplit, rows: dict[str, Rows], weights: Weights) -> Any:
+def merged(split: ParameterSplit, rows: dict[str, StochasticRows], weights: Weights) -> Any:
     """Return `split.merge(weights)`, with the leaves of `rows` marked; for tracing."""
     whole = split.merge(weights)
     leaves, structure = jax.tree.flatten(whole)
@@ -100,7 +100,12 @@ def merged(split: ParameterSplit, rows: dict[str, Rows], weights: Weights) -> An
 
 
 def _mark(
-    split: ParameterSplit, path: str, rows: Rows, leaf: Any, frozen: Any, values: jax.Array
+    split: ParameterSplit,
+    path: str,
+    rows: StochasticRows,
+    leaf: Any,
+    frozen: Any,
+    values: jax.Array,
 ) -> jax.Array:
     axis = split.owner(path)[1].pair_axes[0]
     cut = [len(rows.rows) + 1 if a == axis else n for a, n in enumerate(leaf.shape)]

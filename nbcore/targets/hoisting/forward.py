@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.networks.evaluation import Static, as_columns, is_per_example
+from nbcore.networks.evaluation import HashableNetwork, as_columns, is_per_example
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.hoisting import chunks, first_layer, staging
@@ -18,12 +18,12 @@ from nbcore.targets.hoisting import chunks, first_layer, staging
 FEATURE_BATCH = 64
 Features = Any
 """What is known of some examples: arrays with a leading example axis, or of all of them."""
-Frozen = tuple[ParameterSplit, dict[str, first_layer.Rows]]
+SplitAndRows = tuple[ParameterSplit, dict[str, first_layer.StochasticRows]]
 """The split, and which rows of its leaves are stochastic where few are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class ForwardProgram:
     """How outputs are computed from weights and features; a static argument of jit.
 
     Args:
@@ -32,14 +32,14 @@ class Program:
             graph, batch statistics) is cut for all of them together, so it has no minibatches.
     """
 
-    staged: staging.Staged
+    staged: staging.CutNetwork
     per_example: bool
 
-    def prepare(self, frozen: Frozen) -> Any:
+    def prepare(self, frozen: SplitAndRows) -> Any:
         """Return what is computed once for all examples."""
         return self.staged.constant_values(frozen)
 
-    def features(self, frozen: Frozen, x: Any) -> Features:
+    def features(self, frozen: SplitAndRows, x: Any) -> Features:
         """Return what is computed once for each example."""
         if not self.per_example:
             return self.staged.residual_values(frozen, x)
@@ -72,7 +72,7 @@ class Forward:
     """
 
     constants: Any
-    program: Program = field(metadata={"static": True})
+    program: ForwardProgram = field(metadata={"static": True})
     chunk_size: int = field(default=0, metadata={"static": True})
 
     @staticmethod
@@ -105,9 +105,9 @@ class Forward:
         frozen = (split, first_layer.stochastic_rows(split))
         leaves, structure = jax.tree.flatten((split.position, frozen, example))
         avals = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        program = _program(Static(network), structure, avals, per_example, None)
+        program = _program(HashableNetwork(network), structure, avals, per_example, None)
         if byte_budget is not None and program.staged.example_bytes > byte_budget:
-            program = _program(Static(network), structure, avals, per_example, byte_budget)
+            program = _program(HashableNetwork(network), structure, avals, per_example, byte_budget)
         if not per_example:
             chunk_size = 0
         elif chunk_size is None:
@@ -158,13 +158,13 @@ def _outputs_of_chunk(shared: tuple[Forward, Weights], features: Features) -> ja
 
 @functools.lru_cache(maxsize=256)
 def _program(
-    network: Static,
+    network: HashableNetwork,
     structure: Any,
     avals: tuple[Any, ...],
     per_example: bool,
     byte_budget: int | None,
-) -> Program:
-    def outputs(weights: Weights, frozen: Frozen, x: Any) -> jax.Array:
+) -> ForwardProgram:
+    def outputs(weights: Weights, frozen: SplitAndRows, x: Any) -> jax.Array:
         params = first_layer.merged(*frozen, weights)
         if not per_example:
             return as_columns(network.network.apply(params, x))
@@ -173,15 +173,15 @@ def _program(
 
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
     weights, frozen, x = jax.tree.unflatten(structure, shapes)
-    staged = staging.stage(outputs, weights, frozen, x, byte_budget=byte_budget)
-    return Program(staged, per_example)
+    staged = staging.cut(outputs, weights, frozen, x, byte_budget=byte_budget)
+    return ForwardProgram(staged, per_example)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _features(program: Program, frozen: Frozen, x: Any) -> Features:
+def _features(program: ForwardProgram, frozen: SplitAndRows, x: Any) -> Features:
     return program.features(frozen, x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _prepare(program: Program, frozen: Frozen) -> Any:
+def _prepare(program: ForwardProgram, frozen: SplitAndRows) -> Any:
     return program.prepare(frozen)

@@ -20,15 +20,15 @@ from nbcore.targets.hoisting.equations import (
     Literal,
     Shaped,
     cheap,
-    evaluate,
     needed,
+    run_equations,
     value_of,
 )
 
 CONSTANT, KNOWN, STAGED = 0, 1, 2
 """Levels of a variable: depends on nothing that varies, on the example, on the position."""
 _CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
-_REMATERIALISED = frozenset({"checkpoint", "remat", "remat2"})
+_REMATERIALIzED = frozenset({"checkpoint", "remat", "remat2"})
 
 
 class Inliner:
@@ -93,11 +93,11 @@ class Inliner:
             self.bind(eqn.outvars, outputs)
 
     def _body_to_inline(self, eqn: jex.JaxprEqn, inputs: Sequence[Atom]) -> Any:
-        """Return the body of a call; of a rematerialised one only if a part of it is known."""
+        """Return the body of a call; of a rematerialized one only if a part of it is known."""
         name, params = eqn.primitive.name, eqn.params
         if name in _CALLS:
             return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        if name in _REMATERIALISED and self.level_of(inputs) == STAGED:
+        if name in _REMATERIALIzED and self.level_of(inputs) == STAGED:
             body = jex.ClosedJaxpr(params["jaxpr"], ())
             return body if _has_known_part(body, self._levels(inputs)) else None
         return None
@@ -283,7 +283,7 @@ class _Loop:
 
             def body(carry: Any, x: Any) -> Any:
                 env = fixed | dict(zip(carried, carry, strict=True)) | dict(zip(xs, x, strict=True))
-                evaluate(equations, env)
+                run_equations(equations, env)
                 return [value_of(a, env) for a in ends], [value_of(a, env) for a in ys]
 
             start, sequence = list(values[sizes[0] : sizes[1]]), list(values[sizes[1] :])

@@ -1,6 +1,6 @@
 """What does not depend on the position is computed once.
 
-`stage` traces a network for ONE example and classifies every equation: *constant* (depends on
+`cut` traces a network for ONE example and classifies every equation: *constant* (depends on
 neither the position nor the example), *known* (depends on the example), or *staged* (depends on
 the position). The known values that staged equations read, the *residuals*, are computed once per
 example; what is left is a small program over the position and the residuals.
@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from nbcore.targets.hoisting.equations import Atom, Equation, cheap, evaluate, needed, value_of
+from nbcore.targets.hoisting.equations import Atom, Equation, cheap, needed, run_equations, value_of
 from nbcore.targets.hoisting.inlining import CONSTANT, KNOWN, STAGED, Inliner
 
 BYTE_BUDGET = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Staged:
+class CutNetwork:
     """A network for one example, cut into what is computed once and what is staged.
 
     Compared by identity, so it is a static argument that retraces nothing while it lives.
@@ -75,23 +75,23 @@ class Staged:
         env: dict[int, Any] = dict(zip(self.inputs[0], jax.tree.leaves(position), strict=True))
         env |= dict(zip(self.constants, constants, strict=True))
         env |= dict(zip(self.residuals, residuals, strict=True))
-        evaluate([self.equations[i] for i in self.staged], env)
+        run_equations([self.equations[i] for i in self.staged], env)
         return jax.tree.unflatten(self.treedef, [value_of(a, env) for a in self.outputs])
 
     def _compute(self, env: dict[int, Any], wanted: tuple[int, ...]) -> list[jax.Array]:
         kept, _ = needed(self.equations, wanted, lambda _: True)
-        evaluate([self.equations[i] for i in kept], env)
+        run_equations([self.equations[i] for i in kept], env)
         return [env[v] for v in wanted]
 
 
-def stage(
+def cut(
     function: Callable[[Any, Any, Any], Any],
     position: Any,
     frozen: Any,
     example: Any,
     *,
     byte_budget: int | None = None,
-) -> Staged:
+) -> CutNetwork:
     """Trace `function(position, frozen, example)` and cut it.
 
     Args:
@@ -127,7 +127,7 @@ def stage(
     outputs = tuple(flat.atom(v) for v in closed.jaxpr.outvars)
     cut = _Cut(flat, outputs)
     found = cut.within(byte_budget)
-    return Staged(
+    return CutNetwork(
         equations=tuple(flat.all),
         inputs=(inputs[0], inputs[1], inputs[2]),
         outputs=outputs,

@@ -4,7 +4,7 @@
 
 The folder has `data.txt` with `index_features.txt`, `index_target.txt`, `index_train_0.txt` and
 `index_test_0.txt`, as they come with Gal and Ghahramani (2016). Inputs and targets are
-standardised by the training rows.
+standardized by the training rows.
 """
 
 from __future__ import annotations

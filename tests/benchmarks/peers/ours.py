@@ -83,7 +83,7 @@ def threads(work: Work, case: str) -> dict[str, Any]:
 
 
 def vectorized(_: Work, backend: str) -> dict[str, Any]:
-    """Time a step of 2 and of 8 vectorised chains on a small multilayer perceptron."""
+    """Time a step of 2 and of 8 vectorized chains on a small multilayer perceptron."""
     target = small_perceptron()
     figures: dict[str, list[float]] = {"2": [], "8": []}
     for seed in range(6):  # the first round compiles

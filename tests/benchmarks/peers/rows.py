@@ -138,13 +138,13 @@ ROWS: dict[str, Row] = {
         0.70,
     ),
     "vectorized-mclmc": Row(
-        "seconds per gradient, small MLP: 8 vectorised chains of MCLMC / 2",
+        "seconds per gradient, small MLP: 8 vectorized chains of MCLMC / 2",
         {"ours": ("ours", "vectorized-blackjax-mclmc")},
         lambda f: f["ours"]["ratio"],
         1.6,
     ),
     "vectorized-hmc": Row(
-        "seconds per gradient, small MLP: 8 vectorised chains of HMC / 2",
+        "seconds per gradient, small MLP: 8 vectorized chains of HMC / 2",
         {"ours": ("ours", "vectorized-blackjax-hmc")},
         lambda f: f["ours"]["ratio"],
         1.6,

@@ -88,7 +88,7 @@ def measure(work: Work) -> dict[str, dict[str, Curve]]:
             "Block0_Attention, 32 triples": lambda: by_length(work, EARLY),
         },
         "chains": {
-            "MCLMC, vectorised": lambda: by_chains("blackjax-mclmc", "vectorized", 2000),
+            "MCLMC, vectorized": lambda: by_chains("blackjax-mclmc", "vectorized", 2000),
             "NUTS, threads": lambda: by_chains(nuts, "threads", 300),
         },
     }
@@ -107,11 +107,11 @@ def draw(panels: dict[str, dict[str, Curve]], path: Path) -> None:
         figure = style.new_figure(9.0, 5.6)
         axes = figure.subplots(2, 2).ravel()
         for ax, (name, curves) in zip(axes, panels.items(), strict=True):
-            for colour, (label, curve) in zip(
+            for color, (label, curve) in zip(
                 (style.OURS, style.NAIVE), curves.items(), strict=False
             ):
                 x, y = np.array(curve).T
-                ax.loglog(x, 1e3 * y, "o-", ms=4, color=colour, label=label)
+                ax.loglog(x, 1e3 * y, "o-", ms=4, color=color, label=label)
                 if name in GROWING:
                     ax.loglog(x, 1e3 * y[-1] * x / x[-1], ":", color=style.QUIET, lw=0.8)
             ax.set_xticks(x, [f"{n:,.0f}" for n in x])

@@ -6,7 +6,7 @@ of it is dead code. `seconds` is the slope between a loop of one and a loop of m
 the loop of one, `once`, is what happens once for each call: dispatch, and whatever the compiler
 moves out of the loop because no turn changes it. XLA does that for the frozen part of a network,
 so a peer whose sampler is one compiled loop pays it once, and one that calls a compiled step for
-each draw pays it for each draw; `seconds` is the most favourable figure to a peer.
+each draw pays it for each draw; `seconds` is the most favorable figure to a peer.
 """
 
 from __future__ import annotations

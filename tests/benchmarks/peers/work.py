@@ -16,7 +16,7 @@ class Work(NamedTuple):
 
     Args:
         X: inputs.
-        y: standardised targets `(N,)`.
+        y: standardized targets `(N,)`.
         params: trained weights, nested by the parts of their paths.
         pairs: by case and layer, `(pairs, axes)` indices, or a dict of those by component.
         rest: every other array, by name.

@@ -12,7 +12,7 @@ SPLITS = range(5)
 
 
 class Split(NamedTuple):
-    """Training and test rows of one split; X standardised by the training rows, y in its units."""
+    """Training and test rows of one split; X standardized by the training rows, y in its units."""
 
     X: np.ndarray
     y: np.ndarray

@@ -98,10 +98,10 @@ def draw(results: Results, ours: str, image: Path) -> None:
         top, bottom = axes[:, column]
         for y, model in zip(height, models, strict=True):
             splits = results[name][model]
-            colour = "C3" if model == ours else "C0" if model not in PEERS else "0.35"
+            color = "C3" if model == ours else "C0" if model not in PEERS else "0.35"
             mean, error = mean_and_error(differences(splits, results[name][ours]))
-            top.errorbar(mean, y, xerr=error, fmt="o", ms=5, color=colour, capsize=2)
-            bottom.plot(coverage(splits), y, "o", ms=5, color=colour)
+            top.errorbar(mean, y, xerr=error, fmt="o", ms=5, color=color, capsize=2)
+            bottom.plot(coverage(splits), y, "o", ms=5, color=color)
         top.axvline(0, color="C3", lw=0.8)
         top.locator_params(axis="x", nbins=5)
         top.set_title(NAMES[name])

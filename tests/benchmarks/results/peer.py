@@ -2,7 +2,7 @@
 
     python tests/benchmarks/results/peer.py --data FOLDER [--models "NeuroBayes, BNN"]
 
-y is standardised for it, which it does not do itself and which its priors, of scale 1, are made
+y is standardized for it, which it does not do itself and which its priors, of scale 1, are made
 for; its draws are scored in the units of y, by the same functions as all others.
 """
 

@@ -64,7 +64,7 @@ def recurrent(params, x):
 
 
 def make(**shapes):
-    """Initialiser of dense layers of some shapes."""
+    """Initializer of dense layers of some shapes."""
     ones = jnp.ones
     return lambda key, x: {n: {"kernel": ones(s), "bias": ones(s[1])} for n, s in shapes.items()}
 
@@ -166,7 +166,7 @@ def test_in_double_precision_to_ten_digits(case):
         compare(network, target, x, y, 1e-10)
 
 
-def assert_only_what_depends_on_the_position(staged: hoisting.Staged) -> None:
+def assert_only_what_depends_on_the_position(staged: hoisting.CutNetwork) -> None:
     """Every staged equation reads the position, or costs nothing."""
     depends = set(staged.inputs[0])
     for i, eqn in enumerate(staged.equations):
@@ -237,13 +237,13 @@ def test_features_of_many_rows_are_computed_in_batches():
 # --- networks whose examples see each other ------------------------------------------------
 
 
-def centred(params, x):
+def centered(params, x):
     return (x - x.mean(axis=0)) @ params["out"]["kernel"]
 
 
 @pytest.mark.parametrize("kernel", [jnp.ones((3, 1)), jnp.zeros((3, 1))], ids=["ones", "zeros"])
 def test_a_network_that_mixes_examples_is_computed_as_a_whole(kernel):
-    network = nb.as_network((lambda key, x: None, centred))
+    network = nb.as_network((lambda key, x: None, centered))
     params, y = {"out": {"kernel": kernel}}, np.arange(5.0)[:, None]
     target = nb.Target.build(network, params, S.everything(), ROWS, y)
     assert not target.per_example
@@ -253,7 +253,7 @@ def test_a_network_that_mixes_examples_is_computed_as_a_whole(kernel):
 
 
 def test_mixing_is_seen_past_rows_that_are_alike():
-    network = nb.as_network((lambda key, x: None, centred))
+    network = nb.as_network((lambda key, x: None, centered))
     x = np.concatenate([np.ones((4, 3)), ROWS[:3]]).astype(np.float32)
     params = {"out": {"kernel": jnp.ones((3, 1))}}
     assert not is_per_example(network, params, x)

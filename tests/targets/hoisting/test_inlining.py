@@ -1,4 +1,4 @@
-"""What is known inside of loops, calls and rematerialised parts is computed once."""
+"""What is known inside of loops, calls and rematerialized parts is computed once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POSITION = {"w": jnp.asarray(RNG.normal(size=(3, 3)), jnp.float32)}
 FROZEN = {"v": jnp.asarray(RNG.normal(size=(3, 3)), jnp.float32), "b": jnp.ones(3)}
 
 
-def cut(function, position=POSITION, frozen=FROZEN, example=X, **options) -> hoisting.Staged:
+def cut(function, position=POSITION, frozen=FROZEN, example=X, **options) -> hoisting.CutNetwork:
     return hoisting.stage(function, position, frozen, example, **options)
 
 
@@ -142,7 +142,7 @@ def test_loops_whose_end_depends_on_the_position_stay():
     assert "while[" in check(power)
 
 
-def test_the_known_part_of_what_is_rematerialised_is_hoisted_and_the_rest_is_kept_as_it_is():
+def test_the_known_part_of_what_is_rematerialized_is_hoisted_and_the_rest_is_kept_as_it_is():
     def block(position, frozen, x):
         return jax.checkpoint(lambda x, w: jnp.tanh(jnp.exp(x @ frozen["v"]) @ w))(x, position["w"])
 
