@@ -66,7 +66,7 @@ def weights_in(layer: Layer, tree: Any) -> dict[str, Any]:
     """Return what a pytree like the parameters holds for the weights of a layer, by path.
 
     Examples:
-        >>> from nbcore.networks.layers import infer_layers
+        >>> from nbcore.networks.inference import infer_layers
         >>> params = {"Dense0": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}}
         >>> list(weights_in(infer_layers(params)[0], params))
         ['Dense0/kernel']

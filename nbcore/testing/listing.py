@@ -14,7 +14,7 @@ _PROBE = """
 import json, sys
 from importlib.metadata import entry_points
 import nbcore.sampling.backend, nbcore.selection.selector
-from nbcore import plugins
+from nbcore.common import plugins
 from nbcore.common.hookspecs import GROUP
 
 def tops():

@@ -44,7 +44,11 @@ def world(tmp_path):
     def run(code: str, **environment: str) -> str:
         path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
         done = subprocess.run(
-            [sys.executable, "-c", f"import nbcore as nb\nfrom nbcore import plugins\n{code}"],
+            [
+                sys.executable,
+                "-c",
+                f"import nbcore as nb\nfrom nbcore.common import plugins\n{code}",
+            ],
             capture_output=True,
             text=True,
             timeout=120,

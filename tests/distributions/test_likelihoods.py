@@ -174,9 +174,9 @@ def test_a_noise_model_reads_x_from_behind_the_outputs():
     x = RNG.normal(size=(5, 3))
     outputs = jnp.asarray(np.concatenate([OUTPUTS, x], axis=1))
     parameters = {"floor": jnp.array(0.5), "slope": jnp.array(-0.3)}
-    parameters = likelihood.constrain(parameters)
-    assert parameters["floor"] == pytest.approx(0.2 * np.exp(0.25))
-    noise = (parameters["floor"] + parameters["slope"] * np.abs(x[:, 0]))[:, None]
+    constrained = likelihood.constrain(parameters)
+    assert constrained["floor"] == pytest.approx(0.2 * np.exp(0.25))
+    noise = (constrained["floor"] + constrained["slope"] * np.abs(x[:, 0]))[:, None]
     found = likelihood.log_prob(outputs, likelihood.check(Y, 5), parameters)
     assert np.allclose(found, stats.norm.logpdf(Y, OUTPUTS, noise).sum(axis=1), rtol=1e-4)
     mean, variance = likelihood.moments(outputs, parameters)

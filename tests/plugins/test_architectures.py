@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nbcore as nb
+from nbcore.common import plugins
 from nbcore.errors import OptionError
 from nbcore.estimators.choice import Choice
 from nbcore.testing import NetworkCase, parametrize_with_checks
@@ -157,7 +158,7 @@ def test_two_heads_are_not_for_classes(cls, options):
 @pytest.mark.parametrize("name", ["mlp", "mlp-2head", "convnet", "convnet-2head", "transformer"])
 def test_configurations_name_the_architectures(name):
     options = {"vocab_size": 3} if name == "transformer" else {}
-    built = nb.plugins.build("network", name, options)
+    built = plugins.build("network", name, options)
     assert type(built).__name__.lower() == f"flax{name.replace('-', '')}"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
+from nbcore.posterior import diagnostics
 from nbcore.posterior.prediction import Scaler
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -172,6 +173,6 @@ def test_a_layer_is_as_good_as_its_worst_number(drawn: nb.Posterior) -> None:
 def test_diagnostics_in_prediction_space(drawn: nb.Posterior) -> None:
     found = drawn.diagnostics(X[:5])
     outputs = drawn.outputs(X[:5]).reshape(2, 200, 5, 2)
-    np.testing.assert_allclose(found.r_hat["output"], nb.diagnostics.r_hat(outputs))
+    np.testing.assert_allclose(found.r_hat["output"], diagnostics.r_hat(outputs))
     assert found.worst(1)[0][0].startswith("output[")
     assert jax.tree.map(np.shape, found.ess_bulk) == {"output": (5, 2)}

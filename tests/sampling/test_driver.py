@@ -278,7 +278,7 @@ def test_start_positions_of_another_shape_are_refused(init: Any) -> None:
         ({"thin": 0}, "thin"),
         ({"thin": 25}, "keeps none"),
         ({"chunk_size": 0}, "chunk_size"),
-        ({"chain_method": "vectorized"}, "Did you mean 'vectorized'"),
+        ({"chain_method": "vectorised"}, "Did you mean 'vectorized'"),
         ({"key": "seed"}, "random key"),
     ],
 )

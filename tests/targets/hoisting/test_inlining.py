@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcore.targets.hoisting import staging as hoisting
+from nbcore.targets.hoisting import staging
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)
@@ -19,8 +19,8 @@ POSITION = {"w": jnp.asarray(RNG.normal(size=(3, 3)), jnp.float32)}
 FROZEN = {"v": jnp.asarray(RNG.normal(size=(3, 3)), jnp.float32), "b": jnp.ones(3)}
 
 
-def cut(function, position=POSITION, frozen=FROZEN, example=X, **options) -> hoisting.CutNetwork:
-    return hoisting.stage(function, position, frozen, example, **options)
+def cut(function, position=POSITION, frozen=FROZEN, example=X, **options) -> staging.CutNetwork:
+    return staging.cut(function, position, frozen, example, **options)
 
 
 def split_values(staged, position=POSITION, frozen=FROZEN, example=X) -> Any:
