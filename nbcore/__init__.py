@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from nbcore import datasets as datasets
     from nbcore import errors as errors
     from nbcore import metrics as metrics
-    from nbcore.common.hookspecs import Spec as Spec
-    from nbcore.common.hookspecs import hookimpl as hookimpl
     from nbcore.distributions.likelihoods import Bernoulli as Bernoulli
     from nbcore.distributions.likelihoods import Categorical as Categorical
     from nbcore.distributions.likelihoods import Gaussian as Gaussian
@@ -73,7 +71,6 @@ _NAMES = {
     "training.ensemble": ("EnsembleDeterministicNN",),
     "estimators.partial_bnn": ("PartialBNN",),
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
-    "common.hookspecs": ("Spec", "hookimpl"),
     "networks.describe": ("print_layer_configs",),
     "networks.layers": ("Layer", "Leaf"),
     "distributions.likelihoods": (

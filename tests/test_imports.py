@@ -35,6 +35,14 @@ def test_importing_nbcore_adds_hardly_a_module():
     assert int(run(count)) < 40
 
 
+@pytest.mark.parametrize(
+    "plugin", ["nbcore_blackjax", "nbcore_equinox", "nbcore_flax", "nbcore_haiku", "nbcore_laplace",
+               "nbcore_numpyro", "nbcore_selectors", "nbcore_sgmcmc"],
+)  # fmt: skip
+def test_the_hooks_of_our_plugins_import_nothing_heavy(plugin):
+    assert not imported_after(f"import {plugin}").intersection([*HEAVY, "numpy", "rich"])
+
+
 def test_the_datasets_and_errors_need_no_jax():
     found = imported_after("import nbcore as nb; nb.datasets.solubility; nb.errors.SubsetError")
     assert not found.intersection(HEAVY)

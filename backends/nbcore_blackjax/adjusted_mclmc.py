@@ -12,12 +12,9 @@ from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
 from blackjax.mcmc import adjusted_mclmc, hmc
 from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
 
-from nbcore.common.options import check_count, check_flag, check_fraction, check_positive
+from nbcore import Kernel, Stats, Target
 from nbcore.errors import OptionError
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.curvature import Whitening, whiten
-from nbcore.targets.target import Target
+from nbcore.extend import Whitening, check_count, check_flag, check_fraction, check_positive, whiten
 from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed

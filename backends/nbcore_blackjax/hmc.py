@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc import hmc, metrics
 
-from nbcore.common.options import check_count
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_count
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 SHORTEST_SHARE = 0.5

@@ -9,11 +9,15 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc import mala
 
-from nbcore.common.options import check_flag, check_fraction, check_positive
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.curvature import Whitening, largest_curvature, whiten
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import (
+    Whitening,
+    check_flag,
+    check_fraction,
+    check_positive,
+    largest_curvature,
+    whiten,
+)
 from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density

@@ -10,11 +10,8 @@ import jax.numpy as jnp
 from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState, mclmc_find_L_and_step_size
 from blackjax.mcmc import mclmc
 
-from nbcore.common.options import check_count, check_flag, check_positive
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.curvature import Whitening, whiten
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import Whitening, check_count, check_flag, check_positive, whiten
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density

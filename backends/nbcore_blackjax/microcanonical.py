@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from nbcore import Stats, Target
 from nbcore.errors import TargetError
-from nbcore.posterior.stats import Stats
-from nbcore.targets.curvature import Whitening
-from nbcore.targets.target import Target
+from nbcore.extend import Whitening
 from nbcore_blackjax.states import typed
 
 GRADIENTS = 2

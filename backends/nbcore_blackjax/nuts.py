@@ -8,10 +8,8 @@ from typing import Any, ClassVar
 import jax
 from blackjax.mcmc import nuts
 
-from nbcore.common.options import check_count
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_count
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 

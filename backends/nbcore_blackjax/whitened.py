@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import jax
 
-from nbcore.targets.curvature import Whitening
-from nbcore.targets.target import Target
+from nbcore import Target
+from nbcore.extend import Whitening
 
 
 def whitened_density(target: Target, whitening: Whitening) -> Callable[[jax.Array], jax.Array]:

@@ -14,16 +14,8 @@ from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.mcmc import hmc
 from blackjax.util import pytree_size
 
-from nbcore.common.options import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_fraction,
-    check_positive,
-)
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_choice, check_count, check_flag, check_fraction, check_positive
 from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.states import typed
 

@@ -9,20 +9,21 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from nbcore.common.options import check_choice, check_flag, check_positive
+from nbcore import Kernel, Stats, Target
 from nbcore.errors import OptionError
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.curvature import (
+from nbcore.extend import (
     DENSE_LIMIT,
+    NetworkTarget,
     Whitening,
+    check_choice,
+    check_flag,
+    check_positive,
     curvature_at,
     curvature_product,
     inverse_root,
     linearized,
     mode_near,
 )
-from nbcore.targets.target import NetworkTarget, Target
 
 
 @dataclass(frozen=True)

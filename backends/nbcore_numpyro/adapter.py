@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer.hmc import HMCState, hmc
 
-from nbcore.common.options import check_choice, check_flag, check_fraction, check_positive
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_choice, check_flag, check_fraction, check_positive
 
 Prepare = Callable[[jax.Array, HMCState], HMCState]
 """`(key, state) -> state` before a step: what a sampler draws anew for each trajectory."""

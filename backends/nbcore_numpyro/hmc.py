@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer.hmc import HMCState
 
-from nbcore.common.options import check_count, check_positive
+from nbcore import Kernel
 from nbcore.errors import OptionError
-from nbcore.sampling.backend import Kernel
+from nbcore.extend import check_count, check_positive
 from nbcore_numpyro.adapter import check_options, make_kernel
 
 TRAJECTORY_LENGTH = 2.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nbcore.common.options import check_count
-from nbcore.sampling.backend import Kernel
+from nbcore import Kernel
+from nbcore.extend import check_count
 from nbcore_numpyro.adapter import check_options, make_kernel
 
 

@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from nbcore.common.options import check_at_least, check_count, check_fraction
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_at_least, check_count, check_fraction
 from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
 from nbcore_sgmcmc.minibatches import Walk, check_options, measure_whitened, num_rows
 

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 from blackjax.sgmcmc import sgld as blackjax_sgld
 
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
 from nbcore_sgmcmc.minibatches import Scale, Walk, clipped, estimate, num_rows
 
 _kernel = blackjax_sgld.build_kernel()

@@ -12,9 +12,15 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from nbcore.common.options import check_count, check_positive
-from nbcore.targets.curvature import Whitening, largest_curvature, whiten
-from nbcore.targets.target import NetworkTarget, Target
+from nbcore import Target
+from nbcore.extend import (
+    NetworkTarget,
+    Whitening,
+    check_count,
+    check_positive,
+    largest_curvature,
+    whiten,
+)
 
 MAX_BATCH = 256
 NOISE_BATCHES = 16

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.curvature import mode_near
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import mode_near
 from nbcore_sgmcmc.langevin import Tuned, langevin_step
 from nbcore_sgmcmc.minibatches import (
     NOISE_BATCHES,

@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 from blackjax.sgmcmc import diffusions
 
-from nbcore.common.options import check_count, check_positive
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_count, check_positive
 from nbcore_sgmcmc.langevin import Tuned
 from nbcore_sgmcmc.minibatches import (
     Scale,

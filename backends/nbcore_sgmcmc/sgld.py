@@ -8,11 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import jax
 
-from nbcore.common.options import check_choice
-from nbcore.posterior.stats import Stats
-from nbcore.sampling.backend import Kernel
-from nbcore.targets.curvature import mode_near
-from nbcore.targets.target import Target
+from nbcore import Kernel, Stats, Target
+from nbcore.extend import check_choice, mode_near
 from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
 from nbcore_sgmcmc.minibatches import (
     Walk,

@@ -9,8 +9,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.common.hookspecs import hookimpl
-from nbcore.common.lazy import lazy_names
+from nbcore.extend import hookimpl, lazy_names
 
 if TYPE_CHECKING:
     from nbcore_equinox.adapter import EquinoxNetwork
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EquinoxNetwork"]
 
 
-__getattr__ = lazy_names(__name__, {"EquinoxNetwork": "adapter"}, "equinox")
+__getattr__ = lazy_names(__name__, {"EquinoxNetwork": ".adapter"}, "equinox")
 
 
 def __dir__() -> list[str]:

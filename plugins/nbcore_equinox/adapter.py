@@ -11,18 +11,21 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from nbcore.common.paths import leaves_by_path
+from nbcore import Layer, Network, Padding
 from nbcore.errors import NetworkError
-from nbcore.networks.adapters import (
+from nbcore.extend import (
+    Inputs,
+    Key,
+    Outputs,
+    Params,
     check_inputs,
     example_for,
     has_its_weights,
+    in_call_order,
+    leaves_by_path,
     padding_of,
     warn_of_statistics,
 )
-from nbcore.networks.call_order import in_call_order
-from nbcore.networks.layers import Layer
-from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_equinox.described import describe, nested, parts_of_type
 
 

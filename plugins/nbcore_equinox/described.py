@@ -12,10 +12,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from nbcore.common.paths import leaves_by_path
-from nbcore.networks.inference import infer_layers
-from nbcore.networks.layers import Layer, LayerKind, Leaf
-from nbcore.networks.network import Params
+from nbcore import Layer, Leaf
+from nbcore.extend import LayerKind, Params, infer_layers, leaves_by_path
 
 NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm, eqx.nn.BatchNorm)
 RECURRENT = (eqx.nn.GRUCell, eqx.nn.LSTMCell)

@@ -9,8 +9,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.common.hookspecs import Spec, hookimpl
-from nbcore.common.lazy import lazy_names
+from nbcore.extend import Spec, hookimpl, lazy_names
 
 if TYPE_CHECKING:
     from nbcore_flax.convnet import FlaxConvNet, FlaxConvNet2Head
@@ -31,14 +30,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FlaxConvNet": "convnet",
-    "FlaxConvNet2Head": "convnet",
-    "FlaxMLP": "mlp",
-    "FlaxMLP2Head": "mlp",
-    "FlaxTransformer": "transformer",
-    "FlaxTransformer2Head": "transformer",
-    "LinenNetwork": "linen_adapter",
-    "NnxNetwork": "nnx_adapter",
+    "FlaxConvNet": ".convnet",
+    "FlaxConvNet2Head": ".convnet",
+    "FlaxMLP": ".mlp",
+    "FlaxMLP2Head": ".mlp",
+    "FlaxTransformer": ".transformer",
+    "FlaxTransformer2Head": ".transformer",
+    "LinenNetwork": ".linen_adapter",
+    "NnxNetwork": ".nnx_adapter",
 }
 
 

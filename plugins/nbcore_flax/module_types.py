@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.networks.layers import Layer, LayerKind, Leaf
-from nbcore.networks.network import Params
+from nbcore import Layer, Leaf
+from nbcore.extend import LayerKind, Params
 
 
 def collections_of(params: Params) -> Mapping[str, Any]:

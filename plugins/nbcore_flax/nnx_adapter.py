@@ -10,19 +10,22 @@ from typing import Any
 import jax
 from flax import nnx
 
+from nbcore import Layer, Network, Padding
 from nbcore.errors import NetworkError
-from nbcore.networks.adapters import (
+from nbcore.extend import (
+    Inputs,
+    Key,
+    Outputs,
+    Params,
     check_inputs,
     example_for,
     has_its_weights,
+    in_call_order,
+    infer_layers,
     mode_flags,
     padding_of,
     warn_of_statistics,
 )
-from nbcore.networks.call_order import in_call_order
-from nbcore.networks.inference import infer_layers
-from nbcore.networks.layers import Layer
-from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 from nbcore_flax.module_types import ModuleTypes, collections_of, is_key, typed_key
 
 TYPES = ModuleTypes(

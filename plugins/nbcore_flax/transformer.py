@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from nbcore import Padding
 from nbcore.errors import OptionError, ShapeError, TokenError
-from nbcore.networks.network import Padding
 from nbcore_flax.heads import refuse_classes, two_heads
 from nbcore_flax.options import ACTIVATIONS, check_choice, check_counts, check_rates
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nbcore.common.hookspecs import hookimpl
-from nbcore.common.lazy import lazy_names
+from nbcore.extend import hookimpl, lazy_names
 
 if TYPE_CHECKING:
     from nbcore_haiku.adapter import HaikuNetwork
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["HaikuNetwork"]
 
 
-__getattr__ = lazy_names(__name__, {"HaikuNetwork": "adapter"}, "haiku")
+__getattr__ = lazy_names(__name__, {"HaikuNetwork": ".adapter"}, "haiku")
 
 
 def __dir__() -> list[str]:

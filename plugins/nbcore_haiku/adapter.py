@@ -11,12 +11,18 @@ from typing import Any
 import haiku as hk
 import jax
 
+from nbcore import Layer, Leaf, Network, Padding
 from nbcore.errors import NetworkError
-from nbcore.networks.adapters import mode_flags, warn_of_statistics
-from nbcore.networks.call_order import in_call_order
-from nbcore.networks.inference import infer_layers
-from nbcore.networks.layers import Layer, Leaf
-from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.extend import (
+    Inputs,
+    Key,
+    Outputs,
+    Params,
+    in_call_order,
+    infer_layers,
+    mode_flags,
+    warn_of_statistics,
+)
 
 NORMS = (hk.BatchNorm, hk.GroupNorm, hk.InstanceNorm, hk.LayerNorm, hk.RMSNorm)
 ATTENTION = {"query": "query", "key": "key", "value": "value", "linear": "out"}

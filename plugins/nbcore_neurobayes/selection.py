@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nbcore
 from nbcore.errors import OptionError
-from nbcore.subsets.rules import PairsRule
 
 OPTIONS = {"magnitude": "threshold", "clustering": "n_clusters"}
 
@@ -75,11 +75,9 @@ def select_bayesian_components(
 def pairs_in(subset: nbcore.ProbabilisticSubset) -> dict[str, Any]:
     """Return the pairs of a subset by layer, and by component where a layer has some."""
     found: dict[str, Any] = {}
-    for _, rule in subset.terms:
-        if not isinstance(rule, PairsRule):
-            continue
-        for layer, component, pairs in rule.items:
-            indices = [tuple(int(i) for i in pair) for pair in pairs]
+    for term in json.loads(subset.to_json())["terms"]:
+        for layer, component, pairs in term["items"] if term["rule"] == "pairs" else ():
+            indices = [tuple(pair) for pair in pairs]
             if component:
                 found.setdefault(layer, {})[component] = indices
             else:

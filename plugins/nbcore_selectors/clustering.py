@@ -12,12 +12,9 @@ import numpy as np
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from nbcore.common.options import check_count
-from nbcore.common.paths import leaves_by_path
+from nbcore import Layer, Leaf
 from nbcore.errors import SelectionError, TokenError
-from nbcore.networks.layers import Layer, Leaf
-from nbcore.networks.network import Key
-from nbcore.selection.selector import SelectionContext, required
+from nbcore.extend import Key, SelectionContext, check_count, leaves_by_path, required
 
 
 @dataclass(frozen=True)

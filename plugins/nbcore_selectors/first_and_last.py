@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, Selector
-from nbcore.subsets.rules import FirstAndLastRule
+from nbcore import Layer, ProbabilisticSubset, Selector
+from nbcore.extend import SelectionContext
 from nbcore_selectors.wrapped import scoring
 
 
@@ -50,8 +49,8 @@ class FirstAndLast:
 
     def restrict(self, layers: Sequence[Layer]) -> Sequence[Layer]:
         """Return the first layer that has weights, and the output layers."""
-        paths = FirstAndLastRule().masks(layers)
-        return [layer for layer in layers if any(leaf.path in paths for leaf in layer.weights)]
+        chosen = ProbabilisticSubset.first_and_last().masks(layers)
+        return [ly for ly in layers if any(chosen[leaf.path].any() for leaf in ly.weights)]
 
     def score(self, context: SelectionContext, layer: Layer) -> Mapping[str, Any]:
         """Return the scores of the other selector."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, required, weights_in
+from nbcore import Layer
+from nbcore.extend import SelectionContext, required, weights_in
 
 
 @dataclass(frozen=True)

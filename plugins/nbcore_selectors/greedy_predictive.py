@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbcore.common.options import check_count, check_positive
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, required
+from nbcore import Layer
+from nbcore.extend import SelectionContext, check_count, check_positive, required
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,16 @@ from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 
-from nbcore.common.options import check_choice, check_positive
+from nbcore import Layer
 from nbcore.errors import OptionError
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, required
-from nbcore.targets.curvature import DENSE_LIMIT
-from nbcore.targets.fisher import LikelihoodCurvature
+from nbcore.extend import (
+    DENSE_LIMIT,
+    LikelihoodCurvature,
+    SelectionContext,
+    check_choice,
+    check_positive,
+    required,
+)
 
 
 @dataclass(frozen=True)

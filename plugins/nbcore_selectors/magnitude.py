@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from nbcore.common.options import check_at_least
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, weights_in
+from nbcore import Layer
+from nbcore.extend import SelectionContext, check_at_least, weights_in
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbcore.networks.layers import Layer, Leaf
-from nbcore.selection.selector import RestrictingSelector, SelectionContext, Selector
+from nbcore import Layer, Leaf, Selector
+from nbcore.extend import RestrictingSelector, SelectionContext
 from nbcore_selectors.wrapped import scoring
 
 

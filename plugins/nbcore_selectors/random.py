@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext
+from nbcore import Layer
+from nbcore.extend import SelectionContext
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from nbcore.common.options import check_choice, check_positive
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, required, weights_in
+from nbcore import Layer
+from nbcore.extend import SelectionContext, check_choice, check_positive, required, weights_in
 from nbcore_selectors.laplace_variance import posterior_variance
 
 

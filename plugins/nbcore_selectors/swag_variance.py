@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore import Layer
 from nbcore.errors import SelectionError
-from nbcore.networks.layers import Layer
-from nbcore.selection.selector import SelectionContext, required, weights_in
+from nbcore.extend import SelectionContext, required, weights_in
 
 
 @dataclass(frozen=True)

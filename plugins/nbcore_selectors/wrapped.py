@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nbcore import Selector
 from nbcore.errors import OptionError
-from nbcore.selection.selector import ScoringSelector, Selector, get_selector
+from nbcore.extend import ScoringSelector, get_selector
 
 
 def scoring(selector: str | Selector, who: str) -> ScoringSelector:

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
+IMPORTS = "import nbcore as nb\nfrom nbcore.common import plugins\n"
 BACKEND = """
-from nbcore.common.hookspecs import Spec, hookimpl
+from nbcore.extend import Spec, hookimpl
 
 @hookimpl
 def nbcore_register_backends():
     return [Spec({name!r}, "{module}:Sampler", {extra!r})]
 """
 CLAIM = """
-from nbcore.common.hookspecs import hookimpl
+from nbcore.extend import hookimpl
 
 @hookimpl
 def nbcore_as_network(model, example):

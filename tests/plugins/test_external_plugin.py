@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import nbcore
+import nbcore_selectors
+import nbcore_sgmcmc
+
 SOURCE = Path(__file__).parents[1] / "external_plugin"
 
 
@@ -24,8 +28,13 @@ class World:
         self.python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         own = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
         ours = sysconfig.get_path("purelib")
+        under_test = {
+            str(Path(module.__file__ or "").parents[1])
+            for module in (nbcore, nbcore_selectors, nbcore_sgmcmc)
+        }
         # addsitedir, so that the .pth file of an editable install is read as well.
-        (own / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+        lines = [*sorted(under_test), f"import site; site.addsitedir({ours!r})"]
+        (own / "ours.pth").write_text("\n".join(lines) + "\n")
         self.own = own
 
     def install(self, project: Path) -> None:
@@ -73,7 +82,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(tmp_path_factory.mktemp("world"))
     made.install(SOURCE)
     made.install(
-        made.copy_of("rotten", **{"from nbcore import Spec": "raise OSError('rot')\nimport Spec"})
+        made.copy_of(
+            "rotten", **{"from nbcore.extend import Spec": "raise OSError('rot')\nimport Spec"}
+        )
     )
     return made
 

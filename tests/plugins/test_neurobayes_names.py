@@ -293,6 +293,6 @@ def test_noise_priors_of_numpyro_are_read() -> None:
 def test_chains_and_devices_have_names() -> None:
     assert arguments.chain_method_of("parallel") == "threads"
     with pytest.raises(errors.OptionError, match="Did you mean 'vectorized'"):
-        arguments.chain_method_of("vectorized")
+        arguments.chain_method_of("vectorize")
     with pytest.raises(errors.OptionError, match="Possible: cpu"), arguments.on_device("abacus"):
         pass

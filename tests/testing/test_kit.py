@@ -17,6 +17,7 @@ import pytest
 
 import nbcore as nb
 from nbcore.common.paths import leaves_by_path
+from nbcore.extend import Spec
 from nbcore.networks.inference import infer_layers
 from nbcore.targets.target import NetworkTarget
 from nbcore.testing import (
@@ -314,7 +315,7 @@ def test_checks_are_chosen_by_the_options_that_there_are(monkeypatch: pytest.Mon
     (rule,) = (c for c in checks_for(Sized()) if c.name not in without)
     monkeypatch.setattr(Installed, "build", lambda _: Free())
     with pytest.raises(pytest.skip.Exception, match="free has no option step_size"):
-        rule(Installed("backend", nb.Spec("free", "nowhere:Free")))
+        rule(Installed("backend", Spec("free", "nowhere:Free")))
 
 
 def collected(*arguments: str) -> subprocess.CompletedProcess[str]:

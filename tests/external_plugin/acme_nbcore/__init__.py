@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbcore import Spec, hookimpl
+from nbcore.extend import Spec, hookimpl
 
 
 @hookimpl

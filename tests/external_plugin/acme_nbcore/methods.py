@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nbcore import Kernel, Layer, Stats, Target
-from nbcore.common.paths import leaves_by_path
-from nbcore.targets.curvature import Whitening, whiten
+from nbcore.extend import Whitening, leaves_by_path, whiten
 
 
 class State(NamedTuple):
