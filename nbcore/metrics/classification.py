@@ -1,0 +1,86 @@
+"""Scores of class probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nbcore.errors import OptionError
+from nbcore.metrics.arrays import Floats, classified
+
+
+def accuracy(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Fraction of points whose most probable class is the label; the first of a tie counts.
+
+    Args:
+        labels: integers from 0 to classes - 1, shape `(n,)`.
+        probabilities: shape `(n, classes)`, rows sum to 1.
+
+    Raises:
+        LabelError: a label is no integer or outside the classes.
+        DataError: probabilities are negative or do not sum to 1.
+
+    Examples:
+        >>> accuracy([0, 1], [[0.9, 0.1], [0.6, 0.4]])
+        0.5
+    """
+    classes, rows = classified(labels, probabilities)
+    hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == classes
+    return float(np.mean(hits))
+
+
+def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Brier score over all classes, `mean_i Σ_c (p_ic - [label_i = c])²`, from 0 to 2.
+
+    Args:
+        labels: integers from 0 to classes - 1, shape `(n,)`.
+        probabilities: shape `(n, classes)`, rows sum to 1.
+
+    Raises:
+        LabelError: a label is no integer or outside the classes.
+        DataError: probabilities are negative or do not sum to 1.
+
+    Examples:
+        >>> brier([0, 1], [[1.0, 0.0], [1.0, 0.0]])
+        1.0
+
+    References:
+        Brier (1950), Monthly Weather Review 78(1).
+    """
+    classes, rows = classified(labels, probabilities)
+    errors = rows - np.eye(rows.shape[1])[classes]
+    return float(np.sum(errors**2)) / len(rows)
+
+
+def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error, `Σ_b n_b/n · |accuracy_b - confidence_b|`, from 0 to 1.
+
+    Points are binned by the probability of their most probable class, into equal widths over
+    (0, 1]; a bin holds its upper edge.
+
+    Args:
+        labels: integers from 0 to classes - 1, shape `(n,)`.
+        probabilities: shape `(n, classes)`, rows sum to 1.
+        bins: how many bins.
+
+    Raises:
+        LabelError: a label is no integer or outside the classes.
+        DataError: probabilities are negative or do not sum to 1.
+        OptionError: bins is below 1.
+
+    Examples:
+        >>> ece([0, 1], [[0.75, 0.25], [0.75, 0.25]])
+        0.25
+
+    References:
+        Guo, Pleiss, Sun and Weinberger (2017), ICML, eq. 3.
+    """
+    if bins < 1:
+        raise OptionError(f"bins is {bins}; expected at least 1.")
+    classes, rows = classified(labels, probabilities)
+    confidence: Floats = np.max(rows, axis=1)
+    hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == classes
+    bin_of = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+    # n_b/n · |accuracy_b - confidence_b| is |Σ (hit - confidence) over b| / n
+    gaps = np.abs(np.bincount(bin_of, weights=hits - confidence))
+    return float(np.sum(gaps)) / len(rows)
