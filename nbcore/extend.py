@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nbcore.common.options import check_fraction as check_fraction
     from nbcore.common.options import check_positive as check_positive
     from nbcore.common.paths import leaves_by_path as leaves_by_path
+    from nbcore.common.pytrees import register_pytree as register_pytree
     from nbcore.networks.adapters import check_inputs as check_inputs
     from nbcore.networks.adapters import example_for as example_for
     from nbcore.networks.adapters import has_its_weights as has_its_weights
@@ -84,6 +85,9 @@ SURFACE = {
         "largest_curvature": "the largest curvature at the mode in whitened coordinates",
         "inverse_root": "a factor of the inverse of a curvature",
         "linearized": "the log density of the network's linearization",
+    },
+    "common.pytrees": {
+        "register_pytree": "the decorator of a dataclass that is a pytree, such as a likelihood",
     },
     "common.paths": {
         "leaves_by_path": "the leaves of a pytree by their path",

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nbcore.common.pytrees import register_pytree
 
-@jax.tree_util.register_dataclass
+
+@register_pytree
 @dataclass(frozen=True)
 class Moments:
     """Running moments of a stream of pytrees (Welford 1962).

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.errors import OptionError
 
 
@@ -43,7 +44,7 @@ class PositivePrior(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class HalfNormal:
     """Half-normal prior of a positive number, p(x) = 2 N(x; 0, scale^2) for x > 0.
@@ -82,7 +83,7 @@ class HalfNormal:
         return HalfNormal(_multiplied(self.scale, factor))
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class LogNormal:
     """Log-normal prior of a positive number, log x ~ N(log median, spread^2).

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.paths import leaves_by_path
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.positive import HalfNormal as HalfNormal
 from nbcore.distributions.positive import LogNormal as LogNormal
 from nbcore.distributions.positive import PositivePrior as PositivePrior
@@ -223,7 +224,7 @@ def _zero_center(split: ParameterSplit) -> Weights:
     }
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class ResolvedNormal:
     """`NormalPrior` for one split.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.paths import leaf_paths, leaves_by_path
+from nbcore.common.pytrees import register_pytree
 from nbcore.errors import ShapeError, SubsetError
 from nbcore.networks.layers import Layer, Leaf
 from nbcore.networks.network import Network, Params
@@ -18,7 +19,7 @@ Weights = dict[str, jax.Array]
 """The stochastic weights: leaf path to the whole leaf, or to the vector of selected entries."""
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class ParameterSplit:
     """The stochastic and the frozen part of a parameter pytree; `merge` is the exact inverse.

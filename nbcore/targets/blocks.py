@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.paths import leaf_paths
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.networks.length_buckets import Group, length_groups
 from nbcore.networks.network import Network
@@ -21,7 +22,7 @@ from nbcore.targets.hoisting import chunks
 from nbcore.targets.hoisting.forward import Features, Forward
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Block:
     """Examples that share one program.

@@ -11,6 +11,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.targets.target import NetworkTarget, Target
 
 DENSE_LIMIT = 512
@@ -19,7 +20,7 @@ PROBES = 32
 FLOOR = 1e-6
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Whitening:
     """An affine map to coordinates in which the log density has about unit curvature.

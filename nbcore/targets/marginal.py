@@ -17,6 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import norm
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.distributions.priors import ResolvedNormal
 from nbcore.errors import OptionError, TargetError
@@ -33,7 +34,7 @@ AUTO_BYTES = 2**27  # of the matrix of all examples; a gradient holds a few such
 DRAWS_AT_ONCE = 16
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class MarginalTarget(Target):
     """The log density of what is left when some weights are integrated out; see `marginalize`.

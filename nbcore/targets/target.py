@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.errors import TargetError
@@ -200,7 +201,7 @@ class Target:
         raise TargetError("This target has no minibatches.")
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class NetworkTarget(Target):
     """The log density of the stochastic weights of a network; made by `Target.build`.
@@ -376,7 +377,7 @@ class NetworkTarget(Target):
         return total
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class FunctionTarget(Target):
     """Any log density; made by `Target.from_log_density`."""

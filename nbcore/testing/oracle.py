@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Gaussian, LikelihoodParameters
 from nbcore.distributions.priors import NormalPrior
 from nbcore.networks.network import Network
@@ -39,7 +40,7 @@ class Traces:
         self.count = 0
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class CountingGaussian(Gaussian):
     """A Gaussian likelihood that counts its traces: compiled programs call no Python.

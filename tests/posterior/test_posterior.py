@@ -15,6 +15,7 @@ from flax import linen as nn
 
 import nbcore as nb
 from nbcore import errors
+from nbcore.extend import register_pytree
 from nbcore.posterior.posterior import ROWS, Posterior
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.posterior.run_info import RunInfo
@@ -219,7 +220,7 @@ class Laplace(nb.Gaussian):
     """A likelihood that is not one of nbcore's own."""
 
 
-jax.tree_util.register_dataclass(Laplace, ["noise", "noise_prior", "ratio"], ["shared"])
+register_pytree(Laplace)
 
 
 def test_a_likelihood_of_ones_own_is_given_again(tmp_path: Path) -> None:

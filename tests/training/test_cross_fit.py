@@ -17,6 +17,7 @@ from nbcore import errors
 from nbcore.common.progress import Report
 from nbcore.distributions.likelihoods import Gaussian
 from nbcore.distributions.positive import tight_prior
+from nbcore.extend import register_pytree
 from nbcore.metrics import nlpd
 from nbcore.sampling.backend import Kernel
 from nbcore.training.cross_fit import NOISE_FLOOR, CalibrationWarning, fold_of_rows
@@ -294,7 +295,7 @@ def test_a_known_noise_is_in_the_units_of_y(overfitted: Any, given: bool) -> Non
 
 
 def test_a_noise_prior_that_cannot_change_units_is_refused() -> None:
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Mine(nb.LogNormal):
         times: Any = None  # as one that was written without it

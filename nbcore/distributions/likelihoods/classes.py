@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.families import FamilyName
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import LabelError, ShapeError
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Categorical(Likelihood):
     r"""Classes, y_i ~ Categorical(softmax(f_i)); the outputs are logits.
@@ -71,7 +72,7 @@ class Categorical(Likelihood):
         return p, p * (1 - p)
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Bernoulli(Likelihood):
     r"""Yes or no, y_ij ~ Bernoulli(sigmoid(f_ij)); the outputs are logits of 1.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.positive import (
     HalfNormal,
@@ -145,7 +146,7 @@ class Noisy(Likelihood):
         return jnp.asarray(noise, dtype) * jnp.asarray(self.ratio, dtype)
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Gaussian(Noisy):
     r"""Gaussian noise, y_ij ~ N(f_ij, noise_j^2).

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import ShapeError
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Heteroskedastic(Likelihood):
     r"""Gaussian noise that depends on x, y_ij ~ N(m_ij, exp(2 l_ij)).

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.likelihoods.gaussian import Gaussian
 from nbcore.distributions.positive import (
@@ -27,7 +28,7 @@ from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Para
 Noise = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class NoiseModel(Likelihood):
     r"""Gaussian noise that is a function of x, y_ij ~ N(f_ij, noise(x_i, parameters)_j^2).

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.families import FamilyName
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import DataError
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Poisson(Likelihood):
     r"""Counts, y_ij ~ Poisson(exp(f_ij)); the outputs are logarithms of the rates.

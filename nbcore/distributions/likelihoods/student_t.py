@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.families import FamilyName
 from nbcore.distributions.likelihoods.base import LikelihoodParameters
 from nbcore.distributions.likelihoods.gaussian import Noisy
@@ -28,7 +29,7 @@ CANDIDATES = LEAST + np.geomspace(0.25, 100.0, 40)
 STEPS = 100
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class StudentT(Noisy):
     r"""Student's t noise, y_ij = f_ij + noise_j t_ij, with t_ij of nu degrees of freedom.

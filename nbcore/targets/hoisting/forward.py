@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.pytrees import register_pytree
 from nbcore.networks.evaluation import HashableNetwork, as_columns, is_per_example
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit, Weights
@@ -58,7 +59,7 @@ class ForwardProgram:
         return str(jax.make_jaxpr(self.staged.apply)(weights, constants, one))
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Forward:
     """Outputs as a function of the stochastic weights and of hoisted features.
