@@ -1,17 +1,20 @@
-"""Finding plugins: loaded one by one, so that a broken one is reported and harms nobody."""
+"""Finding plugins: loaded one by one into one manager, so that a broken one harms nobody."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 from dataclasses import dataclass, field, fields, is_dataclass
-from importlib.metadata import entry_points
-from typing import Any, Literal
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
 
 import pluggy
 
 from nbcore.common import hookspecs
+from nbcore.common.declarations import PluginKind, fault_of_class, fault_of_specs
 from nbcore.common.hookspecs import GROUP, Spec
 from nbcore.errors import (
     MissingExtraError,
@@ -23,13 +26,17 @@ from nbcore.errors import (
     did_you_mean,
 )
 
-PluginKind = Literal["backend", "selector", "network"]
-
 _UNKNOWN: dict[PluginKind, type[PluginError]] = {
     "backend": UnknownBackendError,
     "selector": UnknownSelectorError,
     "network": PluginError,
 }
+_REGISTER: dict[PluginKind, str] = {
+    "backend": "nbcore_register_backends",
+    "selector": "nbcore_register_selectors",
+    "network": "nbcore_register_networks",
+}
+HOOKS = (*_REGISTER.values(), "nbcore_as_network")
 
 
 @dataclass
@@ -39,7 +46,7 @@ class Plugin:
     Args:
         name: entry-point name.
         distribution: the distribution that brings it.
-        error: why it could not be loaded; empty where it could.
+        error: why it could not be loaded; empty if it was.
         specs: what it offers, by kind.
     """
 
@@ -48,13 +55,42 @@ class Plugin:
     error: str = ""
     specs: dict[PluginKind, list[Spec]] = field(default_factory=dict[PluginKind, list[Spec]])
 
+    @property
+    def label(self) -> str:
+        """Name and distribution: the name in the manager."""
+        return f"{self.name} ({self.distribution})"
+
+
+class Manager(pluggy.PluginManager):
+    """The manager of all plugins: it validates hooks and calls those of one plugin at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("nbcore")
+        self.add_hookspecs(hookspecs)
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Return the options of a hook; names that a module resolves when asked are left alone.
+
+        Reading such a name would import a library (in pluggy before 1.7).
+        """
+        return super().parse_hookimpl_opts(plugin, name) if name in vars(plugin) else None
+
+    def ask(self, plugin: Any, hook: str, **arguments: Any) -> list[Any]:
+        """Return what the functions of one plugin for a hook return, other than None."""
+        others = [other for other in self.get_plugins() if other is not plugin]
+        return self.subset_hook_caller(hook, others)(**arguments)
+
+    def hooks_of(self, plugin: Any) -> list[str]:
+        """Return the names of the hooks that a plugin implements."""
+        return [caller.name for caller in self.get_hookcallers(plugin) or []]
+
 
 @dataclass
 class Registry:
-    """The plugins that were found, and the pluggy managers that hold those that work."""
+    """The plugins that were found, and the manager that holds those that work."""
 
     plugins: list[Plugin]
-    managers: dict[str, pluggy.PluginManager]
+    manager: Manager
 
     def providers(self, kind: PluginKind) -> dict[str, list[tuple[Plugin, Spec]]]:
         """Return who offers each name of a kind."""
@@ -67,39 +103,104 @@ class Registry:
 
 @functools.cache
 def registry() -> Registry:
-    """Find and load all plugins, once per process."""
+    """Find and load all plugins, once per process.
+
+    `NBCORE_DISABLE_PLUGINS` names plugins, or distributions, that are left out.
+    """
     disabled = {n.strip() for n in os.environ.get("NBCORE_DISABLE_PLUGINS", "").split(",")}
-    found: list[Plugin] = []
-    managers: dict[str, pluggy.PluginManager] = {}
-    entries = {(e.name, e.value): e for e in entry_points(group=GROUP)}
-    for (name, _), entry in sorted(entries.items()):
-        if name in disabled:
-            continue
-        plugin = Plugin(name, entry.dist.name if entry.dist else "unknown distribution")
-        label = f"{name} ({plugin.distribution})"
-        try:
-            manager = pluggy.PluginManager("nbcore")
-            manager.add_hookspecs(hookspecs)
-            manager.register(entry.load(), name=name)
-            manager.check_pending()
-            plugin.specs = {
-                "backend": _flat(manager.hook.nbcore_register_backends()),
-                "selector": _flat(manager.hook.nbcore_register_selectors()),
-                "network": _flat(manager.hook.nbcore_register_networks()),
-            }
-            managers[label] = manager
-        except Exception as error:  # a stranger's module may raise anything
-            plugin.error = f"{type(error).__name__}: {error}"
-        found.append(plugin)
-    return Registry(found, managers)
+    made = Registry([], Manager())
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+        plugin = Plugin(entry.name, entry.dist.name if entry.dist else "unknown distribution")
+        if disabled.isdisjoint({plugin.name, plugin.distribution}):
+            _load_into(made.manager, plugin, entry)
+            made.plugins.append(plugin)
+    return made
 
 
-def _flat(answers: list[list[Spec]]) -> list[Spec]:
-    offered = [spec for answer in answers for spec in answer]
-    for spec in offered:
-        if not isinstance(spec, Spec):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"a hook returned {spec!r} where a Spec is expected")
-    return offered
+def _load_into(manager: Manager, plugin: Plugin, entry: EntryPoint) -> None:
+    """Load a plugin and register it; whatever fails is written down in it."""
+    if manager.has_plugin(plugin.label):
+        plugin.error = (
+            f"{plugin.distribution!r} has two entry points named {plugin.name!r}. Rename one"
+        )
+        return
+    try:
+        module = entry.load()
+        _check_module(manager, module)
+        manager.register(module, name=plugin.label)
+        _check_hooks(manager, module)
+        plugin.specs = {kind: _specs_of(manager, module, kind) for kind in _REGISTER}
+    except Exception as error:  # a stranger's module may raise anything
+        plugin.specs = {}
+        plugin.error = _told(error)
+        if manager.has_plugin(plugin.label):
+            manager.unregister(name=plugin.label)
+
+
+def _told(error: Exception) -> str:
+    """Return type and message of an error on one line; our own say enough without the type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _check_module(manager: Manager, module: Any) -> None:
+    """Raise if hooks cannot be found in what an entry point names."""
+    if not isinstance(module, ModuleType):
+        raise PluginError(
+            f"The entry point names {module!r}. Name the module with the hooks: "
+            'my_plugin = "my_plugin"'
+        )
+    registered = manager.get_name(module)
+    if registered is not None:
+        raise PluginError(
+            f"The module {module.__name__!r} is registered as {registered} already. "
+            "Keep one entry point for it"
+        )
+    for name, value in vars(module).items():
+        is_hook = name in HOOKS or name.startswith("nbcore_register_")
+        if is_hook and inspect.isfunction(value) and not manager.parse_hookimpl_opts(module, name):
+            hint = "" if name in HOOKS else f" There is no hook of that name.{_possible(name)}"
+            raise PluginError(
+                f"{module.__name__}.{name} has no @hookimpl, and would never be called.{hint} Type "
+                "`from nbcore.extend import hookimpl`, and @hookimpl above the function"
+            )
+
+
+def _check_hooks(manager: Manager, module: ModuleType) -> None:
+    """Raise if a registered module implements no hook, or one that does not exist."""
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        unknown = next(name for name in manager.hooks_of(module) if name not in HOOKS)
+        raise PluginError(
+            f"{module.__name__}.{unknown} is no hook of nbcore.{_possible(unknown)}"
+        ) from error
+    if not manager.hooks_of(module):
+        raise PluginError(f"{module.__name__} implements no hook.{_possible('')}")
+
+
+def _possible(name: str) -> str:
+    return f"{did_you_mean(name, HOOKS)} Possible: {', '.join(HOOKS)}"
+
+
+def _specs_of(manager: Manager, module: ModuleType, kind: PluginKind) -> list[Spec]:
+    """Return the specs of a kind that a plugin offers.
+
+    Raises:
+        PluginError: its hook failed, or returned something else than a list of Spec.
+    """
+    hook = _REGISTER[kind]
+    if hook not in manager.hooks_of(module):
+        return []
+    try:
+        answers = manager.ask(module, hook)
+    except Exception as error:  # a stranger's hook may raise anything
+        raise PluginError(f"{hook}() failed: {type(error).__name__}: {error}") from error
+    for answer in answers or [None]:  # pluggy leaves out what is None
+        fault = fault_of_specs(kind, answer)
+        if fault:
+            raise PluginError(f"{hook}() {fault}")
+    return [spec for answer in answers for spec in answer]
 
 
 def specs(kind: PluginKind) -> dict[str, Spec]:
@@ -108,18 +209,20 @@ def specs(kind: PluginKind) -> dict[str, Spec]:
     Raises:
         PluginError: two plugins offer one name; both distributions are named.
     """
-    return {name: _only(kind, name) for name in sorted(registry().providers(kind))}
+    return {name: _only(kind, name)[1] for name in sorted(registry().providers(kind))}
 
 
-def _only(kind: PluginKind, name: str) -> Spec:
+def _only(kind: PluginKind, name: str) -> tuple[Plugin, Spec]:
     offers = registry().providers(kind)[name]
     if len(offers) > 1:
         who = " and ".join(f"{p.name!r} of {p.distribution!r}" for p, _ in offers)
+        last = offers[-1][0]
+        alone = last.name != offers[0][0].name
         raise PluginError(
             f"The {kind} {name!r} is offered by plugins {who}. Uninstall one, or switch one off: "
-            f"NBCORE_DISABLE_PLUGINS={offers[-1][0].name}"
+            f"NBCORE_DISABLE_PLUGINS={last.name if alone else last.distribution}"
         )
-    return offers[0][1]
+    return offers[0]
 
 
 def load(kind: PluginKind, name: str) -> type[Any]:
@@ -138,23 +241,51 @@ def load(kind: PluginKind, name: str) -> type[Any]:
             f"Possible: {', '.join(sorted(known)) or 'none'}."
             + (f" Plugins that could not be loaded: {'; '.join(broken)}." if broken else "")
         )
-    spec = _only(kind, name)
-    module, _, attribute = spec.target.partition(":")
+    plugin, spec = _only(kind, name)
+    who = _who(kind, name, plugin)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return _imported(spec.target, who)
     except NbcoreError:
         raise
     except ModuleNotFoundError as error:
-        own = f"{module}.".startswith(f"{error.name}.")
-        if not own and spec.extra:
+        if spec.extra:
             raise MissingExtraError(f"The {kind} {name!r}", spec.extra, error.name) from error
-        missing = "names a module that does not exist" if own else "needs a module that is missing"
-        raise PluginError(f"The {kind} {name!r} {missing}: {error.name!r}.") from error
+        raise PluginError(
+            f"{who} needs a module that is missing: {error.name!r}. Install it; if an extra of the "
+            "distribution brings it, name that in the Spec: extra='...'"
+        ) from error
     except Exception as error:  # a stranger's module may raise anything
         raise PluginError(
-            f"The {kind} {name!r} could not be loaded from {spec.target!r}: "
-            f"{type(error).__name__}: {error}"
+            f"{who} could not be loaded from {spec.target!r}: {type(error).__name__}: {error}"
         ) from error
+
+
+def _who(kind: PluginKind, name: str, plugin: Plugin) -> str:
+    return f"The {kind} {name!r} of plugin {plugin.name!r} of {plugin.distribution!r}"
+
+
+def _imported(target: str, who: str) -> type[Any]:
+    """Return the class that a spec names.
+
+    Raises:
+        PluginError: there is no such module, or no such class in it.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there, and needs another one
+        raise PluginError(
+            f"{who} names a module that does not exist: {error.name!r}, of the target {target!r} "
+            "of its Spec. Type: target='module:Class'"
+        ) from error
+    if not hasattr(found, attribute):
+        raise PluginError(
+            f"{who} names a class that does not exist: {attribute!r}, of the target {target!r} "
+            f"of its Spec.{did_you_mean(attribute, dir(found))} Type: target='module:Class'"
+        )
+    return getattr(found, attribute)
 
 
 def build(kind: PluginKind, name: str, options: dict[str, Any]) -> Any:
@@ -162,6 +293,7 @@ def build(kind: PluginKind, name: str, options: dict[str, Any]) -> Any:
 
     Raises:
         OptionError: an option is unknown; the possible ones are listed.
+        PluginError: what the class declares is wrong, or differs from its spec.
     """
     cls = load(kind, name)
     if is_dataclass(cls):
@@ -172,7 +304,12 @@ def build(kind: PluginKind, name: str, options: dict[str, Any]) -> Any:
                     f"The {kind} {name!r} has no option {option!r}.{did_you_mean(option, known)} "
                     f"Possible: {', '.join(known) or 'none, it has no options'}."
                 )
-    return cls(**options)
+    made = cls(**options)
+    plugin, spec = _only(kind, name)
+    fault = fault_of_class(kind, made, spec)
+    if fault:
+        raise PluginError(f"{_who(kind, name, plugin)}: {fault}.")
+    return made
 
 
 def networks_for(model: Any, *, example: Any = None) -> dict[str, Any]:
@@ -183,9 +320,10 @@ def networks_for(model: Any, *, example: Any = None) -> dict[str, Any]:
     """
     claims: dict[str, Any] = {}
     failures: dict[str, Exception] = {}
-    for label, manager in registry().managers.items():
+    manager = registry().manager
+    for label, module in manager.list_name_plugin():
         try:
-            answers: list[Any] = manager.hook.nbcore_as_network(model=model, example=example)
+            answers = manager.ask(module, "nbcore_as_network", model=model, example=example)
         except NbcoreError:
             raise  # it knows the model, and says what is wrong with it
         except Exception as error:

@@ -6,17 +6,10 @@ from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from nbcore.common import plugins
+from nbcore.common.declarations import fault_of_class
 from nbcore.errors import OptionError
 from nbcore.posterior.stats import Stats
 from nbcore.targets.target import Target
-
-CAPABILITIES: dict[str, str] = {
-    "exact": "draws converge to the target without a bias from step size or minibatches",
-    "minibatch": "each step reads a minibatch of the data",
-    "adaptive": "warmup tunes the sampler",
-    "fixed_cost": "every step costs the same, so that chains can be vectorized",
-    "independent": "draws do not depend on the draws before",
-}
 
 
 def nothing_shared(key: Any, target: Target, position: Any) -> Any:
@@ -85,7 +78,8 @@ def get_backend(backend: str | Backend, **options: Any) -> Backend:
     Raises:
         UnknownBackendError: no backend has this name; the nearest names are suggested.
         MissingExtraError: the library behind it is not installed.
-        OptionError: an option is unknown, or options were given beside an instance.
+        OptionError: an option is unknown, or options were given beside an instance, or the
+            object is no backend.
 
     Examples:
         >>> get_backend("numpyro-nuts", target_acceptance_rate=0.9).target_acceptance_rate
@@ -98,9 +92,13 @@ def get_backend(backend: str | Backend, **options: Any) -> Backend:
             f"Options {', '.join(options)} were given beside a {type(backend).__name__} instance. "
             "Set them on the instance."
         )
-    if not callable(getattr(backend, "kernel", None)):
+    if isinstance(backend, type) or not callable(getattr(backend, "kernel", None)):
         raise OptionError(
             f"A backend is a name ({', '.join(list_backends())}) or an object with "
-            f"kernel(num_warmup); got {type(backend).__name__}."
+            f"kernel(num_warmup); got {backend!r}."
+            + (f" Type: {backend.__name__}()" if isinstance(backend, type) else "")
         )
+    fault = fault_of_class("backend", backend)
+    if fault:
+        raise OptionError(f"A {type(backend).__name__} is no backend: {fault}.")
     return backend

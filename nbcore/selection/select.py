@@ -21,7 +21,6 @@ from nbcore.selection.ranking import (
     shares,
 )
 from nbcore.selection.selector import (
-    NEEDS,
     RestrictingSelector,
     SelectionContext,
     Selector,
@@ -253,12 +252,6 @@ def _check_data(network: Network, X: Inputs | None, y: Any | None) -> None:
 
 def _check_needs(det: Trained, selector: Selector, X: Inputs | None, y: Any | None) -> None:
     """Raise where something that a selector needs is missing; `_gradients` sees to gradients."""
-    unknown = sorted(selector.needs - set(NEEDS))
-    if unknown:
-        raise SelectionError(
-            f"The selector {selector.name!r} needs {', '.join(unknown)}, which a selection cannot "
-            f"give. Possible: {', '.join(NEEDS)}."
-        )
     if "data" in selector.needs and X is None:
         raise SelectionError(
             f"The selector {selector.name!r} needs data. "

@@ -11,16 +11,13 @@ import jax
 import numpy as np
 
 from nbcore.common import plugins
+from nbcore.common.declarations import fault_of_class
 from nbcore.common.moments import Moments
 from nbcore.common.paths import leaves_by_path
 from nbcore.errors import OptionError, SelectionError
 from nbcore.networks.layers import Layer
 from nbcore.networks.network import Inputs, Key, Network, Params
 from nbcore.targets.fisher import LikelihoodCurvature
-
-NEEDS = ("data", "gradients", "trajectory", "curvature")
-"""What a selector can ask for: X, per-batch gradients, weights over the SWA snapshots, and what X
-and y say about each weight."""
 
 T = TypeVar("T")
 
@@ -204,4 +201,7 @@ def get_selector(selector: str | Selector, /, **options: Any) -> ScoringSelector
             f"A selector is a name ({', '.join(list_selectors())}) or an object with name, needs, "
             f"and score or choose; got {selector!r}."
         )
+    fault = fault_of_class("selector", selector)
+    if fault:
+        raise OptionError(f"A {type(selector).__name__} is no selector: {fault}.")
     return selector

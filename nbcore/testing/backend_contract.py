@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from nbcore.common.declarations import CAPABILITIES
 from nbcore.common.paths import leaves_by_path
 from nbcore.errors import OptionError, SamplingError
 from nbcore.posterior.posterior import Posterior
-from nbcore.sampling.backend import CAPABILITIES, Backend
+from nbcore.sampling.backend import Backend
 from nbcore.testing import declared, runs
 from nbcore.testing.cases import check
 from nbcore.testing.failure import ConformanceError, require

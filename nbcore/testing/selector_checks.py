@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.declarations import NEEDS
 from nbcore.common.moments import Moments
 from nbcore.distributions.likelihoods import Gaussian
 from nbcore.errors import NbcoreError, SelectionError
 from nbcore.networks.layers import Layer
 from nbcore.networks.network import Network, Params
 from nbcore.selection.select import select_bayesian_components
-from nbcore.selection.selector import NEEDS, ScoringSelector, SelectionContext, Selector
+from nbcore.selection.selector import ScoringSelector, SelectionContext, Selector
 from nbcore.subsets.split import Weights
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.targets.fisher import LikelihoodCurvature

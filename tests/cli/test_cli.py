@@ -416,7 +416,7 @@ def test_layers_names_what_a_configuration_can_select(project: Path, capsys) -> 
 def test_plugins_lists_everything_and_what_is_broken(monkeypatch, capsys) -> None:
     real = plugins.registry()
     broken = plugins.Plugin("stranger", "some-package", error="ImportError: no [such] thing")
-    fake = plugins.Registry([*real.plugins, broken], real.managers)
+    fake = plugins.Registry([*real.plugins, broken], real.manager)
     monkeypatch.setattr(plugins, "registry", lambda: fake)
     assert main(["plugins"]) == 0
     said = capsys.readouterr().out

@@ -6,11 +6,19 @@ Each case runs in an interpreter of its own, with made-up distributions on the p
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import samplers
+
+import nbcore as nb
+from nbcore.errors import OptionError
+from nbcore.extend import get_selector
 
 IMPORTS = "import nbcore as nb\nfrom nbcore.common import plugins\n"
 BACKEND = """
@@ -19,6 +27,17 @@ from nbcore.extend import Spec, hookimpl
 @hookimpl
 def nbcore_register_backends():
     return [Spec({name!r}, "{module}:Sampler", {extra!r})]
+"""
+SAMPLER = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Sampler:
+    name = "acme"
+    capabilities = frozenset()
+    step: float = 1.0
+
+    def kernel(self, num_warmup): ...
 """
 CLAIM = """
 from nbcore.extend import hookimpl
@@ -29,27 +48,52 @@ def nbcore_as_network(model, example):
 """
 
 
-@pytest.fixture
-def world(tmp_path):
+@dataclass
+class Loose:
+    """A backend and a selector whose options may change."""
+
+    name: ClassVar[str] = "loose"
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def kernel(self, num_warmup): ...
+
+    def score(self, context, layer): ...
+
+
+@dataclass(frozen=True)
+class Hungry:
+    """A selector that needs what there is not."""
+
+    name: ClassVar[str] = "hungry"
+    needs: ClassVar[frozenset[str]] = frozenset({"date"})
+
+    def score(self, context, layer): ...
+
+
+class World:
     """A folder of distributions, and a way to run code that sees them."""
 
-    def add(distribution: str, source: str, *, module: str | None = None, entry: str | None = None):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(
+        self, distribution: str, source: str, *, module: str = "", entry: str = "", points: str = ""
+    ) -> None:
+        """Write a module and the metadata of its distribution; `points` replaces entry points."""
         module = module or distribution.replace("-", "_")
-        (tmp_path / f"{module}.py").write_text(source)
-        info = tmp_path / f"{module}-1.0.dist-info"
+        (self.folder / f"{module}.py").write_text(source)
+        info = self.folder / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1\n")
-        entry = entry or module
-        (info / "entry_points.txt").write_text(f"[nbcore.plugins]\n{entry} = {module}\n")
+        points = points or f"{entry or module} = {module}"
+        (info / "entry_points.txt").write_text(f"[nbcore.plugins]\n{points}\n")
 
-    def run(code: str, **environment: str) -> str:
-        path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
+    def __call__(self, code: str, **environment: str) -> str:
+        """Run code in an interpreter of its own, and return what it prints."""
+        path = os.pathsep.join([str(self.folder), *sys.path])
         done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                f"import nbcore as nb\nfrom nbcore.common import plugins\n{code}",
-            ],
+            [sys.executable, "-c", f"{IMPORTS}{code}"],
             capture_output=True,
             text=True,
             timeout=120,
@@ -58,8 +102,11 @@ def world(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run.add = add
-    return run
+
+@pytest.fixture
+def world(tmp_path):
+    """A world of its own for a test."""
+    return World(tmp_path)
 
 
 def caught(code: str) -> str:
@@ -68,41 +115,99 @@ def caught(code: str) -> str:
 
 
 REPORT = """
-print([(p.name, p.distribution, p.error) for p in plugins.registry().plugins if p.error])
-print("numpyro-nuts" in plugins.specs("backend"))
+for p in plugins.registry().plugins:
+    if p.error:
+        print(f"{p.name} of {p.distribution}: {p.error}")
+print(*plugins.specs("backend"))
+print(*plugins.specs("selector"))
 """
 
 
 def test_a_strangers_backend_is_listed_and_loaded(world):
     world.add("acme-sampler", BACKEND.format(name="acme", module="acme_code", extra=""))
-    world.add("acme-code", "class Sampler:\n    def __init__(self, step=1.0): self.step = step")
+    world.add("acme-code", SAMPLER)
     out = world(
         "print('acme' in plugins.specs('backend'), plugins.build('backend','acme',{'step':2}).step)"
     )
     assert out.split() == ["True", "2"]
 
 
-@pytest.mark.parametrize(
-    ("source", "error"),
-    [
-        ("raise RuntimeError('boom')", "RuntimeError: boom"),
-        ("import a_module_that_is_not_there", "ModuleNotFoundError"),
-        ("syntax error", "SyntaxError"),
-        (
-            BACKEND.format(name="x", module="m", extra="").replace("[Spec", "[1 / 0, Spec"),
-            "ZeroDiv",
+GOOD = BACKEND.format(name="x", module="m", extra="")
+
+
+def returning(value: str) -> str:
+    """Return a plugin whose hook for backends returns something else."""
+    return GOOD.replace("[Spec('x', \"m:Sampler\", '')]", value)
+
+
+BROKEN = [
+    ("raise RuntimeError('boom')", "RuntimeError: boom"),
+    ("import a_module_that_is_not_there", "ModuleNotFoundError: .*a_module_that_is_not_there"),
+    ("syntax error", "SyntaxError"),
+    ("x = 1", r"m\d+ implements no hook. Possible: nbcore_register_backends, "),
+    (returning("1 / 0"), "nbcore_register_backends\\(\\) failed: ZeroDivisionError"),
+    (
+        GOOD.replace("backends", "bakends"),
+        "nbcore_register_bakends is no hook .*Did you mean 'nbcore_register_backends'",
+    ),
+    (
+        GOOD.replace("@hookimpl", ""),
+        "nbcore_register_backends has no @hookimpl, .*nbcore.extend import hookimpl",
+    ),
+    (
+        GOOD.replace("@hookimpl", "").replace("backends", "samplers"),
+        "nbcore_register_samplers has no @hookimpl, .*no hook of that name.*Possible",
+    ),
+    (
+        CLAIM.format(answer=None).replace("model, example", "module"),
+        "PluginValidationError.*nbcore_as_network.*'module'",
+    ),
+    (returning("None"), r"backends\(\) returned None. Return a list: \[Spec\("),
+    (returning("'x'"), r"backends\(\) returned 'x'. Return a list: \[Spec\("),
+    (returning("Spec('x', 'm:C')"), r"returned Spec\(name='x'.*Return a list"),
+    (returning("['x']"), r"returned 'x' in place 0 of its list.*Type: Spec\("),
+    (returning("[Spec('', 'm:C')]"), "a Spec with name=''"),
+    (returning("[Spec('x', 'm.C')]"), "target='m.C'. Type .*target='my_plugin.samplers:"),
+    (returning("[Spec('x', 'm:C'), Spec('x', 'm:D')]"), "two Specs named 'x'"),
+    (
+        returning("[Spec('x', 'm:C', capabilities=frozenset({'exat'}))]"),
+        "'x' with capabilities=.*'exat'.*Did you mean 'exact'.*Possible: exact, minibatch",
+    ),
+    (
+        returning("[Spec('x', 'm:C', capabilities={'exact'})]"),
+        r"'x' with capabilities=\{'exact'\}, which is no frozenset. Type: frozenset\(\{",
+    ),
+    (
+        returning("[Spec('x', 'm:C', capabilities=frozenset({'X'}))]").replace(
+            "backends", "selectors"
         ),
-        (BACKEND.format(name="x", module="m", extra="").replace("[Spec", "['x', Spec"), "Spec is"),
-        (BACKEND.format(name="x", module="m", extra="").replace("backends", "samplers"), "nknown"),
-    ],
-    ids=["raises", "missing module", "syntax", "hook raises", "no spec", "unknown hook"],
-)
-def test_a_broken_plugin_is_reported_and_harms_nobody(world, source, error):
-    world.add("rotten-dist", source, entry="rotten")
-    failures, others = world(REPORT).splitlines()
-    assert "('rotten', 'rotten-dist'" in failures
-    assert error in failures
-    assert others == "True"
+        "needs that nobody knows: .*'X'.*Possible: data, gradients, trajectory, curvature",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """What is found beside all the broken plugins, which are m0, m1, ... of dist-0, dist-1, ..."""
+    world = World(tmp_path_factory.mktemp("broken"))
+    for number, (source, _) in enumerate(BROKEN):
+        world.add(f"dist-{number}", source, module=f"m{number}")
+    return world(REPORT).splitlines()
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)), ids=lambda n: BROKEN[n][1])
+def test_a_broken_plugin_is_reported(report, number):
+    failures = [line for line in report if line.startswith(f"m{number} of dist-{number}: ")]
+    assert len(failures) == 1
+    assert re.search(BROKEN[number][1], failures[0]), failures
+
+
+def test_broken_plugins_harm_nobody(report):
+    *failures, backends, selectors = report
+    assert len(failures) == len(BROKEN)
+    assert {"numpyro-nuts", "sgld"} <= set(backends.split())
+    assert "x" not in [*backends.split(), *selectors.split()]
+    assert "magnitude" in selectors.split()
 
 
 def test_a_broken_plugin_is_named_when_its_backend_is_asked_for(world):
@@ -129,6 +234,32 @@ def test_one_name_of_two_entry_points_with_one_name_is_seen_too(world):
     world.add("two-dist", BACKEND.format(name="twin", module="m", extra=""), entry="same")
     out = world(caught("plugins.specs('backend')"))
     assert "'same' of 'one-dist' and 'same' of 'two-dist'" in out
+    assert "NBCORE_DISABLE_PLUGINS=two-dist" in out
+    asked = "print(plugins.specs('backend')['twin'].name)"
+    assert world(asked, NBCORE_DISABLE_PLUGINS="two-dist").strip() == "twin"
+
+
+def test_a_module_under_two_names_and_a_name_of_two_modules_are_reported(world):
+    source = BACKEND.format(name="one", module="m", extra="")
+    world.add("one-dist", source, points="one = one_dist\ntwo = one_dist\none = os")
+    *failures, backends, _ = world(REPORT).splitlines()
+    again, twice = sorted(failures)
+    assert "'one_dist' is registered as one (one-dist) already. Keep one entry point" in twice
+    assert "'one-dist' has two entry points named 'one'. Rename one" in again
+    assert "one" in backends.split()
+
+
+def test_an_entry_point_that_names_no_module_is_reported(world):
+    source = BACKEND.format(name="one", module="m", extra="")
+    world.add("one-dist", source, points="one = one_dist:nbcore_register_backends")
+    assert 'Name the module with the hooks: my_plugin = "my_plugin"' in world(REPORT)
+
+
+def test_listing_reads_no_name_that_a_module_resolves_later(world):
+    lazy = "def __dir__():\n    return [*globals(), 'Lazy']\n"
+    lazy += "def __getattr__(name):\n    raise SystemExit(f'read {name}')\n"
+    world.add("lazy-dist", BACKEND.format(name="lazy", module="m", extra="") + lazy)
+    assert "lazy" in world("print(*nb.list_backends())").split()
 
 
 def test_plugins_can_be_switched_off(world):
@@ -152,8 +283,17 @@ def test_plugins_can_be_switched_off(world):
         ),
         ("import acme_co", "acme", "MissingExtraError"),  # its name begins like the module's own
         ("raise ValueError('bad day')", "", "PluginError.*ValueError: bad day"),
-        ("Sample = 1", "", "PluginError.*AttributeError.*Sampler"),
-        (None, "", "PluginError.*names a module that does not exist: 'acme_code'"),
+        (
+            "Sample = 1",
+            "",
+            "PluginError.*does not exist: 'Sampler'.*Did you mean 'Sample'",
+        ),
+        (
+            None,
+            "",
+            "PluginError.*of plugin 'acme_sampler' of 'acme-sampler'.*names a module that does not "
+            "exist: 'acme_code'.*Type: target='module:Class'",
+        ),
     ],
 )
 def test_a_name_whose_code_fails(world, code_module, extra, says):
@@ -163,6 +303,53 @@ def test_a_name_whose_code_fails(world, code_module, extra, says):
     out = world(caught("plugins.load('backend', 'acme')"))
     for part in says.split(".*"):
         assert part in out, out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('name = "acme"', 'name = "acne"'), "name is 'acne', and its Spec says 'acme'"),
+        (('name = "acme"', ""), "Sampler.name is None. Type: name: ClassVar"),
+        (("frozenset()", "frozenset({'exat'})"), "nobody knows: ['exat'].*Did you mean 'exact'"),
+        (("frozenset()", "{'exact'}"), "{'exact'}, which is no frozenset"),
+        (
+            ("frozenset()", "frozenset({'exact'})"),
+            "Sampler.capabilities is ['exact'], and the capabilities of its Spec are []",
+        ),
+        (("(frozen=True)", ""), "not frozen. Type: @dataclass(frozen=True)"),
+        (
+            ("step: float = 1.0", "step: tuple = ([1],)"),
+            "cannot be hashed.*'list'.*Keep a tuple",
+        ),
+    ],
+)
+def test_what_a_class_declares_wrongly_is_named(world, change, says):
+    world.add("acme-sampler", BACKEND.format(name="acme", module="acme_code", extra=""))
+    world.add("acme-code", SAMPLER.replace(*change))
+    out = world(caught("nb.get_backend('acme')"))
+    assert out.startswith("PluginError The backend 'acme' of plugin 'acme_sampler' of")
+    for part in says.split(".*"):
+        assert part in out, out
+
+
+def test_capabilities_that_depend_on_options_need_not_be_those_of_the_spec():
+    assert nb.get_backend("numpyro-hmc", num_leapfrog_steps=3).capabilities != (
+        nb.list_backends()["numpyro-hmc"].capabilities
+    )
+
+
+@pytest.mark.parametrize(
+    ("subject", "ask", "says"),
+    [
+        (samplers.Stay, nb.get_backend, r"got <class .*Type: Stay\(\)"),
+        (Loose(), nb.get_backend, r"Loose keeps .*not frozen. Type: @dataclass\(frozen=True\)"),
+        (Loose(), get_selector, r"Loose keeps .*not frozen. Type: @dataclass\(frozen=True\)"),
+        (Hungry(), get_selector, r"Hungry.needs is .*'date'.*Did you mean 'data'"),
+    ],
+)
+def test_an_instance_is_held_to_the_same(subject, ask, says):
+    with pytest.raises(OptionError, match=says):
+        ask(subject)
 
 
 MODEL = """

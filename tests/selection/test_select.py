@@ -273,7 +273,7 @@ ONE = moments_of({"A": dense()})
         (needing("trajectory"), {}, errors.SelectionError, r"at least 2 .* took 0.*swa_config"),
         (needing("curvature"), {}, errors.SelectionError, r"needs curvature.*X=X, y=y"),
         (needing("curvature"), {"X": np.ones((2, 1))}, errors.SelectionError, r"with targets"),
-        (needing("tarot"), {}, errors.SelectionError, r"needs tarot.*Possible: data, gradients"),
+        (needing("tarot"), {}, errors.OptionError, r"'tarot'.*Possible: data, gradients"),
         (needing(), {"y": np.ones(2)}, errors.DataError, r"y without X"),
         (needing(), {"X": np.ones(2), "y": np.ones(3)}, errors.ShapeError, r"2 rows.*3 rows"),
         (needing(), {"X": np.array([[1.0], [np.nan]])}, errors.DataError, r"1"),
