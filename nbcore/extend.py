@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nbcore.networks.adapters import check_inputs as check_inputs
     from nbcore.networks.adapters import example_for as example_for
     from nbcore.networks.adapters import has_its_weights as has_its_weights
-    from nbcore.networks.adapters import mode_flags as mode_flags
     from nbcore.networks.adapters import padding_of as padding_of
     from nbcore.networks.adapters import warn_of_statistics as warn_of_statistics
     from nbcore.networks.call_order import in_call_order as in_call_order
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from nbcore.networks.network import Key as Key
     from nbcore.networks.network import Outputs as Outputs
     from nbcore.networks.network import Params as Params
+    from nbcore.networks.signatures import check_reads_one_input as check_reads_one_input
+    from nbcore.networks.signatures import mode_flags as mode_flags
     from nbcore.selection.selector import ChoosingSelector as ChoosingSelector
     from nbcore.selection.selector import RestrictingSelector as RestrictingSelector
     from nbcore.selection.selector import ScoringSelector as ScoringSelector
@@ -111,9 +112,12 @@ SURFACE = {
         "check_inputs": "let a model look at concrete inputs",
         "example_for": "inputs to trace: those that were given, else those of the model",
         "has_its_weights": "the error of a model that cannot draw other weights",
-        "mode_flags": "the keyword arguments that switch a call to training or evaluation",
         "padding_of": "how the inputs of a model are padded",
         "warn_of_statistics": "warn that running statistics stay as they are",
+    },
+    "networks.signatures": {
+        "check_reads_one_input": "raise unless a call reads its inputs as one argument",
+        "mode_flags": "the keyword arguments that switch a call to training or evaluation",
     },
     "selection.selector": {
         "SelectionContext": "what a selector sees of a trained network",

@@ -7,30 +7,11 @@ inputs to trace for the call order.
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from nbcore.errors import NetworkError
 from nbcore.networks.network import Inputs, Padding
-
-_TRUE_IN_TRAINING = ("train", "training", "is_training", "enable_dropout")
-_TRUE_IN_EVALUATION = ("deterministic", "inference")
-
-
-def mode_flags(call: Callable[..., Any], train: bool) -> dict[str, Any]:
-    """Return the keyword arguments that switch a call to training or to evaluation.
-
-    Examples:
-        >>> mode_flags(lambda x, is_training: x, train=False)
-        {'is_training': False}
-    """
-    known = inspect.signature(call).parameters
-    flags = {"use_running_average": True}
-    flags |= dict.fromkeys(_TRUE_IN_TRAINING, train)
-    flags |= dict.fromkeys(_TRUE_IN_EVALUATION, not train)
-    return {name: value for name, value in flags.items() if name in known}
 
 
 def padding_of(model: Any) -> Padding | None:

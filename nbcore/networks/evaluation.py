@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.errors import ShapeError
+from nbcore.common.paths import leaves_by_path
+from nbcore.errors import NbcoreError, ShapeError
+from nbcore.networks.inputs import num_examples, other_inputs
 from nbcore.networks.network import Inputs, Network, Outputs, Params
 
 
@@ -45,9 +49,28 @@ def _compiled_apply(static: HashableNetwork, params: Params, x: Inputs) -> Outpu
     return static.network.apply(params, x)
 
 
+@contextmanager
+def own_error(network: Network, x: Inputs) -> Generator[None]:
+    """Turn a framework's error about inputs of another shape into a ShapeError with both shapes."""
+    try:
+        yield
+    except NbcoreError:
+        raise
+    except Exception as error:
+        message = other_inputs(network, x)
+        if not message:
+            raise
+        raise ShapeError(message) from error
+
+
 def compiled_apply(network: Network, params: Params, x: Inputs) -> Outputs:
-    """Return `network.apply(params, x)`, compiled once for each network and shape."""
-    return _compiled_apply(HashableNetwork(network), params, x)
+    """Return `network.apply(params, x)`, compiled once for each network and shape.
+
+    Raises:
+        ShapeError: the network cannot take these inputs, and was made for others.
+    """
+    with own_error(network, x):
+        return _compiled_apply(HashableNetwork(network), params, x)
 
 
 def count_outputs(network: Network, params: Params, x: Inputs) -> int:
@@ -58,44 +81,91 @@ def count_outputs(network: Network, params: Params, x: Inputs) -> int:
         params: its parameters, or their shapes and dtypes.
         x: a few inputs.
 
+    Raises:
+        ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
+
     Examples:
-        >>> import jax.numpy as jnp, nbcore as nb
-        >>> network = nb.as_network((lambda key, x: {}, lambda params, x: x))
+        >>> import jax.numpy as jnp
+        >>> network = as_network((lambda key, x: {}, lambda params, x: x))
         >>> count_outputs(network, {}, jnp.ones((5, 3))), count_outputs(network, {}, jnp.ones(5))
         (3, 1)
     """
-    shape = jax.eval_shape(network.apply, params, x).shape
+    with own_error(network, x):
+        outputs = _compiled_apply.eval_shape(HashableNetwork(network), params, x)
+    shape = _checked(outputs, num_examples(x)).shape
     return int(shape[1]) if len(shape) > 1 else 1
 
 
-def as_columns(outputs: jax.Array) -> jax.Array:
+def as_columns(outputs: Outputs, count: int) -> jax.Array:
     """Return network outputs as `(examples, outputs)`.
 
+    Args:
+        outputs: what the network returned.
+        count: number of examples that it was given.
+
     Raises:
-        ShapeError: the outputs have more than two axes.
+        ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
     """
-    if outputs.ndim == 1:
-        return outputs[:, None]
-    if outputs.ndim != 2:
+    columns = _checked(outputs, count)
+    return columns[:, None] if columns.ndim == 1 else columns
+
+
+def _checked(outputs: Any, count: int) -> Any:
+    """Return outputs, or their shape and dtype, if they are one array of floats as they must be."""
+    if not (hasattr(outputs, "shape") and hasattr(outputs, "dtype")):
+        found = ", ".join(f"{path or 'it'}: {np.shape(a)}" for path, a in _by_path(outputs))
         raise ShapeError(
-            f"A network returns (examples,) or (examples, outputs), got shape {outputs.shape}."
+            "A network returns one array, (examples,) or (examples, outputs); this one returns a "
+            f"{type(outputs).__name__} ({found}). Return the one that predicts y, or join them as "
+            "columns, in the order of the columns of y: jnp.concatenate([a, b], axis=1)"
+        )
+    shape = outputs.shape
+    if not shape or shape[0] != count:
+        raise ShapeError(
+            f"The network was given {count} examples, and its outputs have the shape {shape}: "
+            f"{shape[0] if shape else 'no'} output(s) along the first axis, where there must be "
+            "one for each example. One example alone is given as X[None]; a network that computes "
+            "one example at a time is mapped over them: jax.vmap(network)"
+        )
+    if len(shape) > 2:
+        width = int(np.prod(shape[1:]))
+        raise ShapeError(
+            f"A network returns (examples,) or (examples, outputs), and this one returns {shape}. "
+            f"Make columns of the {width} outputs of an example in the network, "
+            "outputs.reshape(len(outputs), -1), and of y alike, y.reshape(len(y), -1)."
+        )
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise ShapeError(
+            f"A network returns floating-point numbers, and this one returns {outputs.dtype}. "
+            "Return real numbers: of complex ones the parts that y is compared with, such as "
+            "jnp.concatenate([outputs.real, outputs.imag], axis=1)"
         )
     return outputs
 
 
+def _by_path(outputs: Any) -> list[tuple[str, Any]]:
+    return list(leaves_by_path(outputs).items())
+
+
 def is_per_example(network: Network, params: Any, x: Any) -> bool:
-    """Whether the outputs of a few rows are those of each row alone."""
-    count = len(jax.tree.leaves(x)[0])
+    """Whether the outputs of a few examples are those of each example alone.
+
+    Raises:
+        ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
+    """
+    count = num_examples(x)
     rows = sorted({0, count // 2, count - 1})  # neighbors may well be copies of each other
     few = jax.tree.map(lambda a: jnp.asarray(a[np.array(rows)]), x)
     try:
-        together = compiled_apply(network, params, few)
-    except (TypeError, ValueError):  # some rows of an adjacency matrix are no graph
-        jax.eval_shape(network.apply, params, x)  # if that fails too, it says why
+        together = as_columns(compiled_apply(network, params, few), len(rows))
+        single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(rows))]  # pyright: ignore[reportUnknownLambdaType]
+        alone = [as_columns(compiled_apply(network, params, row), 1) for row in single]
+    except Exception:  # some rows of an adjacency matrix are no graph; frameworks have many errors
+        count_outputs(network, params, x)  # if that fails too, it says why
         return False
-    if jnp.ndim(together) not in (1, 2) or len(together) != len(jax.tree.leaves(few)[0]):
-        return False
-    single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(rows))]  # pyright: ignore[reportUnknownLambdaType]
-    alone = np.concatenate([np.asarray(compiled_apply(network, params, row)) for row in single])
     scale = float(jnp.max(jnp.abs(together)))
-    return bool(np.allclose(np.asarray(together), alone, rtol=1e-3, atol=1e-4 * scale + 1e-6))
+    return bool(
+        np.allclose(
+            np.asarray(together), np.concatenate(alone), rtol=1e-3, atol=1e-4 * scale + 1e-6
+        )
+    )

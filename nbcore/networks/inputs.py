@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nbcore.common.paths import leaves_by_path
 from nbcore.errors import DataError, ShapeError
 from nbcore.networks.network import Network
 
@@ -30,13 +31,58 @@ def num_examples(x: Any) -> int:
     return count
 
 
+def other_inputs(network: Network, x: Any, *, name: str = "X") -> str:
+    """Return how inputs differ from those that a network was made for; empty if they do not.
+
+    The number of examples does not count, and nothing is known of a network without an example.
+    """
+    example = getattr(network, "example", None)
+    if example is None:
+        return ""
+    if jax.tree.structure(x) != jax.tree.structure(example):
+        return (
+            f"{name} is a pytree {jax.tree.structure(x)}, and the network was made for "
+            f"{jax.tree.structure(example)}. Give the same arrays in the same containers."
+        )
+    known = leaves_by_path(example)
+    for path, array in leaves_by_path(x).items():
+        got, made_for = np.shape(array), np.shape(known[path])
+        if got[1:] == made_for[1:]:
+            continue
+        shown = ", ".join(["examples", *map(str, made_for[1:])])
+        which = f"{name}[{path!r}]" if path else name
+        message = f"{which} has shape {got}, and the network was made for ({shown})"
+        if len(got) == len(made_for) == 2:
+            return f"{message}: {got[1]} columns instead of {made_for[1]}. Give the same columns."
+        one = " One example alone is given as X[None]." if len(got) == len(made_for) - 1 else ""
+        return f"{message}.{one}"
+    return ""
+
+
+def _check_width(network: Network, x: Any, name: str) -> None:
+    """Check the columns of a table, which might fit by broadcasting, and the number of axes."""
+    example: Any = getattr(network, "example", None)
+    arrays = [*jax.tree.leaves(x), *jax.tree.leaves(example)]
+    if example is None or len(arrays) != 2:
+        return
+    is_table = np.ndim(example) == 2 and np.issubdtype(np.asarray(example).dtype, np.floating)
+    if np.ndim(x) != np.ndim(example) or (is_table and network.padding is None):
+        message = other_inputs(network, x, name=name)
+        if message:
+            raise ShapeError(message)
+
+
 def check_inputs(network: Network, x: Any, *, name: str = "X") -> None:
     """Check inputs: a shared example axis, finite numbers, and what the network itself asks.
+
+    The columns of a table of floats must be as many as those that the network was made for. The
+    other axes of other inputs may have any length that the network can take.
 
     Raises:
         ShapeError, DataError, TokenError: what is wrong, with the rows.
     """
     num_examples(x)
+    _check_width(network, x, name)
     for leaf in jax.tree.leaves(x):
         _check_finite(np.asarray(leaf), name)
     own: Callable[[Any], None] | None = getattr(network, "check_inputs", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol, cast
 
 import jax
@@ -14,6 +14,7 @@ from nbcore.errors import NetworkError
 from nbcore.networks.call_order import in_call_order
 from nbcore.networks.inference import infer_layers
 from nbcore.networks.layers import Layer
+from nbcore.networks.signatures import check_reads_one_input
 
 Params = Any
 Inputs = Any
@@ -100,6 +101,10 @@ class FunctionNetwork(Network):
     layers_function: Callable[[Params], tuple[Layer, ...]] | None = None
     example: Inputs | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        """Check what `apply` reads."""
+        check_reads_one_input("apply", self.apply_function, first=1)
+
     def init(self, key: Key, x: Inputs) -> Params:
         """Return `init_function(key, x)`."""
         return self.init_function(key, x)
@@ -141,7 +146,7 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
         3.0
     """
     if Network in type(model).__mro__:
-        return model
+        return _with_example(model, example)
     if type(model) is tuple and _is_pair(model):  # pyright: ignore[reportUnknownArgumentType]
         return Network.from_functions(*model, example=example)  # pyright: ignore[reportUnknownArgumentType]
     claims = plugins.networks_for(model, example=example)
@@ -162,6 +167,14 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
             "and padding (nb.Network.from_functions(init, apply))."
         )
     return cast("Network", model)
+
+
+def _with_example(network: Network, example: Inputs | None) -> Network:
+    """Return the network with an example, where it has room for one and none yet."""
+    names = {f.name for f in fields(network)} if is_dataclass(network) else set[str]()
+    if example is None or "example" not in names or getattr(network, "example", None) is not None:
+        return network
+    return replace(cast("Any", network), example=example)
 
 
 def _is_pair(model: tuple[Any, ...]) -> bool:

@@ -198,7 +198,7 @@ def _derivatives(
     def one(x: Any, y: jax.Array) -> Weights:
         def outputs(weights: Weights) -> jax.Array:
             batch = jax.tree.map(lambda a: a[None], x)
-            return as_columns(static.network.apply(split.merge(weights), batch))[0]
+            return as_columns(static.network.apply(split.merge(weights), batch), 1)[0]
 
         def log_prob(outputs: jax.Array) -> jax.Array:
             return likelihood.log_prob(outputs[None], y[None], part.parameters)[0]

@@ -293,7 +293,7 @@ class NetworkTarget(Target):
 
         def plain(position: Position, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Array:
             params = target.split.merge(position["weights"])
-            outputs = as_columns(target.network.apply(params, x))
+            outputs = as_columns(target.network.apply(params, x), len(y))
             each = target.likelihood.log_prob(outputs, y, position["likelihood"])
             return target.log_prior(position) + jnp.sum(each)
 

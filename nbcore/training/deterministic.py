@@ -20,7 +20,7 @@ from nbcore.distributions.likelihoods import (
     Likelihood,
     Poisson,
 )
-from nbcore.errors import OptionError, TrainingError, did_you_mean
+from nbcore.errors import OptionError, ShapeError, TrainingError, did_you_mean
 from nbcore.networks.evaluation import as_columns, compiled_apply, count_outputs, is_per_example
 from nbcore.networks.inputs import check_data, check_inputs, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
@@ -281,8 +281,19 @@ class DeterministicNN:
         return self._prediction(X)
 
     def residuals(self, X: Any, y: Any) -> np.ndarray:
-        """Return y minus prediction `(N, targets)`, in y's own units."""
-        return np.asarray(y, np.float64).reshape(len(y), -1) - self._prediction(X).draw_means[0]
+        """Return y minus prediction `(N, targets)`, in y's own units.
+
+        Raises:
+            ShapeError, DataError, TokenError: X and y do not fit.
+        """
+        check_data(self.network, X, y)
+        means = self._prediction(X).draw_means[0]
+        targets = np.asarray(y, np.float64).reshape(len(y), -1)
+        if targets.shape != means.shape:
+            raise ShapeError(
+                f"y has {targets.shape[1]} column(s), and the network predicts {means.shape[1]}."
+            )
+        return targets - means
 
     def residual_noise(self, X: Any, y: Any) -> np.ndarray:
         """Return the root mean square error of each target `(targets,)`, in y's own units."""
@@ -347,5 +358,5 @@ def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     found = RowBuffer(num_examples(X), axis=0)
     for rows, inputs in batches(X, network.padding, ROWS):
         outputs = compiled_apply(network, params, jax.tree.map(jnp.asarray, inputs))
-        found.put(rows, as_columns(outputs))
+        found.put(rows, as_columns(outputs, num_examples(inputs)))
     return found.array

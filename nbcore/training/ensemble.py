@@ -389,4 +389,4 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled_apply(static: HashableNetwork, params: Params, x: Any) -> jax.Array:
-    return jax.vmap(lambda p: as_columns(static.network.apply(p, x)))(params)
+    return jax.vmap(lambda p: as_columns(static.network.apply(p, x), num_examples(x)))(params)

@@ -82,8 +82,9 @@ def batch_loss(
     total = jnp.zeros(())
     for g, part in enumerate(batch):
         own = None if key is None else jax.random.fold_in(key, g)
-        outputs = as_columns(network.apply(params, part.x, train=key is not None, key=own))
-        total = total - jnp.sum(likelihood.log_prob(outputs, part.y, {}) * part.mask)
+        outputs = network.apply(params, part.x, train=key is not None, key=own)
+        columns = as_columns(outputs, len(part.y))
+        total = total - jnp.sum(likelihood.log_prob(columns, part.y, {}) * part.mask)
     return total / sum(jnp.sum(part.mask) for part in batch)
 
 

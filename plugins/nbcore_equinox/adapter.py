@@ -19,6 +19,7 @@ from nbcore.extend import (
     Outputs,
     Params,
     check_inputs,
+    check_reads_one_input,
     example_for,
     has_its_weights,
     in_call_order,
@@ -96,6 +97,8 @@ class EquinoxNetwork(Network):
                 f"nb.as_network((module, state)), both from eqx.nn.make_with_state("
                 f"{type(module).__name__})(...)"
             )
+        if state is None:
+            check_reads_one_input(f"{type(module).__name__}.__call__", module.__call__)
         leaves, state_tree = jax.tree.flatten(state)
         held = _params(module, leaves)
         return cls(module, held, None if state is None else state_tree, example)

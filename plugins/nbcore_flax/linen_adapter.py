@@ -19,6 +19,7 @@ from nbcore.extend import (
     Outputs,
     Params,
     check_inputs,
+    check_reads_one_input,
     example_for,
     in_call_order,
     infer_layers,
@@ -27,6 +28,7 @@ from nbcore.extend import (
     warn_of_statistics,
 )
 from nbcore_flax.module_types import ModuleTypes, collections_of
+from nbcore_flax.random_streams import RandomStreams
 
 TYPES = ModuleTypes(
     kinds={
@@ -73,6 +75,12 @@ class LinenNetwork(Network):
     module: nn.Module
     example: Inputs | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Check what the module reads."""
+        if callable(self.module):
+            name = f"{type(self.module).__name__}.__call__"
+            check_reads_one_input(name, self.module.__call__)
+
     @property
     def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How inputs are padded: the module's `padding`, where that is a `Padding`."""
@@ -100,7 +108,7 @@ class LinenNetwork(Network):
     def apply(
         self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
     ) -> Outputs:
-        """Return `module.apply(params, x)`; dropout is drawn from `key` when `train` is set.
+        """Return `module.apply(params, x)`; with a key, every random stream draws from its own.
 
         Args:
             params: variables, or the collection `"params"` alone.
@@ -113,8 +121,8 @@ class LinenNetwork(Network):
         """
         variables = collections_of(params)
         state = [name for name in variables if name != "params"]
-        rngs = None if key is None else {"dropout": key}
-        try:
+
+        def call(rngs: dict[str, Key] | None) -> Outputs:
             with nn.intercept_methods(functools.partial(_use_stored_statistics, train)):
                 result = self.module.apply(
                     variables,
@@ -123,14 +131,21 @@ class LinenNetwork(Network):
                     mutable=state or False,
                     **mode_flags(self.module.__call__, train),
                 )
+            return result[0] if state else result
+
+        if key is not None:
+            return self._streams.call(call, key)
+        try:
+            return call(None)
         except flax_errors.InvalidRngError as error:
-            if key is not None:
-                raise
             raise NetworkError(
                 f"{type(self.module).__name__} draws random numbers (train={train}), and no key "
                 "was given. Pass one: apply(params, x, train=True, key=jax.random.key(0))"
             ) from error
-        return result[0] if state else result
+
+    @functools.cached_property
+    def _streams(self) -> RandomStreams:
+        return RandomStreams()
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by module path; in call order where an example is known."""

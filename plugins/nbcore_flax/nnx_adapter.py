@@ -18,6 +18,7 @@ from nbcore.extend import (
     Outputs,
     Params,
     check_inputs,
+    check_reads_one_input,
     example_for,
     has_its_weights,
     in_call_order,
@@ -121,6 +122,7 @@ class NnxNetwork(Network):
         Raises:
             NetworkError: an attribute of the module cannot be hashed.
         """
+        check_reads_one_input(f"{type(module).__name__}.__call__", module.__call__)
         graphdef, *values = _parts(module)
         try:
             hash(graphdef)

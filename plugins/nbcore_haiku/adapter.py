@@ -18,6 +18,7 @@ from nbcore.extend import (
     Key,
     Outputs,
     Params,
+    check_reads_one_input,
     in_call_order,
     infer_layers,
     mode_flags,
@@ -61,6 +62,10 @@ class HaikuNetwork(Network):
     transformed: hk.Transformed | hk.TransformedWithState
     example: Inputs | None = field(default=None, compare=False, repr=False)
     padding: Padding | None = None
+
+    def __post_init__(self) -> None:
+        """Check what the function reads."""
+        check_reads_one_input("The transformed function", self.transformed.init, first=1)
 
     @property
     def has_state(self) -> bool:

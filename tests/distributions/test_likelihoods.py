@@ -287,10 +287,10 @@ def test_classes_need_a_logit_each():
 
 
 def test_outputs_have_one_or_two_axes():
-    assert as_columns(jnp.zeros(3)).shape == (3, 1)
-    assert as_columns(jnp.zeros((3, 2))).shape == (3, 2)
+    assert as_columns(jnp.zeros(3), 3).shape == (3, 1)
+    assert as_columns(jnp.zeros((3, 2)), 3).shape == (3, 2)
     with pytest.raises(ShapeError, match=r"\(3, 2, 1\)"):
-        as_columns(jnp.zeros((3, 2, 1)))
+        as_columns(jnp.zeros((3, 2, 1)), 3)
 
 
 @pytest.mark.parametrize(

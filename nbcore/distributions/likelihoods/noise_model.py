@@ -22,6 +22,7 @@ from nbcore.distributions.positive import (
 )
 from nbcore.errors import OptionError, ShapeError
 from nbcore.networks.evaluation import as_columns
+from nbcore.networks.inputs import num_examples
 from nbcore.networks.layers import Layer
 from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
 
@@ -162,6 +163,11 @@ class WithCovariates(Network):
         """That of the network."""
         return self.network.padding
 
+    @property
+    def example(self) -> Inputs | None:
+        """That of the network."""
+        return getattr(self.network, "example", None)
+
     def init(self, key: Key, x: Inputs) -> Params:
         """Return parameters of the network."""
         return self.network.init(key, x)
@@ -170,7 +176,7 @@ class WithCovariates(Network):
         self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
     ) -> Outputs:
         """Return outputs and covariates `(examples, targets + k)`."""
-        outputs = as_columns(self.network.apply(params, x, train=train, key=key))
+        outputs = as_columns(self.network.apply(params, x, train=train, key=key), num_examples(x))
         if outputs.shape[1] != self.num_targets:
             raise ShapeError(
                 f"The network has {outputs.shape[1]} output(s), and the NoiseModel "
@@ -191,10 +197,10 @@ class WithCovariates(Network):
 
     def _columns(self, x: Inputs) -> jax.Array:
         if self.covariates is not None:
-            return as_columns(jnp.asarray(self.covariates(x)))
+            return as_columns(jnp.asarray(self.covariates(x)), num_examples(x))
         if self.padding is not None or not hasattr(x, "ndim") or x.ndim > 2:
             raise ShapeError(
                 "The noise cannot read these inputs as (examples, k): they are padded, several "
                 "arrays, or have more axes. Type: nb.NoiseModel(..., covariates=lambda x: ...)"
             )
-        return as_columns(x)
+        return as_columns(x, len(x))

@@ -12,6 +12,7 @@ import numpy as np
 
 from nbcore.common.pytrees import register_pytree
 from nbcore.networks.evaluation import HashableNetwork, as_columns, is_per_example
+from nbcore.networks.inputs import num_examples
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.hoisting import chunks, first_layer, staging
@@ -49,9 +50,9 @@ class ForwardProgram:
     def outputs(self, weights: Weights, constants: Any, features: Features) -> jax.Array:
         """Run the staged program; return outputs `(examples, outputs)`."""
         if not self.per_example:
-            return as_columns(self.staged.apply(weights, constants, features))
+            return self.staged.apply(weights, constants, features)
         run = jax.vmap(self.staged.apply, in_axes=(None, None, 0))
-        return as_columns(run(weights, constants, features))
+        return run(weights, constants, features)
 
     def text(self, weights: Weights, constants: Any, features: Features) -> str:
         """Return what is done for one example, as text: equal texts do the same."""
@@ -168,9 +169,9 @@ def _program(
     def outputs(weights: Weights, frozen: SplitAndRows, x: Any) -> jax.Array:
         params = first_layer.merged(*frozen, weights)
         if not per_example:
-            return as_columns(network.network.apply(params, x))
+            return as_columns(network.network.apply(params, x), num_examples(x))
         batch = jax.tree.map(lambda a: a[None], x)  # pyright: ignore[reportUnknownLambdaType]
-        return as_columns(network.network.apply(params, batch))[0]
+        return as_columns(network.network.apply(params, batch), 1)[0]
 
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
     weights, frozen, x = jax.tree.unflatten(structure, shapes)
