@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from nbcore.datasets import SmilesTokenizer, Table
-from nbcore.datasets.tokenizer import tokenize
+from nbcore.datasets.smiles import molecule
 from nbcore.errors import DataError, RunFolderError, TokenError
 
 FAR = 6
@@ -110,7 +110,7 @@ def _tokenized(table: Table, column: str) -> list[list[str]]:
     found: list[list[str]] = []
     for line, smiles in zip(table.line_numbers, table.text(column), strict=True):
         try:
-            found.append(tokenize(smiles))
+            found.append(molecule(smiles))
         except TokenError as error:
             raise DataError(f"{table.path}, line {line}, column {column!r}: {error}") from error
     return found

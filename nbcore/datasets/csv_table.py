@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,14 +56,14 @@ class Table:
                 raise DataError(f"{self._place(row, name)}: the cell is empty; expected a value.")
         return list(cells)
 
-    def numeric(self, names: Sequence[str]) -> NDArray[np.float32]:
+    def numeric(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Return columns as numbers.
 
         Args:
             names: columns of the header.
 
         Returns:
-            float32 array, shape `(len(table), len(names))`.
+            float64 array, shape `(len(table), len(names))`.
 
         Raises:
             DataError: no such column, or a cell that is empty, not a number or not finite.
@@ -72,14 +74,13 @@ class Table:
             raise DataError(f"{self.path}: no columns were asked for; expected at least one name.")
         return np.stack([self._numbers(name) for name in names], axis=1)
 
-    def _numbers(self, name: str) -> NDArray[np.float32]:
+    def _numbers(self, name: str) -> NDArray[np.float64]:
         numbers = [self._number(row, name, cell) for row, cell in enumerate(self.text(name))]
-        with np.errstate(over="ignore"):
-            column = np.array(numbers, dtype=np.float32)
+        column = np.array(numbers, dtype=np.float64)
         for row in np.flatnonzero(~np.isfinite(column))[:1]:
             raise DataError(
                 f"{self._place(int(row), name)}: {self.columns[name][row]!r} is not a finite "
-                "number that fits in 32 bits; correct the cell or remove the row."
+                "number; correct the cell or remove the row."
             )
         return column
 
@@ -88,7 +89,7 @@ class Table:
             # float() reads 1_000 as a thousand; in a data file that is a typing error
             return float(cell.replace("_", "?"))
         except ValueError:
-            hint = " Write decimals with a point." if cell.count(",") == 1 else ""
+            hint = _comma_hint(cell)
             raise DataError(
                 f"{self._place(row, name)}: {cell!r} is not a number; expected one such as "
                 f"-3.18 or 2e-5.{hint}"
@@ -162,8 +163,9 @@ def _decoded(path: Path) -> str:
         ) from None
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}).") from error
+    _refuse_other_formats(path, data)
     text = ""
-    unreadable = data.find(b"\0")  # UTF-16 and binary files can decode, with zeros between
+    unreadable = data.find(b"\0")  # binary files can decode, with zeros between
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -175,6 +177,28 @@ def _decoded(path: Path) -> str:
             "file as UTF-8, or type: iconv -f <its encoding> -t UTF-8 in.csv > out.csv"
         )
     return text
+
+
+def _refuse_other_formats(path: Path, data: bytes) -> None:
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise DataError(
+            f"{path}: this is an Excel workbook, not a CSV file. In Excel, save the sheet as 'CSV "
+            "UTF-8'; or type: pandas.read_excel(path).to_csv('data.csv', index=False)"
+        )
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(
+            f"{path}: the text is UTF-16, not UTF-8. Save the file as UTF-8, or type: iconv -f "
+            "UTF-16 -t UTF-8 in.csv > out.csv"
+        )
+
+
+def _comma_hint(cell: str) -> str:
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", cell):
+        decimal = ", or with a point if it separates decimals" if cell.count(",") == 1 else ""
+        return f" Write it without commas, {cell.replace(',', '')}{decimal}."
+    if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell):
+        return f" Write decimals with a point, {cell.replace(',', '.')}."
+    return ""
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

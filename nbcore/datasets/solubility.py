@@ -19,15 +19,15 @@ class Molecules:
 
     Attributes:
         train_smiles: one SMILES string per training molecule.
-        train_y: shape `(len(train_smiles),)`, float32.
+        train_y: shape `(len(train_smiles),)`, float64.
         test_smiles: one SMILES string per test molecule.
-        test_y: shape `(len(test_smiles),)`, float32.
+        test_y: shape `(len(test_smiles),)`, float64.
     """
 
     train_smiles: tuple[str, ...]
-    train_y: NDArray[np.float32]
+    train_y: NDArray[np.float64]
     test_smiles: tuple[str, ...]
-    test_y: NDArray[np.float32]
+    test_y: NDArray[np.float64]
 
 
 def solubility() -> Molecules:

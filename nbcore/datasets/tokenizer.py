@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import operator
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,74 +12,11 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nbcore.datasets.smiles import tokenize, tokenize_all
 from nbcore.errors import DataError, OptionError, TokenError
 
-# OpenSMILES, plus two habits of real files: hydrogens written without brackets (n(H)) and
-# stereo marks that stand alone.
-_TOKEN = re.compile(
-    r"""\[[^\[\]\s]+\]            # bracket atom, whole: [nH], [C@@H], [O-], [Sn]
-      | Br | Cl                   # the two-letter elements that need no brackets
-      | [BCNOPSFIH] | [bcnops]    # other elements, aromatic atoms
-      | \* | @@? | [/\\]          # any atom, stereo marks
-      | %[0-9]{2} | %\([0-9]+\) | [0-9]  # ring closures
-      | [-=\#$:.~()]              # bonds, the dot between parts, branches
-    """,
-    re.VERBOSE,
-)
 _FORMAT = "nbcore-tokenizer-1"
 _UNKNOWN = "?"  # not a token: what decodes from an unknown cannot be encoded by accident
-
-
-def tokenize(smiles: str, *, row: int | None = None) -> list[str]:
-    r"""Cut one SMILES string into tokens; joined, they give the string back.
-
-    Args:
-        smiles: a SMILES string.
-        row: where the string stands in its list, for the error message.
-
-    Raises:
-        TokenError: not a string, empty, or a character that belongs to no token.
-
-    Examples:
-        >>> tokenize("C[C@@H](Cl)c1ccccc1")[:5]
-        ['C', '[C@@H]', '(', 'Cl', ')']
-    """
-    where = "" if row is None else f" in row {row}"
-    if not isinstance(smiles, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        kind = type(smiles).__name__
-        raise TokenError(f"SMILES{where} is {smiles!r}, a {kind}; expected a string.")
-    if not smiles:
-        raise TokenError(f"SMILES{where} is empty; remove the row or write the molecule.")
-    tokens: list[str] = []
-    position = 0
-    while position < len(smiles):
-        match = _TOKEN.match(smiles, position)
-        if match is None:
-            raise TokenError(_unreadable(smiles, position, where))
-        tokens.append(match.group())
-        position = match.end()
-    return tokens
-
-
-def _unreadable(smiles: str, position: int, where: str) -> str:
-    character = smiles[position]
-    if character.isspace():
-        hint = "Strip spaces: smiles.strip()"
-    elif character in "[]":
-        hint = "A bracket atom needs both brackets and a content, such as [nH]"
-    elif character == "%":
-        hint = "A two-digit ring closure is written %10"
-    elif character.isalpha():
-        hint = (
-            "Outside brackets only B C N O P S F I H Cl Br and aromatic b c n o p s can stand; "
-            "write other elements in brackets, such as [Si]"
-        )
-    else:
-        hint = "See opensmiles.org for what a SMILES string may hold"
-    return (
-        f"SMILES{where}: no token begins with {character!r} at position {position} "
-        f"of {smiles!r}. {hint}."
-    )
 
 
 @dataclass(frozen=True)
@@ -136,7 +72,7 @@ class SmilesTokenizer:
             TokenError: no strings, or one that cannot be read (its row is named).
         """
         counts: Counter[str] = Counter()
-        for tokens in _tokenize_all(smiles):
+        for tokens in tokenize_all(smiles):
             counts.update(tokens)
         return cls(tuple(sorted(counts, key=lambda token: (-counts[token], token))))
 
@@ -159,7 +95,7 @@ class SmilesTokenizer:
             TokenError: no strings, one that cannot be read or is longer than `max_length`.
             OptionError: `max_length` is not a positive whole number.
         """
-        rows = _tokenize_all(smiles)
+        rows = tokenize_all(smiles)
         longest = max(map(len, rows))
         length = longest if max_length is None else _checked_length(max_length)
         ids = np.full((len(rows), length), self.pad_id, dtype=np.int32)
@@ -231,15 +167,6 @@ class SmilesTokenizer:
                 f"{fields.get('format')!r} and the keys {sorted(fields)}."
             )
         return cls(tuple(fields["tokens"]))
-
-
-def _tokenize_all(smiles: Iterable[str]) -> list[list[str]]:
-    if isinstance(smiles, str):
-        raise TokenError(f"Expected a list of SMILES, got one string. Type [{smiles!r}].")
-    rows = [tokenize(text, row=row) for row, text in enumerate(smiles)]
-    if not rows:
-        raise TokenError("Got no SMILES; expected at least one.")
-    return rows
 
 
 def _checked_length(max_length: int) -> int:

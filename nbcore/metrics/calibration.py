@@ -6,7 +6,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr
 
 from nbcore.errors import OptionError, ShapeError
 from nbcore.metrics.arrays import Floats, aligned, floats, gaussian, refuse
@@ -128,6 +127,8 @@ def pit(y: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Floats:
     References:
         Dawid (1984), Journal of the Royal Statistical Society A 147.
     """
+    from scipy.special import ndtr  # noqa: PLC0415  scipy takes long to import
+
     y, mean, variance = gaussian(y, mean, variance)
     return np.asarray(ndtr((y - mean) / np.sqrt(variance)), np.float64)
 

@@ -22,21 +22,21 @@ def test_sizes_types_and_ends():
     assert len(data.test_smiles) == 257
     assert data.train_y.shape == (1025,)
     assert data.test_y.shape == (257,)
-    assert data.train_y.dtype == data.test_y.dtype == np.float32
+    assert data.train_y.dtype == data.test_y.dtype == np.float64
     assert all(type(smiles) is str for smiles in (*data.train_smiles, *data.test_smiles))
     assert data.train_smiles[:2] == ("CCCCC", "C1CCCC1")
     assert data.test_smiles[0] == "CCC(C)CC"
     assert data.test_smiles[-1] == "C1C(O)CC2=CCC3C4CC5OC6(OCC(C)CC6)C(C)C5C4(C)CCC3C2(C)C1"
-    np.testing.assert_array_equal(data.train_y[[0, 1, -1]], np.float32([-3.18, -2.64, -3.21]))
-    np.testing.assert_array_equal(data.test_y[[0, 1, -1]], np.float32([-3.68, -4.26, -7.32]))
+    np.testing.assert_array_equal(data.train_y[[0, 1, -1]], np.array([-3.18, -2.64, -3.21]))
+    np.testing.assert_array_equal(data.test_y[[0, 1, -1]], np.array([-3.68, -4.26, -7.32]))
 
 
 def test_range_of_the_target_is_that_of_the_source():
     data = solubility()
-    assert data.train_y.min() == np.float32(-11.62)
-    assert data.train_y.max() == np.float32(1.58)
-    assert data.test_y.min() == np.float32(-9.15)
-    assert data.test_y.max() == np.float32(1.13)
+    assert data.train_y.min() == -11.62
+    assert data.train_y.max() == 1.58
+    assert data.test_y.min() == -9.15
+    assert data.test_y.max() == 1.13
 
 
 def test_file_is_unchanged():
@@ -56,7 +56,7 @@ def test_what_the_source_note_says_about_repeated_molecules_is_true():
 
 def test_each_call_gives_its_own_arrays():
     solubility().train_y[:] = 0
-    assert solubility().train_y[0] == np.float32(-3.18)
+    assert solubility().train_y[0] == -3.18
 
 
 def test_result_is_frozen():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcore.datasets import SmilesTokenizer, solubility
-from nbcore.datasets.tokenizer import tokenize
+from nbcore.datasets.smiles import molecule, tokenize
 from nbcore.errors import DataError, OptionError, TokenError
 
 TOKENS = [
@@ -31,12 +31,31 @@ def unambiguous(tokens: list[str]) -> bool:
 token_lists = st.lists(st.sampled_from(TOKENS), min_size=1, max_size=40).filter(unambiguous)
 
 
+ATOMS = [t for t in TOKENS if t[0] in "[*" or t.isalpha()]
+
+
+@st.composite
+def chains(draw: st.DrawFn, depth: int = 2) -> list[str]:
+    """Atoms in a chain, with bonds, branches, and rings around two of them."""
+    tokens: list[str] = []
+    count = draw(st.integers(1, 5))
+    ring = draw(st.sampled_from(["", "1", "%10", "%(123)"])) if depth == 2 and count > 2 else ""
+    for k in range(count):
+        bond = draw(st.sampled_from(["", "", "=", "#", ".", "/", "\\", "-"])) if k else ""
+        tokens += [bond] if bond else []
+        tokens.append(draw(st.sampled_from(ATOMS)))
+        tokens += [ring] if ring and k in (0, count - 1) else []
+        if depth and draw(st.booleans()):
+            tokens += ["(", *draw(chains(depth - 1)), ")"]
+    return tokens
+
+
 @given(token_lists)
 def test_tokenize_inverts_joining(tokens):
     assert tokenize("".join(tokens)) == tokens
 
 
-@given(st.lists(token_lists, min_size=1, max_size=6))
+@given(st.lists(chains(), min_size=1, max_size=6))
 def test_decode_inverts_encode(rows):
     smiles = ["".join(tokens) for tokens in rows]
     tokenizer = SmilesTokenizer.fit(smiles)
@@ -48,7 +67,7 @@ def test_decode_inverts_encode(rows):
         assert (sequence[len(tokens) :] == SmilesTokenizer.pad_id).all()
 
 
-@given(st.lists(token_lists, min_size=1, max_size=6))
+@given(st.lists(chains(), min_size=1, max_size=6))
 def test_json_round_trip_is_exact(rows):
     tokenizer = SmilesTokenizer.fit("".join(tokens) for tokens in rows)
     again = SmilesTokenizer.from_json(tokenizer.to_json())
@@ -59,7 +78,7 @@ def test_json_round_trip_is_exact(rows):
     np.testing.assert_array_equal(again.encode(smiles), tokenizer.encode(smiles))
 
 
-@given(st.lists(token_lists, min_size=2, max_size=6), st.randoms(use_true_random=False))
+@given(st.lists(chains(), min_size=2, max_size=6), st.randoms(use_true_random=False))
 def test_vocabulary_does_not_depend_on_the_order_of_the_strings(rows, random):
     smiles = ["".join(tokens) for tokens in rows]
     shuffled = list(smiles)
@@ -230,3 +249,52 @@ def test_decode_refuses_what_encode_never_gives(ids, message):
 def test_foreign_json_raises(text, message):
     with pytest.raises(DataError, match=message):
         SmilesTokenizer.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "problem"),
+    [
+        ("C(C(C", r"2 branches '\(' are not closed"),
+        ("CC(C", r"a branch '\(' is not closed"),
+        ("c1ccccc", "ring 1 is not closed"),
+        ("C1CC%12C", "rings 1, 12 are not closed"),
+        (")))(((", r"'\)' closes no branch \(token 1 of 6\)"),
+        ("CC)C", r"'\)' closes no branch \(token 3 of 4\)"),
+        ("C()C", "a branch is empty"),
+        ("CC=", "the bond '=' at the end leads nowhere"),
+        ("C(=)C", "the bond '=' leads nowhere"),
+        ("C==C", "two bonds, '=' and '=', stand side by side"),
+        ("1CC1", "the ring closure '1' follows no atom"),
+    ],
+)
+def test_what_is_no_molecule_is_refused(smiles: str, problem: str) -> None:
+    for read in (SmilesTokenizer.fit, SmilesTokenizer(("C",)).encode):
+        with pytest.raises(TokenError, match=rf"SMILES in row 1 .* is no molecule: {problem}"):
+            read(["CCO", smiles])
+
+
+@given(chains())
+def test_whole_molecules_are_read_and_halves_of_branches_are_not(tokens: list[str]) -> None:
+    assert molecule("".join(tokens)) == tokens
+    for k, token in enumerate(tokens):
+        if token in "()":
+            with pytest.raises(TokenError, match="no molecule"):
+                molecule("".join(tokens[:k] + tokens[k + 1 :]))
+
+
+def test_rings_may_join_parts_and_labels_have_two_spellings() -> None:
+    for smiles in ("C1.C1", "C%01CC1", "C%(1)CC1", "C/C=C/C", "N[C@@H](C)C(=O)O", "*C(*)*"):
+        molecule(smiles)
+
+
+def test_outer_spaces_are_stripped_and_all_bad_rows_are_named() -> None:
+    tokenizer = SmilesTokenizer.fit(["CCO ", "\tCCl"])
+    np.testing.assert_array_equal(tokenizer.encode([" CCO"]), tokenizer.encode(["CCO"]))
+    bad = ["C(", "CC", "C1", "C C", "CX"]
+    with pytest.raises(TokenError) as caught:
+        tokenizer.encode(bad)
+    message = str(caught.value)
+    assert message.startswith("4 of 5 SMILES cannot be read:")
+    assert [f"row {k}" in message for k in range(5)] == [True, False, True, True, True]
+    with pytest.raises(TokenError, match=r"\.\.\. and 5 more"):
+        tokenizer.encode(["C("] * 15)
