@@ -158,10 +158,10 @@ def test_not_utf8(write, content, line):
 
 
 def test_utf_16_and_excel_are_named(write):
-    with pytest.raises(DataError, match="the text is UTF-16, not UTF-8.*iconv -f UTF-16"):
+    with pytest.raises(DataError, match=r"the text is UTF-16, not UTF-8.*iconv -f UTF-16"):
         read_csv(write("name,y\nC,1\n".encode("utf-16")))
     for start in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1"):
-        with pytest.raises(DataError, match="an Excel workbook, not a CSV file.*read_excel"):
+        with pytest.raises(DataError, match=r"an Excel workbook, not a CSV file.*read_excel"):
             read_csv(write(start + b"rest"))
 
 
