@@ -38,8 +38,8 @@ from nbcore.estimators.stages import (
     first_of,
     given_stage,
 )
-from nbcore.networks.inputs import check_data
-from nbcore.networks.network import Network, Params, as_network
+from nbcore.networks.inputs import network_for
+from nbcore.networks.network import Network, Params
 from nbcore.posterior.posterior import Posterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.sampling.backend import Backend
@@ -267,8 +267,7 @@ class PartialBNN:
         chosen = run.sampler()
         marginalize = run.marginalize if marginalize is None else marginalize
         marginal.check_asked(marginalize, base, chosen.capabilities)
-        network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
-        check_data(network, X, y)
+        network = network_for(self.model, X, y)
         check_classes(self.num_classes, self.given, network, X)
         train_key, sample_key = jax.random.split(as_key(key))
         recipe = {

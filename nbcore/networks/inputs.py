@@ -10,7 +10,7 @@ import numpy as np
 
 from nbcore.common.paths import leaves_by_path
 from nbcore.errors import DataError, ShapeError
-from nbcore.networks.network import Network
+from nbcore.networks.network import Network, as_network
 
 
 def num_examples(x: Any) -> int:
@@ -104,6 +104,24 @@ def check_data(network: Network, x: Any, y: Any, *, name: str = "X", target: str
             "Give one target for each row."
         )
     _check_finite(np.asarray(y), target)
+
+
+def network_for(model: Any, x: Any, y: Any) -> Network:
+    """Return the network of a model, traced on an example of checked data.
+
+    Args:
+        model: a network, or a model that `nb.as_network` knows.
+        x: inputs.
+        y: targets.
+
+    Raises:
+        ShapeError, DataError, TokenError: what is wrong with the data, with the rows.
+        NetworkError, PluginError: see `nb.as_network`.
+    """
+    num_examples(x)  # refuses what is no array, before it is indexed
+    network = as_network(model, example=jax.tree.map(lambda a: a[:1], x))  # pyright: ignore[reportUnknownLambdaType]
+    check_data(network, x, y)
+    return network
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nbcore.errors import NetworkError
-from nbcore.networks.evaluation import compiled_apply
-from nbcore.networks.network import Network, Padding, Params
+from nbcore.networks.network import Padding
 
 MAX_GROUPS = 6
 ROWS_A_GROUP = 256
@@ -191,29 +188,3 @@ class RowBuffer:
             self.array = np.empty(shape, values.dtype)
         ahead = (slice(None),) * self.axis
         self.array[(*ahead, rows)] = values[(*ahead, slice(len(rows)))]
-
-
-def check_padding(network: Network, params: Params, x: Any) -> None:
-    """Check on the shortest rows that trimming the padding leaves the outputs as they are.
-
-    Raises:
-        NetworkError: it does not, so the network reads its padding.
-    """
-    padding = network.padding
-    if padding is None:
-        return
-    longest = np.shape(x)[padding.axis]
-    each = on_grid(lengths(np.asarray(x), padding), longest)
-    shortest = np.argsort(each, kind="stable")[:3]
-    shortest = shortest[each[shortest] < longest]
-    if not len(shortest):
-        return
-    few = Group(np.sort(shortest), int(each[shortest].max()))
-    full = np.asarray(compiled_apply(network, params, jnp.asarray(np.asarray(x)[few.rows])))
-    trimmed = np.asarray(compiled_apply(network, params, jnp.asarray(few.take(x, padding))))
-    scale = float(np.max(np.abs(full))) + 1e-6
-    if not np.allclose(full, trimmed, rtol=1e-3, atol=1e-3 * scale):
-        raise NetworkError(
-            f"The network declares {padding}, but its outputs change when padding is trimmed. "
-            "Mask the padding in the network (attention and pooling), or declare padding=None."
-        )

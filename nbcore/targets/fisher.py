@@ -13,11 +13,12 @@ import numpy as np
 
 from nbcore.distributions.likelihoods import Likelihood, LikelihoodParameters
 from nbcore.errors import SelectionError
-from nbcore.networks.evaluation import HashableNetwork, as_columns, count_outputs, is_per_example
+from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.layers import Layer
 from nbcore.networks.length_buckets import batches
 from nbcore.networks.network import Inputs, Network, Params
+from nbcore.networks.outputs import output_form
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.subsets.subset import ProbabilisticSubset
 
@@ -121,13 +122,13 @@ class LikelihoodCurvature:
     @functools.cached_property
     def _num_outputs(self) -> int:
         """Number of outputs; checks the network as well."""
-        if not is_per_example(self.network, self.params, self.X):
+        form = output_form(self.network, self.params, self.X)
+        if not form.per_example:
             raise SelectionError(
                 "The outputs of this network mix examples, so an example has no gradient of its "
                 "own. Choose a method that does not look at data, such as 'variance'."
             )
-        first = jax.tree.map(lambda a: jnp.asarray(a[:1]), self.X)  # pyright: ignore[reportUnknownLambdaType]
-        return count_outputs(self.network, self.params, first)
+        return form.num_outputs
 
     def _split(self, layers: Sequence[Layer]) -> ParameterSplit:
         """Return the split in which every weight of the layers, and nothing else, is free."""

@@ -19,10 +19,10 @@ from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.errors import TargetError
-from nbcore.networks.evaluation import HashableNetwork, as_columns, count_outputs, is_per_example
-from nbcore.networks.inputs import check_data, num_examples
-from nbcore.networks.length_buckets import check_padding
-from nbcore.networks.network import Network, Params, as_network
+from nbcore.networks.evaluation import HashableNetwork, as_columns
+from nbcore.networks.inputs import network_for
+from nbcore.networks.network import Network, Params
+from nbcore.networks.outputs import output_form
 from nbcore.subsets.split import ParameterSplit
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.targets.blocks import Block, make_blocks, shapes_of, staged_layers
@@ -96,25 +96,26 @@ class Target:
             >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
             -2.7568
         """
-        num_examples(X)  # refuses what is no array, before it is indexed
-        network = as_network(network, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
-        check_data(network, X, y)
+        network = network_for(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()
         network = likelihood.augment_network(network)
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
         resolved = (prior if prior is not None else NormalPrior()).resolve(split)
-        moved = _moved(split)
-        check_padding(network, moved, X)
-        num_outputs = count_outputs(network, split.params, jax.tree.map(jnp.asarray, X))
-        targets = np.asarray(likelihood.check(y, num_outputs))
+        form = output_form(network, _moved(split), X)
+        targets = np.asarray(likelihood.check(y, form.num_outputs))
         likelihood = likelihood.resolve(jnp.asarray(targets))
-        alone = is_per_example(network, moved, X)
         blocks = make_blocks(
             network, split, X, targets,
-            per_example=alone, byte_budget=byte_budget, chunk_size=chunk_size,
+            per_example=form.per_example, byte_budget=byte_budget, chunk_size=chunk_size,
         )  # fmt: skip
         return NetworkTarget(
-            split, resolved, likelihood, blocks, num_outputs, HashableNetwork(network), shapes_of(X)
+            split,
+            resolved,
+            likelihood,
+            blocks,
+            form.num_outputs,
+            HashableNetwork(network),
+            shapes_of(X),
         )
 
     @staticmethod

@@ -21,10 +21,11 @@ from nbcore.distributions.likelihoods import (
     Poisson,
 )
 from nbcore.errors import OptionError, ShapeError, TrainingError, did_you_mean
-from nbcore.networks.evaluation import as_columns, compiled_apply, count_outputs, is_per_example
-from nbcore.networks.inputs import check_data, check_inputs, num_examples
+from nbcore.networks.evaluation import as_columns, compiled_apply
+from nbcore.networks.inputs import check_data, check_inputs, network_for, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
-from nbcore.networks.network import Network, Params, as_network
+from nbcore.networks.network import Network, Params
+from nbcore.networks.outputs import output_form
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.minibatches import BatchPlan, Data
@@ -216,19 +217,19 @@ class DeterministicNN:
             OptionError, ShapeError, DataError, TokenError, LabelError: see `train`.
         """
         check_count(1, epochs=epochs, batch_size=batch_size)
-        network = as_network(self.model, example=jax.tree.map(lambda a: a[:1], X))  # pyright: ignore[reportUnknownLambdaType]
-        check_data(network, X, y)
+        network = network_for(self.model, X, y)
         if validation_data is not None:
             check_data(network, *validation_data, name="validation X", target="validation y")
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         params = network.init(key, first)
-        if not is_per_example(network, params, X):
+        form = output_form(network, params, X)
+        if not form.per_example:
             raise TrainingError(
                 "The outputs of this network mix the rows of X, which minibatches would tear "
                 "apart. Give the rows that belong together, such as the nodes of a graph, as one "
                 "example; or train in a loop of your own and pass the parameters to nb.PartialBNN."
             )
-        self.num_outputs = count_outputs(network, params, first)
+        self.num_outputs = form.num_outputs
         self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
         self._network = network
         validation = None if validation_data is None else self._data(*validation_data)

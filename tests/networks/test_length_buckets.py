@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbcore.errors import NetworkError
 from nbcore.networks.length_buckets import (
     RowBuffer,
     batches,
-    check_padding,
     length_groups,
     lengths,
     on_grid,
 )
-from nbcore.networks.network import Network, Padding
+from nbcore.networks.network import Padding
 
 PADDING = Padding(axis=1, value=0)
 
@@ -106,17 +101,3 @@ def test_batches_hold_every_row_once_in_few_shapes(each, size):
     for rows, inputs in parts:
         sums.put(rows, inputs.sum(axis=1)[None])
     assert np.array_equal(sums.array[0], x.sum(axis=1))
-
-
-def test_a_network_that_reads_its_padding_is_refused():
-    x = padded([2, 2, 12], 12)
-
-    def check(pool):
-        network = Network.from_functions(
-            lambda key, x: {}, lambda p, x: pool(p["w"][x], x != 0), padding=PADDING
-        )
-        check_padding(network, {"w": jax.random.normal(jax.random.key(0), (10,))}, x)
-
-    check(lambda h, real: jnp.sum(h * real, axis=1))
-    with pytest.raises(NetworkError, match=r"padding=None"):
-        check(lambda h, real: jnp.mean(h, axis=1))
