@@ -85,8 +85,8 @@ def count_outputs(network: Network, params: Params, x: Inputs) -> int:
         ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> network = as_network((lambda key, x: {}, lambda params, x: x))
+        >>> import jax.numpy as jnp, nbcore as nb
+        >>> network = nb.as_network((lambda key, x: {}, lambda params, x: x))
         >>> count_outputs(network, {}, jnp.ones((5, 3))), count_outputs(network, {}, jnp.ones(5))
         (3, 1)
     """
