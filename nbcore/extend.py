@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from nbcore.targets.curvature import mode_near as mode_near
     from nbcore.targets.curvature import whiten as whiten
     from nbcore.targets.fisher import LikelihoodCurvature as LikelihoodCurvature
-    from nbcore.targets.target import NetworkTarget as NetworkTarget
 
 SURFACE = {
     "common.hookspecs": {
@@ -72,9 +71,6 @@ SURFACE = {
         "check_flag": "raise unless options are true or false",
         "check_fraction": "raise unless options are within (0, 1)",
         "check_positive": "raise unless options are finite positive numbers",
-    },
-    "targets.target": {
-        "NetworkTarget": "the log density over weights of a network: data, likelihood and prior",
     },
     "targets.curvature": {
         "DENSE_LIMIT": "number of weights up to which a curvature is a whole matrix",

@@ -13,7 +13,6 @@ from nbcore import Kernel, Stats, Target
 from nbcore.errors import OptionError
 from nbcore.extend import (
     DENSE_LIMIT,
-    NetworkTarget,
     Whitening,
     check_choice,
     check_flag,
@@ -108,7 +107,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
         OptionError: there are too many numbers for a full covariance, or the scale of the prior
             is unknown.
     """
-    if isinstance(target.joint, NetworkTarget) and target.start["prior"]:
+    if target.has_hyperparameters:
         raise OptionError(
             "The scale of the prior is unknown, and the joint mode of weights and their scale is "
             "at scale 0, so there is no normal approximation around it. Give the scale as a "

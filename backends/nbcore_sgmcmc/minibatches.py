@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from nbcore import Target
 from nbcore.extend import (
-    NetworkTarget,
     Whitening,
     check_count,
     check_positive,
@@ -101,10 +100,10 @@ def num_rows(target: Target, batch_size: int | None) -> int:
     """Return the rows of a minibatch: what was asked for, or min(N, 256).
 
     Raises:
-        TargetError: the target has no data.
+        TargetError: the target has no minibatches.
     """
-    if not isinstance(target, NetworkTarget):
-        target.batch(jax.random.key(0), 0, 0)  # raises why there is none
+    if not target.has_minibatches:
+        raise target.no_minibatches()
     return min(batch_size or MAX_BATCH, target.num_examples)
 
 

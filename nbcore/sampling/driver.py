@@ -27,7 +27,7 @@ from nbcore.sampling.placement import CHAIN, Placement, placement_for
 from nbcore.sampling.provenance import describe_run
 from nbcore.sampling.starts import Start, check_start, start_positions, value_and_gradient
 from nbcore.targets.marginal import complete
-from nbcore.targets.target import NetworkTarget, Target
+from nbcore.targets.target import Target
 
 ChainMethod = Literal["auto", "vectorized", "threads", "sequential"]
 CHAIN_METHODS = ("auto", "vectorized", "threads", "sequential")
@@ -149,9 +149,10 @@ def sample(
         target.integrated_out,
     )  # fmt: skip
     draws = complete(target, jax.random.fold_in(run_key, programs.COMPLETE), found.draws)
-    if not isinstance(target.joint, NetworkTarget):
+    network = target.network_target
+    if network is None:
         return Posterior(draws, found.stats, info)
-    return Posterior.of_network(draws, found.stats, info, target.joint)
+    return Posterior.of_network(draws, found.stats, info, network)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nbcore.errors import OptionError, SamplingError, did_you_mean
 from nbcore.sampling import programs
 from nbcore.sampling.programs import ChainPrograms, Over
 from nbcore.targets.blocks import Block
-from nbcore.targets.target import NetworkTarget, Target
+from nbcore.targets.target import Target
 
 CHAIN, DATA = AXES = ("chain", "data")
 WHOLE, BY_CHAIN, BY_ROW = PartitionSpec(), PartitionSpec(CHAIN), PartitionSpec(DATA)
@@ -131,12 +131,12 @@ class MeshPlacement(Placement):
         Raises:
             OptionError: examples should be spread, and cannot be.
         """
-        size, network = self.sizes[DATA], target.joint
-        if not isinstance(network, NetworkTarget):
+        size, network = self.sizes[DATA], target.network_target
+        if network is None:
             if size > 1:
                 raise _not_spread(size, "this target has none")
             return self.replicate(target)
-        if size > 1 and not network.per_example:
+        if size > 1 and not network.has_minibatches:
             raise _not_spread(size, "the outputs of this network mix them")
         blocks = [_padded(block, size) for block in network.blocks]
         rows = [self._placed(BY_ROW, (b.features, b.y, b.rows)) for b in blocks]

@@ -15,7 +15,7 @@ import numpy as np
 
 from nbcore.errors import OptionError, SamplingError, did_you_mean
 from nbcore.targets.curvature import whiten
-from nbcore.targets.target import NetworkTarget, Target
+from nbcore.targets.target import Target
 
 Start = Literal["trained", "prior", "laplace"]
 
@@ -125,9 +125,6 @@ def _bad_start(target: Target, position: Any, chain: int, value: float, gradient
     what = f"The log density is {value} where chain {chain} starts"
     if not gradient_ok:
         what = f"The gradient of the log density is not finite where chain {chain} starts"
-    if isinstance(target, NetworkTarget):
-        prior = float(target.log_prior(position))
-        rows = np.flatnonzero(~np.isfinite(np.asarray(target.log_likelihood(position))))
-        what += f" (log prior {prior:.4g}"
-        what += f", log likelihood not finite in rows {rows[:5].tolist()})" if rows.size else ")"
+    terms = target.describe_terms(position)
+    what += f" ({terms})" if terms else ""
     return f"{what}. Check the network's outputs there, or give other positions: init=..."

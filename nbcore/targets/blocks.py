@@ -17,7 +17,6 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.networks.length_buckets import Group, length_groups
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit
-from nbcore.targets.density_cost import over_budget
 from nbcore.targets.hoisting import chunks
 from nbcore.targets.hoisting.forward import Features, Forward
 
@@ -165,6 +164,15 @@ def _say_what_is_recomputed(blocks: list[Block]) -> None:
         warnings.warn(over_budget(wanted, kept, recomputed), stacklevel=4)
 
 
+def over_budget(wanted: int, kept: int, recomputed: int) -> str:
+    """Say that the byte budget made the cut smaller."""
+    return (
+        f"Hoisted activations would take {wanted / 2**20:,.1f} MiB, more than the byte budget: "
+        f"{kept / 2**20:,.1f} MiB are kept, and {recomputed} operations that could be done once "
+        f"are done in every gradient. To keep them: byte_budget={wanted}"
+    )
+
+
 def staged_layers(split: ParameterSplit, blocks: Sequence[Block]) -> tuple[str, ...]:
     """Return the layers that a gradient computes, in call order where it is known."""
     read = {i for block in blocks for i in block.forward.program.staged.frozen_read}
@@ -193,6 +201,20 @@ def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
         else:
             joined.append(block)
     return joined
+
+
+def in_order(blocks: Sequence[Block], parts: Sequence[jax.Array]) -> jax.Array:
+    """Return what was computed for each block `(N_g, ...)` as one array in the order of the data.
+
+    Args:
+        blocks: the blocks.
+        parts: an array for each block, copies included.
+    """
+    rows, joined = (
+        jnp.concatenate([a[: b.count] for a, b in zip(arrays, blocks, strict=True)])
+        for arrays in ([block.rows for block in blocks], parts)
+    )
+    return jnp.zeros_like(joined).at[rows].set(joined, unique_indices=True)
 
 
 def shapes_of(X: Any) -> tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]:

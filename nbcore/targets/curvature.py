@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.targets.target import NetworkTarget, Target
+from nbcore.targets.target import Target
 
 DENSE_LIMIT = 512
 MODE_STEPS = 200
@@ -166,10 +166,7 @@ def mode_near(target: Target, position: Any) -> jax.Array:
     flat, unravel = jax.flatten_util.ravel_pytree(position)
 
     def log_density(x: jax.Array) -> jax.Array:
-        there = unravel(x)
-        if isinstance(target.joint, NetworkTarget):
-            there = {**there, "prior": position["prior"]}
-        return target.log_density(there)
+        return target.log_density(target.with_hyperparameters_of(unravel(x), position))
 
     return find_mode(log_density, flat)
 
@@ -209,19 +206,20 @@ def linearized(target: Target, position: Any) -> Target:
     References:
         Martens (2020), "New insights and perspectives on the natural gradient method", section 8.
     """
-    if not isinstance(target, NetworkTarget):
+    network = target.network_target
+    if network is None or network is not target:
         return target
     at = position["weights"]
     lines = [
         jax.linearize(lambda w, b=block: b.forward.outputs(w, b.features), at)
-        for block in target.blocks
+        for block in network.blocks
     ]
 
     def log_density(z: Any) -> jax.Array:
         move = jax.tree.map(jnp.subtract, z["weights"], at)
-        total = target.log_prior(z)
-        for block, (outputs, jacobian) in zip(target.blocks, lines, strict=True):
-            each = target.likelihood.log_prob(outputs + jacobian(move), block.y, z["likelihood"])
+        total = network.log_prior(z)
+        for block, (outputs, jacobian) in zip(network.blocks, lines, strict=True):
+            each = network.likelihood.log_prob(outputs + jacobian(move), block.y, z["likelihood"])
             total = total + block.total(each)
         return total
 

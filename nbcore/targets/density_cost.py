@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+
+from nbcore.networks.evaluation import as_columns
+from nbcore.targets.blocks import in_order, over_budget, staged_layers
+
+if TYPE_CHECKING:
+    from nbcore.targets.target import NetworkTarget
 
 
 @dataclass(frozen=True)
@@ -56,16 +63,39 @@ class DensityCost:
         return "\n".join([*lines, ", ".join(_rows(*block) for block in self.blocks)])
 
 
-def over_budget(wanted: int, kept: int, recomputed: int) -> str:
-    """Say that the byte budget made the cut smaller."""
-    return (
-        f"Hoisted activations would take {wanted / 2**20:,.1f} MiB, more than the byte budget: "
-        f"{kept / 2**20:,.1f} MiB are kept, and {recomputed} operations that could be done once "
-        f"are done in every gradient. To keep them: byte_budget={wanted}"
+def density_cost(target: NetworkTarget) -> DensityCost:
+    """Return what a gradient of the log density costs, without compiling or computing it."""
+    position = target.initial_position()
+    structure, shapes = target.inputs
+    x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    y = jax.eval_shape(lambda target: in_order(target.blocks, [b.y for b in target.blocks]), target)
+    blocks = target.blocks
+    return DensityCost(
+        plain_flops=_gradient_flops(_plain, position, target, x, y),
+        flops=_gradient_flops(_at_once, position, target),
+        hoisted_bytes=sum(block.hoisted_bytes for block in blocks),
+        wanted_bytes=sum(block.wanted_bytes for block in blocks),
+        layers=staged_layers(target.split, blocks),
+        recomputed=max(block.forward.program.staged.recomputed for block in blocks),
+        blocks=tuple((block.count, block.forward.chunk_size) for block in blocks),
     )
 
 
-def gradient_flops(function: Callable[..., jax.Array], *args: Any) -> float:
+def _plain(position: Any, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Array:
+    """Return the log density without hoisting: the whole network on all inputs."""
+    params = target.split.merge(position["weights"])
+    outputs = as_columns(target.network.apply(params, x), len(y))
+    each = target.likelihood.log_prob(outputs, y, position["likelihood"])
+    return target.log_prior(position) + jnp.sum(each)
+
+
+def _at_once(position: Any, target: NetworkTarget) -> jax.Array:
+    """Return the log density without chunks: XLA counts the body of a loop once."""
+    whole = [replace(b, forward=replace(b.forward, chunk_size=0)) for b in target.blocks]
+    return replace(target, blocks=tuple(whole)).log_density(position)
+
+
+def _gradient_flops(function: Callable[..., jax.Array], *args: Any) -> float:
     """Return the floating-point operations of the gradient in the first argument.
 
     Args:

@@ -26,7 +26,7 @@ from nbcore.targets.blocks import Block
 from nbcore.targets.hoisting import staging
 from nbcore.targets.hoisting.equations import needed
 from nbcore.targets.regression import Blocks, Regression, log_evidence
-from nbcore.targets.target import Batch, NetworkTarget, Position, Target
+from nbcore.targets.target import NetworkTarget, Position, Target
 
 Marginalize = bool | Literal["auto"]
 MAX_SIZE = 512
@@ -46,6 +46,20 @@ class MarginalTarget(Target):
 
     target: NetworkTarget
     paths: tuple[str, ...] = field(metadata={"static": True})
+
+    @property
+    def network_target(self) -> NetworkTarget:
+        """The log density of all stochastic weights."""
+        return self.target
+
+    @property
+    def has_hyperparameters(self) -> bool:
+        """Whether parameters of the prior are unknown."""
+        return self.target.has_hyperparameters
+
+    def with_hyperparameters_of(self, position: Position, reference: Position) -> Position:
+        """Return a position with the parameters of the prior of another position."""
+        return self.target.with_hyperparameters_of(position, reference)
 
     @property
     def joint(self) -> NetworkTarget:
@@ -98,9 +112,9 @@ class MarginalTarget(Target):
         drawn = unravel(center + scale * Regression.of(design, residual).draw(key))
         return {**position, "weights": {**position["weights"], **drawn}}
 
-    def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
-        """Raise: what is integrated out depends on all examples together."""
-        raise _no_minibatches(", ".join(self.paths))
+    def no_minibatches(self) -> TargetError:
+        """Return the error that says that all examples are needed together."""
+        return _no_minibatches(", ".join(self.paths))
 
     @property
     def design_bytes(self) -> int:

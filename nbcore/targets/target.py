@@ -8,38 +8,34 @@ an unbiased estimate of the full one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.noise import with_noise
 from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.errors import TargetError
-from nbcore.networks.evaluation import HashableNetwork, as_columns
+from nbcore.networks.evaluation import HashableNetwork
 from nbcore.networks.inputs import network_for
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.subsets.split import ParameterSplit
 from nbcore.subsets.subset import ProbabilisticSubset
-from nbcore.targets.blocks import Block, make_blocks, shapes_of, staged_layers
-from nbcore.targets.density_cost import DensityCost, gradient_flops
+from nbcore.targets.blocks import Block, in_order, make_blocks, shapes_of
+from nbcore.targets.density_cost import DensityCost, density_cost
 from nbcore.targets.hoisting import staging
-from nbcore.targets.permutation import permuted
+from nbcore.targets.strata import Batch, stratified_batch, stratum_sizes
 
 Position = dict[str, Any]
 """`{"weights": ..., "likelihood": ..., "prior": ...}`, unconstrained."""
 
 JITTER = 0.01
-
-
-class Batch(NamedTuple):
-    """Rows of a minibatch, `(B_g,)` int32 for each block."""
-
-    rows: tuple[jax.Array, ...]
+FULL_BATCH = "Use a backend without the capability 'minibatch', such as 'numpyro-nuts'."
 
 
 @dataclass(frozen=True)
@@ -145,15 +141,22 @@ class Target:
             key: random key; `None` gives the start itself.
             jitter: standard deviation of the normal noise added to every number.
         """
-        leaves, structure = jax.tree.flatten(self.start)
-        if key is None:
-            return self.start
-        keys = jax.random.split(key, max(len(leaves), 1))
-        moved = [
-            a + jitter * jax.random.normal(k, a.shape, a.dtype)
-            for a, k in zip(leaves, keys, strict=False)
-        ]
-        return jax.tree.unflatten(structure, moved)
+        return self.start if key is None else with_noise(key, self.start, jitter)
+
+    @property
+    def network_target(self) -> NetworkTarget | None:
+        """The log density of the weights of a network behind this one; `None` if there is none."""
+        return None
+
+    @property
+    def has_hyperparameters(self) -> bool:
+        """Whether parameters of the prior, such as its scale, are unknown."""
+        return False
+
+    def with_hyperparameters_of(self, position: Any, reference: Any) -> Any:
+        """Return a position with the parameters of the prior of another position."""
+        del reference
+        return position
 
     @property
     def joint(self) -> Target:
@@ -185,21 +188,40 @@ class Target:
             "A plain density has no prior to draw from. Give positions, or init='trained'."
         )
 
+    def describe_terms(self, position: Any) -> str:
+        """Return in words what the log density is the sum of; nothing for a plain density."""
+        del position
+        return ""
+
     @property
     def num_examples(self) -> int:
         """Number of examples N; 0 for a plain density."""
         return 0
 
+    @property
+    def has_minibatches(self) -> bool:
+        """Whether the log density has an unbiased estimate from minibatches."""
+        return False
+
+    def no_minibatches(self) -> TargetError:
+        """Return the error that says why there are no minibatches, and what to use."""
+        return TargetError(f"This target has no data to draw minibatches from. {FULL_BATCH}")
+
     def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
-        """Return the rows of minibatch `t`; see `NetworkTarget.batch`."""
-        raise TargetError(
-            "This target has no data to draw minibatches from. Use a backend without the "
-            "capability 'minibatch', such as 'numpyro-nuts'."
-        )
+        """Return minibatch `t`; see `NetworkTarget.batch`.
+
+        Raises:
+            TargetError: the target has no minibatches.
+        """
+        raise self.no_minibatches()
 
     def minibatch_log_density(self, position: Any, batch: Batch) -> jax.Array:
-        """Return an unbiased estimate of the log density from a minibatch."""
-        raise TargetError("This target has no minibatches.")
+        """Return an unbiased estimate of the log density from a minibatch.
+
+        Raises:
+            TargetError: the target has no minibatches.
+        """
+        raise self.no_minibatches()
 
 
 @register_pytree
@@ -226,6 +248,11 @@ class NetworkTarget(Target):
     inputs: Any = field(metadata={"static": True}, repr=False)
 
     @property
+    def network_target(self) -> NetworkTarget:
+        """Itself."""
+        return self
+
+    @property
     def network(self) -> Network:
         """The network."""
         return self.static.network
@@ -239,6 +266,15 @@ class NetworkTarget(Target):
             "prior": self.prior.initial(),
         }
 
+    @property
+    def has_hyperparameters(self) -> bool:
+        """Whether parameters of the prior are unknown."""
+        return bool(self.prior.initial())
+
+    def with_hyperparameters_of(self, position: Position, reference: Position) -> Position:
+        """Return a position with the parameters of the prior of another position."""
+        return {**position, "prior": reference["prior"]}
+
     def prior_position(self, key: jax.Array) -> Position:
         """Return weights and parameters drawn from their priors."""
         prior_key, likelihood_key = jax.random.split(key)
@@ -251,11 +287,6 @@ class NetworkTarget(Target):
         """Number of examples N."""
         return sum(block.count for block in self.blocks)
 
-    @property
-    def per_example(self) -> bool:
-        """Whether each output depends on its own example alone, so that minibatches exist."""
-        return all(block.forward.program.per_example for block in self.blocks)
-
     def log_prior(self, position: Position) -> jax.Array:
         """Return the log prior density of weights and parameters, Jacobians included."""
         weights = self.prior.log_density(position["weights"], position["prior"])
@@ -263,7 +294,13 @@ class NetworkTarget(Target):
 
     def log_likelihood(self, position: Position) -> jax.Array:
         """Return log p(y_i | position) of each example `(N,)`, in the order of the data."""
-        return self._in_order([b.log_prob(self.likelihood, position) for b in self.blocks])
+        return in_order(self.blocks, [b.log_prob(self.likelihood, position) for b in self.blocks])
+
+    def describe_terms(self, position: Position) -> str:
+        """Return the log prior, and the examples whose log likelihood is not finite."""
+        prior = f"log prior {float(self.log_prior(position)):.4g}"
+        bad = np.flatnonzero(~np.isfinite(np.asarray(self.log_likelihood(position))))[:5].tolist()
+        return f"{prior}, log likelihood not finite in examples {bad}" if bad else prior
 
     def log_density(self, position: Position) -> jax.Array:
         """Return log prior plus the sum of the log likelihoods."""
@@ -287,94 +324,52 @@ class NetworkTarget(Target):
             >>> cost.layers, cost.hoisted_bytes, cost.flops < cost.plain_flops
             (('out',), 288, True)
         """
-        position = self.initial_position()
-        structure, shapes = self.inputs
-        x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-        y = jax.eval_shape(lambda target: target._in_order([b.y for b in target.blocks]), self)
-
-        def plain(position: Position, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Array:
-            params = target.split.merge(position["weights"])
-            outputs = as_columns(target.network.apply(params, x), len(y))
-            each = target.likelihood.log_prob(outputs, y, position["likelihood"])
-            return target.log_prior(position) + jnp.sum(each)
-
-        def hoisted(position: Position, target: NetworkTarget) -> jax.Array:
-            whole = [replace(b, forward=replace(b.forward, chunk_size=0)) for b in target.blocks]
-            return replace(target, blocks=tuple(whole)).log_density(position)
-
-        return DensityCost(
-            plain_flops=gradient_flops(plain, position, self, x, y),
-            flops=gradient_flops(hoisted, position, self),
-            hoisted_bytes=sum(block.hoisted_bytes for block in self.blocks),
-            wanted_bytes=sum(block.wanted_bytes for block in self.blocks),
-            layers=staged_layers(self.split, self.blocks),
-            recomputed=max(block.forward.program.staged.recomputed for block in self.blocks),
-            blocks=tuple((block.count, block.forward.chunk_size) for block in self.blocks),
-        )
+        return density_cost(self)
 
     def outputs(self, weights: Any) -> jax.Array:
         """Return the network's outputs `(N, outputs)` on the data, in their order."""
-        return self._in_order([b.forward.outputs(weights, b.features) for b in self.blocks])
+        return in_order(self.blocks, [b.forward.outputs(weights, b.features) for b in self.blocks])
 
     def targets(self) -> np.ndarray:
         """Return the targets `(N, ...)` in the order of the data, as the likelihood reads them."""
-        return np.asarray(self._in_order([block.y for block in self.blocks]))
+        return np.asarray(in_order(self.blocks, [block.y for block in self.blocks]))
 
-    def _in_order(self, parts: list[jax.Array]) -> jax.Array:
-        rows, joined = (
-            jnp.concatenate([a[: b.count] for a, b in zip(arrays, self.blocks, strict=True)])
-            for arrays in ([block.rows for block in self.blocks], parts)
+    @property
+    def has_minibatches(self) -> bool:
+        """Whether each output depends on its own example alone."""
+        return all(block.forward.program.per_example for block in self.blocks)
+
+    def no_minibatches(self) -> TargetError:
+        """Return the error that says that outputs mix examples."""
+        return TargetError(
+            "The outputs of this network mix examples, so its likelihood has no minibatches. "
+            f"{FULL_BATCH}"
         )
-        return jnp.zeros_like(joined).at[rows].set(joined, unique_indices=True)
-
-    def batch_counts(self, size: int) -> tuple[int, ...]:
-        """Return how many rows of each block a minibatch of `size` holds, at least one each."""
-        counts = np.array([block.count for block in self.blocks])
-        exact = size * counts / counts.sum()
-        shares = np.minimum(np.maximum(np.floor(exact).astype(int), 1), counts)
-        while shares.sum() < min(size, counts.sum()):
-            room = np.where(shares < counts, exact - shares, -np.inf)
-            shares[int(np.argmax(room))] += 1
-        return tuple(int(s) for s in shares)
 
     def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
-        """Return the rows of minibatch `t`: without replacement within each epoch.
-
-        Rows are stratified over the blocks with fixed counts. Each epoch of a block runs through
-        a keyed permutation of its rows; the N_g mod B_g rows that do not fill a batch are left
-        out of that epoch, and differ from epoch to epoch.
+        """Return minibatch `t`, stratified over the blocks, without replacement in each epoch.
 
         Args:
             key: random key of the chain; the same for every `t`.
             t: step number.
-            size: number of rows, static.
+            size: number of examples, static; at least one of each block is taken.
 
         Raises:
-            TargetError: outputs mix examples, so there are no minibatches; or `size` is not
-                within 1 to N.
+            TargetError: outputs mix examples, or `size` is not within 1 to N.
         """
-        if not self.per_example:
-            raise TargetError(
-                "The outputs of this network mix examples, so its likelihood has no minibatches. "
-                "Use a backend without the capability 'minibatch', such as 'numpyro-nuts'."
-            )
+        if not self.has_minibatches:
+            raise self.no_minibatches()
         if not 1 <= size <= self.num_examples:
             raise TargetError(f"The batch size must be 1 to {self.num_examples}, got {size}.")
-        rows: list[jax.Array] = []
-        shares = self.batch_counts(size)
-        for g, (block, share) in enumerate(zip(self.blocks, shares, strict=True)):
-            per_epoch = block.count // share
-            epoch_key = jax.random.fold_in(jax.random.fold_in(key, g), t // per_epoch)
-            places = (t % per_epoch) * share + jnp.arange(share)
-            rows.append(permuted(epoch_key, places, block.count))
-        return Batch(tuple(rows))
+        counts = [block.count for block in self.blocks]
+        return stratified_batch(key, t, counts, stratum_sizes(counts, size))
 
     def minibatch_log_density(self, position: Position, batch: Batch) -> jax.Array:
         """Return log prior plus, for each block, N_g / B_g times its minibatch's likelihood."""
         total = self.log_prior(position)
-        for block, rows in zip(self.blocks, batch.rows, strict=True):
-            part = block.at(rows).log_likelihood(self.likelihood, position)
-            total = total + block.count / rows.shape[0] * part
+        for block, chosen in zip(self.blocks, batch.indices, strict=True):
+            part = block.at(chosen).log_likelihood(self.likelihood, position)
+            total = total + block.count / chosen.shape[0] * part
         return total
 
 
@@ -398,10 +393,5 @@ class FunctionTarget(Target):
 
 @jax.jit
 def _moved(split: ParameterSplit) -> Params:
-    """Return parameters a little off: where weights are zero, every network looks well-behaved."""
-    leaves, structure = jax.tree.flatten(split.position)
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    moved = [
-        w + 0.1 * jax.random.normal(k, w.shape, w.dtype) for w, k in zip(leaves, keys, strict=True)
-    ]
-    return split.merge(jax.tree.unflatten(structure, moved))
+    """Return parameters slightly off: at weights of zero every network passes the checks."""
+    return split.merge(with_noise(jax.random.key(0), split.position, 0.1))

@@ -26,7 +26,7 @@ from nbcore.networks.inputs import check_inputs, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.prediction import Prediction, Scaler
-from nbcore.targets.target import NetworkTarget, Position, Target
+from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss
 from nbcore.training.train import Fit, Members, train
@@ -223,14 +223,15 @@ class EnsembleDeterministicNN:
                 which all chains would share.
             ShapeError: the target is of another network.
         """
-        if not isinstance(target, NetworkTarget):
+        network = target.network_target
+        if network is None:
             raise OptionError("An ensemble starts chains of a network, and this is a density.")
         if num_chains > self.num_models:
             raise OptionError(
                 f"Each chain starts at a member of its own: {num_chains} chains, and "
                 f"{self.num_models} members. Type: num_chains={self.num_models}"
             )
-        split, first = target.split, self.members[0].params
+        split, first = network.split, self.members[0].params
         if _shapes(split.params) != _shapes(first):
             raise ShapeError(
                 f"The target's network has weights {_shapes(split.params)}, and the ensemble "
@@ -246,7 +247,7 @@ class EnsembleDeterministicNN:
         like = split.position
         chosen = [split.select(member.params) for member in self.members[:num_chains]]
         return [
-            {**target.start, "weights": {p: jnp.asarray(w[p], like[p].dtype) for p in like}}
+            {**network.start, "weights": {p: jnp.asarray(w[p], like[p].dtype) for p in like}}
             for w in chosen
         ]
 

@@ -131,7 +131,7 @@ def test_graphs_as_examples_are_a_pytree_of_inputs():
     assert moved_by_pairs(network, params, {"message": [(1, 2)], "self": [(0, 0)]}) == (3, 3)
     y = x["adjacency"].sum(axis=(1, 2))[:, None]
     target = nb.Target.build(network, params, S.last(2), x, y, likelihood=nb.Gaussian(noise=2.0))
-    assert target.per_example
+    assert target.has_minibatches
     prior = normal_log_density(np.zeros(target.split.size))
     value = target.log_density(target.initial_position())
     np.testing.assert_allclose(value, prior + normal_log_density(y - outputs, 2.0), rtol=1e-5)
@@ -160,7 +160,7 @@ def one_graph():
 
 def test_one_graph_whose_nodes_are_the_examples():
     x, y, target = one_graph()
-    assert not target.per_example
+    assert not target.has_minibatches
     with pytest.raises(TargetError, match="mix examples"):
         target.batch(KEY, 0, 2)
     position = target.initial_position(KEY, jitter=0.1)

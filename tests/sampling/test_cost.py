@@ -102,7 +102,7 @@ def test_a_network_that_mixes_examples_is_hoisted_as_a_whole():
     network = nb.as_network((lambda key, x: None, graph))
     params = {"a": {"kernel": jnp.ones((6, 4)) / 9}, "b": {"kernel": jnp.ones((4, 1))}}
     target = nb.Target.build(network, params, S.layers("b"), X, X[:, 0])
-    assert not target.per_example
+    assert not target.has_minibatches
     assert target.cost().hoisted_bytes == 50 * 4 * 4
     assert target.cost().layers == ("b",)
     weights = jax.tree.map(lambda w: 2 * w, target.split.position)

@@ -348,9 +348,10 @@ def linear_target(x: Any) -> nb.Target:
     )
 
 
-def test_a_density_that_is_not_finite_at_the_start_names_the_rows() -> None:
+def test_a_density_that_is_not_finite_at_the_start_names_the_examples() -> None:
     x = jnp.ones((6, 1)).at[jnp.array([2, 4])].set(-1.0)  # the root is NaN
-    with pytest.raises(errors.SamplingError, match=r"chain 0 starts.*not finite in rows \[2, 4\]"):
+    message = r"chain 0 starts.*not finite in examples \[2, 4\]"
+    with pytest.raises(errors.SamplingError, match=message):
         nb.sample(linear_target(x), Walk(), progress=False)
 
 

@@ -16,6 +16,7 @@ import nbcore as nb
 from nbcore.errors import DataError, LabelError, NetworkError, ShapeError, TargetError, TokenError
 from nbcore.networks import length_buckets as padding
 from nbcore.networks.network import Padding
+from nbcore.targets.strata import stratum_sizes
 from nbcore_flax import FlaxTransformer
 
 S = nb.ProbabilisticSubset
@@ -114,7 +115,7 @@ def test_over_an_epoch_minibatches_average_to_the_full_density(target, size):
     for start in (0, 16 // size, 5 * 16 // size):
         batches = epoch(target, size, range(start, start + 16 // size))
         for g, block in enumerate(target.blocks):
-            rows = np.concatenate([b.rows[g] for b in batches])
+            rows = np.concatenate([b.indices[g] for b in batches])
             assert sorted(rows.tolist()) == list(range(block.count))
         average = np.mean([minibatch(target, position, b) for b in batches])
         assert average == pytest.approx(float(density(target, position)), rel=1e-5)
@@ -124,13 +125,13 @@ def test_over_an_epoch_minibatches_average_to_the_full_density(target, size):
 @given(st.integers(1, 16), st.integers(0, 50))
 def test_counts_are_fixed_and_no_epoch_repeats_a_row(size, number):
     for target in (GROUPED, JOINED):
-        counts = target.batch_counts(size)
+        counts = stratum_sizes([b.count for b in target.blocks], size)
         assert sum(counts) == max(size, len(target.blocks))
         for g, (block, count) in enumerate(zip(target.blocks, counts, strict=True)):
             per_epoch = block.count // count
             batches = epoch(target, size, range(number * per_epoch, (number + 1) * per_epoch))
-            rows = np.concatenate([b.rows[g] for b in batches])
-            assert all(b.rows[g].shape == (count,) for b in batches)
+            rows = np.concatenate([b.indices[g] for b in batches])
+            assert all(b.indices[g].shape == (count,) for b in batches)
             assert len(set(rows.tolist())) == len(rows) == per_epoch * count
             assert ((rows >= 0) & (rows < block.count)).all()
 
@@ -139,7 +140,7 @@ def test_what_an_epoch_leaves_out_differs_from_epoch_to_epoch():
     left_out = set()
     for number in range(30):
         (batch,) = epoch(JOINED, 15, [number])
-        (row,) = set(range(16)) - set(batch.rows[0].tolist())
+        (row,) = set(range(16)) - set(batch.indices[0].tolist())
         left_out.add(row)
     assert len(left_out) > 8
 
@@ -148,7 +149,7 @@ def test_each_stratum_is_scaled_by_its_own_counts():
     batch = GROUPED.batch(KEY, 3, 7)
     each = by_hand(POSITION)
     expected = float(GROUPED.log_prior(POSITION))
-    for block, rows in zip(GROUPED.blocks, batch.rows, strict=True):
+    for block, rows in zip(GROUPED.blocks, batch.indices, strict=True):
         data_rows = np.asarray(block.rows)[np.asarray(rows)]
         expected += block.count / len(rows) * each[data_rows].sum()
     found = minibatch(GROUPED, POSITION, batch)
@@ -168,10 +169,10 @@ def test_minibatches_are_unbiased():
 
 def test_the_step_and_the_key_decide_the_batch():
     def rows(key, t):
-        return np.concatenate(GROUPED.batch(key, t, 8).rows).tolist()
+        return np.concatenate(GROUPED.batch(key, t, 8).indices).tolist()
 
     traced = jax.jit(lambda key, t: GROUPED.batch(key, t, 8))(KEY, 3)
-    assert np.concatenate(traced.rows).tolist() == rows(KEY, 3)
+    assert np.concatenate(traced.indices).tolist() == rows(KEY, 3)
     assert len({tuple(rows(jax.random.key(k), 0)) for k in range(5)}) == 5
 
 
@@ -206,8 +207,45 @@ def test_any_density_is_a_target():
     assert target.num_examples == 0
     with pytest.raises(TargetError, match="'numpyro-nuts'"):
         target.batch(KEY, 0, 1)
-    with pytest.raises(TargetError, match="no minibatches"):
+    with pytest.raises(TargetError, match="no data"):
         target.minibatch_log_density(start, None)
+
+
+MIXING = nb.as_network((lambda key, x: None, lambda p, x: (x - x.mean(0)) @ p["out"]["kernel"]))
+PLAIN = nb.Target.from_log_density(lambda p: -jnp.sum(p["weights"] ** 2), {"weights": jnp.ones(2)})
+
+
+def mixing_target():
+    params, x = {"out": {"kernel": jnp.ones((2, 1))}}, RNG.normal(size=(9, 2))
+    return nb.Target.build(MIXING, params, S.everything(), x, RNG.normal(size=9))
+
+
+def test_targets_say_what_they_can_do():
+    marginal = nb.marginalize(JOINED)
+    mixing = mixing_target()
+    targets = {"plain": PLAIN, "network": JOINED, "marginal": marginal, "mixing": mixing}
+    can = {name: target.has_minibatches for name, target in targets.items()}
+    assert can == {"plain": False, "network": True, "marginal": False, "mixing": False}
+    assert PLAIN.network_target is None
+    assert marginal.network_target is JOINED.network_target is JOINED
+    for name, why in (("plain", "no data"), ("marginal", "integrated out"), ("mixing", "mix")):
+        with pytest.raises(TargetError, match=f"(?s){why}.*'numpyro-nuts'"):
+            targets[name].batch(KEY, 0, 1)
+        assert "'numpyro-nuts'" in str(targets[name].no_minibatches())
+
+
+def test_parameters_of_the_prior_are_kept_where_there_are_some():
+    prior = nb.NormalPrior(scale=nb.HalfNormal(1.0))
+    target = nb.Target.build(NETWORK, PARAMS, S.layers("out"), X, Y, prior=prior)
+    for one in (target, nb.marginalize(target)):
+        assert one.has_hyperparameters
+        moved = one.initial_position(KEY, jitter=1.0)
+        kept = one.with_hyperparameters_of(moved, one.start)
+        assert kept["prior"] == one.start["prior"] != moved["prior"]
+        assert kept["likelihood"] is moved["likelihood"]
+    assert not JOINED.has_hyperparameters
+    assert not PLAIN.has_hyperparameters
+    assert PLAIN.with_hyperparameters_of(PLAIN.start, None) is PLAIN.start
 
 
 # --- bad input -----------------------------------------------------------------------------
