@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from nbcore.distributions.priors import Prior as Prior
     from nbcore.distributions.priors import pretrained_priors as pretrained_priors
     from nbcore.estimators.bnn import BNN as BNN
+    from nbcore.estimators.options import CalibrationOptions as CalibrationOptions
+    from nbcore.estimators.options import PriorScaleSearch as PriorScaleSearch
+    from nbcore.estimators.options import SamplingOptions as SamplingOptions
+    from nbcore.estimators.options import TrainingOptions as TrainingOptions
     from nbcore.estimators.partial_bnn import PartialBNN as PartialBNN
     from nbcore.estimators.prior_scale import ScaleChoice as ScaleChoice
     from nbcore.networks.describe import print_layer_configs as print_layer_configs
@@ -69,6 +73,12 @@ _NAMES = {
     "training.cross_fit": ("CrossFit", "cross_fit"),
     "training.deterministic": ("DeterministicNN",),
     "training.ensemble": ("EnsembleDeterministicNN",),
+    "estimators.options": (
+        "CalibrationOptions",
+        "PriorScaleSearch",
+        "SamplingOptions",
+        "TrainingOptions",
+    ),
     "estimators.partial_bnn": ("PartialBNN",),
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "networks.describe": ("print_layer_configs",),

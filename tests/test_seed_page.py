@@ -43,7 +43,7 @@ def transformer() -> nb.Network:
 def det_model(train_data: dict[str, np.ndarray], transformer: nb.Network) -> nb.DeterministicNN:
     """The transformer, trained on the molecules."""
     det = nb.DeterministicNN(
-        transformer, learning_rate=1e-2, weight_decay=0.01, swa_config={"start_pct": 0.5}
+        transformer, learning_rate=1e-2, weight_decay=0.01, swa={"start_pct": 0.5}
     )
     with pytest.warns(UserWarning, match="pad_token_id=0"):  # the page knows no padding
         return det.train(
@@ -96,9 +96,8 @@ def test_three_whole_layers_are_sampled_on_thinned_data(
         num_warmup=3,
         num_samples=4,
         calibration="holdout",
-        sgd_epochs=2,
-        sgd_batch_size=16,
-        backend_options={"max_tree_depth": 2},
+        training=nb.TrainingOptions(epochs=2, batch_size=16),
+        backend=nb.get_backend("numpyro-nuts", max_tree_depth=2),
         **SHORT,
     )
     split = pbnn_model.posterior.split

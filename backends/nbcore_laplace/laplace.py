@@ -111,7 +111,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
         raise OptionError(
             "The scale of the prior is unknown, and the joint mode of weights and their scale is "
             "at scale 0, so there is no normal approximation around it. Give the scale as a "
-            "number, let fit(prior_scale='auto') choose it, or type backend='numpyro-nuts'"
+            "number, let prior='auto' choose it, or type backend='numpyro-nuts'"
         )
     flat, unravel = jax.flatten_util.ravel_pytree(position)
     size = flat.shape[0]

@@ -17,7 +17,9 @@ from nbcore.distributions.likelihoods import (
     StudentT,
 )
 from nbcore.errors import ConfigError, OptionError
-from nbcore.estimators.partial_bnn import BATCH_SIZE, EPOCHS, FOLDS, RECIPE, Calibration
+from nbcore.estimators.options import Calibration, CalibrationOptions, TrainingOptions
+from nbcore.estimators.prior_scale import checked_prior
+from nbcore.estimators.sampler import SamplerPreset
 from nbcore.sampling.driver import ChainMethod
 from nbcore.selection.ranking import Budget
 
@@ -112,30 +114,6 @@ class LikelihoodSection:
 
 
 @dataclass(frozen=True)
-class TrainingSection:
-    """How the network is trained.
-
-    Args:
-        epochs: passes over the data.
-        learning_rate: peak learning rate.
-        batch_size: rows of a minibatch.
-        map_sigma: standard deviation of the prior in training.
-        swa: options of the averaging of the last weights, see `nb.SWA`.
-    """
-
-    epochs: int = EPOCHS
-    learning_rate: float = RECIPE["learning_rate"]
-    batch_size: int = BATCH_SIZE
-    map_sigma: float = 1.0
-    swa: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        _positive(learning_rate=self.learning_rate, map_sigma=self.map_sigma)
-
-
-@dataclass(frozen=True)
 class SelectSection:
     """Which weights are sampled: one way of choosing, or none for the first and output layers.
 
@@ -187,23 +165,25 @@ class SampleSection:
     Args:
         backend: a sampler, see `nbcore plugins`.
         num_warmup: warmup steps of each chain.
-        num_samples: steps of each chain after warmup.
+        num_samples: steps of each chain after warmup, of which `num_samples // thin` draws are
+            kept, as in Stan and NumPyro.
         num_chains: number of chains.
         thin: keep every `thin`-th step.
         chain_method: how chains are run, see `nb.sample`.
-        priors_sigma: standard deviation of the prior around the trained weights.
+        prior: standard deviation of the prior around the trained weights, or `"auto"`, see
+            `nb.PriorScaleSearch`.
         mesh: devices along the axes `chain` and `data`, such as `{chain = 2, data = 2}`; with
             several processes, all devices by default.
         options: options of the sampler.
     """
 
     backend: str = "numpyro-nuts"
-    num_warmup: int = 1000
-    num_samples: int = 1000
+    num_warmup: int = SamplerPreset.num_warmup
+    num_samples: int = SamplerPreset.num_samples
     num_chains: int = 4
-    thin: int = 1
+    thin: int = SamplerPreset.thin
     chain_method: ChainMethod = "auto"
-    priors_sigma: float = 1.0
+    prior: float | Literal["auto"] = 1.0
     mesh: dict[str, int] | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -211,30 +191,32 @@ class SampleSection:
         """Check the ranges."""
         _at_least(0, num_warmup=self.num_warmup)
         _at_least(1, num_samples=self.num_samples, num_chains=self.num_chains, thin=self.thin)
-        _positive(priors_sigma=self.priors_sigma)
+        checked_prior(self.prior)
         if self.thin > self.num_samples:
             raise OptionError(f"thin = {self.thin} keeps none of {self.num_samples} samples.")
 
 
 @dataclass(frozen=True)
 class CalibrationSection:
-    """Where the noise comes from, see `nb.PartialBNN.fit`.
+    """Where the noise comes from, see `nb.CalibrationOptions`.
 
     Args:
-        mode: `"crossfit"`, `"holdout"` or `"none"`.
+        method: `"crossfit"`, `"holdout"` or `"none"`.
         ensemble: keep the networks of the folds and predict with their mixture.
         folds: number of folds.
     """
 
-    mode: Calibration = "crossfit"
-    ensemble: bool = False
-    folds: int = FOLDS
+    method: Calibration = CalibrationOptions.method
+    ensemble: bool = CalibrationOptions.ensemble
+    folds: int = CalibrationOptions.folds
 
     def __post_init__(self) -> None:
         """Check what contradicts."""
-        _at_least(2, folds=self.folds)
-        if self.ensemble and self.mode != "crossfit":
-            raise OptionError(f'ensemble = true needs mode = "crossfit", got {self.mode!r}.')
+        self.build()
+
+    def build(self) -> CalibrationOptions:
+        """Return the options of `fit`."""
+        return CalibrationOptions(self.method, self.folds, self.ensemble)
 
 
 @dataclass(frozen=True)
@@ -246,7 +228,7 @@ class Config:
         data: section `[data]`.
         network: section `[network]`.
         likelihood: section `[likelihood]`.
-        training: section `[training]`.
+        training: section `[training]`, which are the options of `nb.TrainingOptions`.
         select: section `[select]`.
         sample: section `[sample]`.
         calibration: section `[calibration]`.
@@ -257,7 +239,7 @@ class Config:
     data: DataSection
     network: NetworkSection
     likelihood: LikelihoodSection
-    training: TrainingSection
+    training: TrainingOptions
     select: SelectSection
     sample: SampleSection
     calibration: CalibrationSection
@@ -286,7 +268,7 @@ def read_config(path: Path) -> Config:
         _beside(path, source.read("data", DataSection, tables["data"])),
         _network(source, tables["network"]),
         source.read("likelihood", LikelihoodSection, tables.get("likelihood", {})),
-        source.read("training", TrainingSection, tables.get("training", {})),
+        source.read("training", TrainingOptions, tables.get("training", {})),
         source.read("select", SelectSection, tables.get("select", {})),
         source.read("sample", SampleSection, tables.get("sample", {})),
         source.read("calibration", CalibrationSection, tables.get("calibration", {})),

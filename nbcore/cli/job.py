@@ -19,6 +19,7 @@ from nbcore.common import plugins
 from nbcore.common.progress import Progress
 from nbcore.datasets import Table, read_csv
 from nbcore.errors import OptionError
+from nbcore.estimators.options import SamplingOptions
 from nbcore.estimators.partial_bnn import PartialBNN
 from nbcore.networks.describe import layers_of
 from nbcore.networks.evaluation import count_outputs
@@ -236,9 +237,13 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
         NbcoreError: training or sampling failed.
     """
     config = job.config
-    training, sampling, calibration = config.training, config.sample, config.calibration
+    sampling = config.sample
     model = PartialBNN(
-        job.network[0], subset=_subset(config.select), likelihood=config.likelihood.build()
+        job.network[0],
+        subset=_subset(config.select),
+        selection=selection_arguments(job) if config.select.method else None,
+        likelihood=config.likelihood.build(),
+        prior=sampling.prior,
     )
     # The cost of sampling is estimated by the driver, and comes as a report with nothing to count.
     begin = time.perf_counter()
@@ -248,24 +253,17 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
         sampling.num_warmup,
         sampling.num_samples,
         sampling.num_chains,
-        sampling.chain_method,
-        backend=sampling.backend,
-        backend_options=sampling.options,
-        thin=sampling.thin,
-        calibration=calibration.mode,
-        ensemble=calibration.ensemble,
-        folds=calibration.folds,
-        sgd_epochs=training.epochs,
-        sgd_lr=training.learning_rate,
-        sgd_batch_size=training.batch_size,
-        swa_config=training.swa,
-        map_sigma=training.map_sigma,
-        priors_sigma=sampling.priors_sigma,
-        select_neurons_config=selection_arguments(job) if config.select.method else None,
+        backend=get_backend(sampling.backend, **sampling.options),
+        sampling=SamplingOptions(
+            thin=sampling.thin,
+            chain_method=sampling.chain_method,
+            checkpoint=checkpoint,
+            mesh=_mesh(sampling),
+        ),
+        training=config.training,
+        calibration=config.calibration.build(),
         key=config.seed,
         progress=progress,
-        checkpoint=checkpoint,
-        mesh=_mesh(sampling),
     )
     total = time.perf_counter() - begin
     sampled = sum(posterior.info.seconds["total"] for posterior in model.posteriors)
@@ -282,17 +280,17 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
 def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Evaluation]:
     """Evaluate the network without sampling as well: what did sampling bring?"""
     found: list[Evaluation] = []
-    mode, det, y = job.config.calibration.mode, model.det, job.test.y
+    method, det, y = job.config.calibration.method, model.det, job.test.y
     if det is not None and not det.is_squared_error:
         found.append(evaluation_of("deterministic", det.predict_distribution(job.test.X), y))
     elif det is not None:
         mean = np.reshape(det.predict(job.test.X), (1, -1, 1))
-        if mode != "holdout":  # there, the training rows and the others are not told apart
+        if method != "holdout":  # there, the training rows and the others are not told apart
             noise = det.residual_noise(job.train.X, job.train.y)
             naive = Prediction(mean, noise[None, None, :] ** 2, "normal")
             found.append(evaluation_of("deterministic + training noise", naive, y))
         if model.noise is not None:
-            source = {"crossfit": "out-of-fold", "holdout": "held-out"}.get(mode, "unseen")
+            source = {"crossfit": "out-of-fold", "holdout": "held-out"}.get(method, "unseen")
             honest = Prediction(mean, model.noise[None, None, :] ** 2, "normal")
             found.append(evaluation_of(f"deterministic + {source} noise", honest, y))
     ours = "partially Bayesian ensemble" if len(model.posteriors) > 1 else "partially Bayesian"

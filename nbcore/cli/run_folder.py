@@ -213,7 +213,7 @@ def report_data(outcome: Outcome) -> ReportData:
     facts = {
         "training rows": f"{len(job.train.y):,}",
         "network": job.config.network.name,
-        "calibration": job.config.calibration.mode,
+        "calibration": job.config.calibration.method,
         "sampler": f"{first.info.backend}, {settings['num_chains']} chains of "
         f"{settings['num_warmup']:,} + {settings['num_samples']:,} steps",
         "time": f"training {seconds['training']:.0f} s, sampling {seconds['sampling']:.0f} s",

@@ -1,13 +1,68 @@
-"""Checks of option values, for samplers, selectors and recipes: what was got, what is possible."""
+"""Checks of options and their values: what was got, what is possible."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from nbcore.errors import OptionError, did_you_mean
+
+_Options = TypeVar("_Options", bound=type[Any])
+
+
+def suggesting(cls: _Options) -> _Options:
+    """Make a dataclass of options suggest the nearest name for one that it does not have.
+
+    Args:
+        cls: the dataclass.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @suggesting
+        ... @dataclass(frozen=True)
+        ... class Steps:
+        ...     thin: int = 1
+        >>> Steps(tin=2)
+        Traceback (most recent call last):
+        nbcore.errors.OptionError: Steps has no option 'tin'. Did you mean 'thin'? Possible: thin.
+    """
+    init = cls.__init__
+    known = [f.name for f in fields(cls) if f.init]
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        check_names(known, owner=cls.__name__, names=options)
+        init(self, *args, **options)
+
+    cls.__init__ = checked
+    return cls
+
+
+def check_names(known: Iterable[str], *, owner: str, names: Iterable[str]) -> None:
+    """Raise unless every name is known.
+
+    Args:
+        known: the possible names.
+        owner: the object that has these options.
+        names: the names to check.
+
+    Raises:
+        OptionError: one is unknown; the nearest name is suggested.
+
+    Examples:
+        >>> check_names(("thin", "mesh"), owner="SamplingOptions", names=["thin"])
+    """
+    possible = tuple(known)
+    for name in names:
+        if name not in possible:
+            raise OptionError(
+                f"{owner} has no option {name!r}.{did_you_mean(name, possible)} "
+                f"Possible: {', '.join(possible) or 'none, it has no options'}."
+            )
 
 
 def check_fraction(*, zero: bool = False, **options: Any) -> None:

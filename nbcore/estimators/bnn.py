@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from nbcore.distributions.likelihoods import Likelihood
-from nbcore.estimators.partial_bnn import PartialBNN
-from nbcore.estimators.run import Run
-from nbcore.estimators.stages import Calibration, FrozenNetwork
+from nbcore.estimators.frozen import FrozenNetwork
+from nbcore.estimators.options import CalibrationOptions
+from nbcore.estimators.partial_bnn import PartialBNN, PriorChoice
+from nbcore.estimators.sampler import SamplerPreset
 from nbcore.networks.network import Params
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.training.deterministic import DeterministicNN
@@ -17,16 +18,17 @@ from nbcore.training.ensemble import EnsembleDeterministicNN
 class BNN(PartialBNN):
     """A network of which every weight is sampled; `fit` and `predict` are those of `PartialBNN`.
 
-    Nothing is frozen, so nothing has seen the rows: all of them are sampled, the prior is centered
-    at zero, and the noise is learned with the weights. Chains start at weights that are trained
-    first. With `pretrained_priors` nothing is trained: the prior is centered at those weights, and
-    chains start there.
+    No weight is frozen, so no weight has seen the examples: all of them are sampled, the prior is
+    centered at zero, and the noise is learned with the weights. Chains start at weights that are
+    trained first. With `pretrained_priors` nothing is trained: the prior is centered at those
+    weights, and chains start there.
 
-    Posteriors of all weights are wide and bend, so that chains need many cheap steps. Where `fit`
-    is given no backend, no steps and no thinning, it samples with `"blackjax-mclmc"`: 1,000 steps
-    of warmup, 10,000 of tuning, 20,000 of which every 20th is kept, with the output layer
-    integrated out where y is normal; minutes for a small network. Where it is given any of them,
-    the rest is as for `PartialBNN`.
+    Posteriors of all weights are wide and curved, so that chains need many cheap steps. If `fit`
+    is given neither a backend, nor a number of steps, nor a thinning, it samples with
+    `"blackjax-mclmc"`: 1,000 steps of warmup, 10,000 of tuning, and 20,000 steps of which every
+    20th is kept, with the output layer integrated out if y is normal; this takes minutes for a
+    small network. If `fit` is given any of them, the others are those of `PartialBNN`: steps that
+    suit one sampler do not suit another.
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
@@ -36,7 +38,9 @@ class BNN(PartialBNN):
             `nb.DeterministicNN`, or parameters. A trained `nb.EnsembleDeterministicNN` only gives
             the starts of chains.
         num_classes: number of classes of a classification; `None` is a regression.
-        likelihood: what outputs say about y, as for `PartialBNN`.
+        likelihood: distribution of y given the outputs, as for `PartialBNN`.
+        prior: prior of the weights, as for `PartialBNN`; a number is the standard deviation of a
+            normal prior around zero, or around `pretrained_priors`.
 
     Examples:
         >>> import numpy as np, nbcore as nb
@@ -44,9 +48,8 @@ class BNN(PartialBNN):
         >>> x = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
         >>> y = x[:, 0] ** 2 + 0.1 * np.random.default_rng(0).normal(size=30)
         >>> model = nb.BNN(FlaxMLP(hidden_dims=(4,)))
-        >>> _ = model.fit(
-        ...     x, y, num_warmup=100, num_samples=100, num_chains=1, sgd_epochs=20, progress=False
-        ... )
+        >>> short = nb.TrainingOptions(epochs=20)
+        >>> _ = model.fit(x, y, 100, 100, num_chains=1, training=short, progress=False)
         >>> model.posterior.split.size == model.posterior.split.total_size == 13
         True
 
@@ -55,8 +58,8 @@ class BNN(PartialBNN):
         Langevin ensembles: advancing the sampling of Bayesian neural networks".
     """
 
-    default_calibration: ClassVar[Calibration] = "none"
-    default_run: ClassVar[Run] = Run(
+    default_calibration: ClassVar[CalibrationOptions] = CalibrationOptions("none")
+    default_sampler: ClassVar[SamplerPreset] = SamplerPreset(
         "blackjax-mclmc", {"num_tune": 10_000}, num_samples=20_000, thin=20, marginalize="auto"
     )
     has_frozen_weights: ClassVar[bool] = False
@@ -69,6 +72,7 @@ class BNN(PartialBNN):
         *,
         num_classes: int | None = None,
         likelihood: Likelihood | None = None,
+        prior: PriorChoice = 1.0,
     ) -> None:
         super().__init__(
             net,
@@ -77,7 +81,8 @@ class BNN(PartialBNN):
             num_classes=num_classes,
             likelihood=likelihood,
             noise_prior=noise_prior,
+            prior=prior,
         )
 
-    def _center(self, stage: FrozenNetwork) -> Any:
-        return "zero" if self.given is None else super()._center(stage)
+    def _center(self, frozen: FrozenNetwork) -> Any:
+        return "zero" if self.given is None else super()._center(frozen)

@@ -1,4 +1,4 @@
-"""Which likelihood an estimator samples with, and what unseen rows tell of its noise."""
+"""The likelihood that an estimator samples with, and its noise, estimated on unseen examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from nbcore.distributions.likelihoods import Categorical, Gaussian, Likelihood
 from nbcore.distributions.positive import PositivePrior
 from nbcore.errors import OptionError
-from nbcore.estimators.stages import FrozenNetwork, first_of
+from nbcore.estimators.frozen import FrozenNetwork, first_of
 from nbcore.networks.evaluation import count_outputs
 from nbcore.networks.network import Network
 from nbcore.training.deterministic import DeterministicNN
@@ -52,20 +52,20 @@ def chosen_likelihood(
     return chosen
 
 
-def stage_likelihood(likelihood: Likelihood, stage: FrozenNetwork, count: int) -> Likelihood:
-    """Return the likelihood of a stage, in the units of its network.
+def frozen_likelihood(likelihood: Likelihood, frozen: FrozenNetwork, count: int) -> Likelihood:
+    """Return the likelihood of a frozen network, in the units of the network.
 
-    Where the rows that are sampled were not trained on, they tell the noise by themselves; the
-    members of an ensemble, which have few of them, get it from those of all folds.
+    If the examples that are sampled were not trained on, they determine the noise by themselves.
+    The members of an ensemble, which have few of them, take the noise from those of all folds.
 
     Args:
-        likelihood: that of y in its own units.
-        stage: the frozen network and the rows.
-        count: number of rows that are sampled.
+        likelihood: the likelihood of y in its own units.
+        frozen: the frozen network.
+        count: number of examples that are sampled.
     """
-    if stage.residuals is not None and stage.estimates_noise:
-        likelihood = likelihood.with_estimated_noise(stage.residuals, count)
-    return likelihood if stage.scaler is None else likelihood.rescaled(stage.scaler.scale)
+    if frozen.residuals is not None and frozen.estimates_noise:
+        likelihood = likelihood.with_estimated_noise(frozen.residuals, count)
+    return likelihood if frozen.scaler is None else likelihood.rescaled(frozen.scaler.scale)
 
 
 def check_classes(num_classes: int | None, given: Any, network: Network, X: Any) -> None:

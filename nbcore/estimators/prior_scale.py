@@ -1,42 +1,43 @@
-"""How wide the prior of the stochastic weights is to be: scored on rows that nothing has seen.
+"""The scale of the prior of the stochastic weights, scored on examples that nothing has seen.
 
 Each candidate is scored with the Laplace approximation of the posterior, linearized at its mode:
-the weights are N(m, H^-1), outputs at other rows f(m) + J (w - m).
+the weights are N(m, H^-1), outputs at other examples f(m) + J (w - m).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.options import check_positive
 from nbcore.common.progress import Progress, Report
 from nbcore.distributions.priors import NormalPrior, Prior
 from nbcore.errors import OptionError, did_you_mean
-from nbcore.estimators.stages import FrozenNetwork, Validation
+from nbcore.estimators.frozen import Examples, FrozenNetwork
+from nbcore.estimators.options import Criterion, PriorScaleSearch, Validation
 from nbcore.targets.curvature import curvature_at, linearized, mode_near
 from nbcore.targets.target import NetworkTarget, Target
-from nbcore.training.cross_fit import CrossFit, fold_of_rows
+from nbcore.training.cross_fit import CrossFit
+from nbcore.training.folds import fold_of_rows
 
-Criterion = Literal["nlpd", "marginal_likelihood"]
-SCALES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 NUM_DRAWS = 64
 INNER_FOLDS = 3
 
 
 @dataclass(frozen=True)
 class ScaleChoice:
-    """The prior scale that was chosen, and how all candidates did.
+    """The prior scale that was chosen, and the scores of all candidates.
 
     Args:
-        scale: the best one.
+        scale: the best scale.
         criterion: `"nlpd"` (out of fold, lower is better) or `"marginal_likelihood"` (negative
-            logarithm for each row, lower is better).
+            logarithm per example, lower is better).
         scores: score of each candidate.
     """
 
@@ -47,195 +48,187 @@ class ScaleChoice:
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows that the weights are fitted on, and rows that they are scored on.
+    """Examples that the weights are fitted on, and examples that they are scored on.
 
     Args:
         fitted: the log density of the former.
-        scored: that of the latter, with the same split and likelihood; `None` where the marginal
-            likelihood is asked for, which needs none.
+        scored: that of the latter, with the same split and likelihood; `None` for the marginal
+            likelihood, which needs none.
     """
 
     fitted: NetworkTarget
     scored: NetworkTarget | None
 
 
+def checked_prior(prior: Any) -> Prior | float | PriorScaleSearch:
+    """Return the prior of the stochastic weights that was asked for.
+
+    Args:
+        prior: a prior, its standard deviation, `"auto"` or a search.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if isinstance(prior, str) and prior == "auto":
+        return PriorScaleSearch()
+    if isinstance(prior, PriorScaleSearch):
+        return prior
+    if isinstance(prior, int | float | np.number) and not isinstance(prior, bool):
+        check_positive(prior=prior)
+        return float(prior)
+    if not isinstance(prior, str) and callable(getattr(prior, "resolve", None)):
+        return prior
+    raise OptionError(
+        "prior is an nb.Prior such as nb.NormalPrior(0.1), a standard deviation, 'auto' or an "
+        f"nb.PriorScaleSearch; got {prior!r}.{did_you_mean(str(prior), ['auto'])}"
+    )
+
+
 def choose_scale(
     folds: Sequence[Fold],
     center: Any,
     key: jax.Array,
-    criterion: Criterion = "nlpd",
-    *,
-    scales: Sequence[float] = SCALES,
+    search: PriorScaleSearch,
     progress: Progress = lambda report: None,
 ) -> ScaleChoice:
     """Return the best of some prior scales.
 
     Args:
-        folds: what is fitted and what is scored.
+        folds: the examples that are fitted and scored.
         center: center of the prior, see `nb.NormalPrior`.
         key: random key; the same for all scales, so that they differ in nothing else.
-        criterion: `"nlpd"` or `"marginal_likelihood"`.
-        scales: the candidates, ascending; of equal scores the smaller wins.
-        progress: where to report.
+        search: candidates and criterion.
+        progress: function that takes a `Report`.
 
     Raises:
-        OptionError: the criterion is unknown, or no candidate has a finite score.
-
-    References:
-        MacKay (1992), "A practical Bayesian framework for backpropagation networks", equation 8;
-        Immer et al. (2021), "Scalable marginal likelihood estimation for model selection in deep
-        learning".
+        OptionError: no candidate has a finite score.
     """
-    check_criterion(criterion)
     scores: dict[float, float] = {}
-    total, done = len(scales) * len(folds), 0
-    for scale in scales:
-        lost, rows = 0.0, 0
+    total, done = len(search.scales) * len(folds), 0
+    for scale in search.scales:
+        lost, count = 0.0, 0
         for k, fold in enumerate(folds):
             prior = NormalPrior(scale, center).resolve(fold.fitted.split)
             fitted = replace(fold.fitted, prior=prior)
             fold_key = jax.random.fold_in(key, k)
-            if criterion == "nlpd" and fold.scored is not None:
+            if search.criterion == "nlpd" and fold.scored is not None:
                 lost -= float(_log_predictive(fold_key, fitted, fold.scored))
-                rows += fold.scored.num_examples
+                count += fold.scored.num_examples
             else:
                 lost -= float(_log_evidence(fold_key, fitted))
-                rows += fitted.num_examples
+                count += fitted.num_examples
             done += 1
             progress(Report("prior scale", None, 1, done, total))
-        scores[float(scale)] = lost / rows
+        scores[scale] = lost / count
     finite = {scale: score for scale, score in scores.items() if np.isfinite(score)}
     if not finite:
         raise OptionError(
-            f"No prior scale of {list(scores)} has a finite score. Give prior_scale= a number."
+            f"No prior scale of {list(scores)} has a finite score. Give a number, such as "
+            "prior=1.0, or other candidates: prior=nb.PriorScaleSearch(scales=...)"
         )
-    return ScaleChoice(min(finite, key=lambda scale: finite[scale]), criterion, scores)
+    best = min(finite, key=lambda scale: finite[scale])
+    return ScaleChoice(best, search.criterion, scores)
 
 
 def scale_folds(
-    stages: Sequence[FrozenNetwork],
+    frozen: Sequence[FrozenNetwork],
     cross: CrossFit | None,
-    X: Any,
-    y: Any,
+    examples: Examples,
     validation_data: Validation,
     criterion: Criterion,
     build: Callable[[FrozenNetwork], NetworkTarget],
 ) -> list[Fold]:
-    """Return what is fitted and what is scored: rows that nothing has seen.
+    """Return the examples that are fitted and scored, of which the frozen weights saw none.
 
     Args:
-        stages: the frozen networks and the rows to sample.
-        cross: the cross-fit whose full network is the one stage; else `None`.
-        X: inputs.
-        y: targets.
+        frozen: the frozen networks and the examples to sample.
+        cross: the cross-fit whose full network is the one frozen network; else `None`.
+        examples: all examples; a group is either fitted or scored.
         validation_data: `(X, y)` that given weights have not seen.
         criterion: `"nlpd"` or `"marginal_likelihood"`.
-        build: the log density of a stage.
+        build: the log density of a frozen network.
 
     Raises:
-        OptionError: the frozen weights were trained on the rows, or may have been.
+        OptionError: the frozen weights were trained on the examples, or may have been.
     """
     if criterion == "marginal_likelihood":
-        _refuse_seen_rows(stages)
-        return [Fold(build(stage), None) for stage in stages]
+        _refuse_seen_examples(frozen)
+        return [Fold(build(each), None) for each in frozen]
     if cross is not None:
         members = [
-            replace(stages[0], network=m.network, params=m.params, scaler=m.scaler, det=m)
+            replace(frozen[0], network=m.network, params=m.params, scaler=m.scaler, det=m)
             for m in cross.members
         ]
-        rows = _parts(np.arange(len(cross.fold)), cross.fold, len(members))
-        return [_fold(m, part, X, y, build) for m, part in zip(members, rows, strict=True)]
-    if all(stage.seen is False for stage in stages):
+        parts = _parts(np.arange(examples.count), cross.fold, len(members))
+        pairs = zip(members, parts, strict=True)
+        return [_fold(member, part, examples, build) for member, part in pairs]
+    if all(each.seen is False for each in frozen):
         return [
-            _fold(stage, part, X, y, build)
-            for stage in stages
-            for part in _parts(stage.rows, _thirds(len(stage.rows)), INNER_FOLDS)
+            _fold(each, part, examples, build)
+            for each in frozen
+            for part in _parts(each.sampled, _inner_folds(each, examples), INNER_FOLDS)
         ]
-    if validation_data is not None and stages[0].seen is None:
-        fitted = build(stages[0])
-        rows = np.arange(len(validation_data[1]))
-        return [Fold(fitted, _scored(fitted, stages[0], rows, *validation_data))]
+    if validation_data is not None and frozen[0].seen is None:
+        fitted, unseen = build(frozen[0]), Examples(*validation_data)
+        return [Fold(fitted, _scored(fitted, frozen[0], np.arange(unseen.count), unseen))]
     raise OptionError(
-        "prior_scale='auto' needs rows that the frozen weights have not seen: leave calibration at "
-        "'crossfit', use 'holdout', or give validation_data=(X, y) with weights that were given."
+        "prior='auto' needs examples that the frozen weights have not seen: leave calibration at "
+        "'crossfit', use 'holdout', or give nb.CalibrationOptions(validation_data=(X, y)) with "
+        "weights that were given."
     )
 
 
-def _refuse_seen_rows(stages: Sequence[FrozenNetwork]) -> None:
-    if any(stage.seen is not False for stage in stages):
+def _refuse_seen_examples(frozen: Sequence[FrozenNetwork]) -> None:
+    if any(each.seen is not False for each in frozen):
         raise OptionError(
-            "The frozen weights were trained on the rows that are sampled, or may have been: the "
-            "marginal likelihood of those rows rewards the fit that they already have, and so "
-            "chooses a scale and a noise that are too small. Use scale_criterion='nlpd', or sample "
-            "rows that were not trained on: calibration='holdout', ensemble=True, or nb.BNN."
+            "The frozen weights were trained on the examples that are sampled, or may have been: "
+            "the marginal likelihood of those examples rewards the fit that they already have, and "
+            "so chooses a scale and a noise that are too small. Use prior='auto', which goes by "
+            "the NLPD, or sample examples that were not trained on: calibration='holdout', "
+            "nb.CalibrationOptions(ensemble=True), or nb.BNN."
         )
 
 
-def _thirds(count: int) -> np.ndarray:
-    return fold_of_rows(jax.random.key(0), count, INNER_FOLDS)
+def _inner_folds(frozen: FrozenNetwork, examples: Examples) -> np.ndarray:
+    groups = examples.groups_of(frozen.sampled)
+    if groups is not None and groups.max() + 1 < INNER_FOLDS:
+        raise OptionError(
+            f"prior='auto' scores the examples to sample in {INNER_FOLDS} folds of whole groups, "
+            f"and they have {groups.max() + 1}. Give more groups, use calibration='crossfit', or "
+            "give prior a number."
+        )
+    return fold_of_rows(jax.random.key(0), len(frozen.sampled), INNER_FOLDS, groups)
 
 
-def _parts(rows: np.ndarray, fold: np.ndarray, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the rows without each fold, and those of it, cut to equal sizes.
+def _parts(
+    sampled: np.ndarray, fold: np.ndarray, folds: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the examples without each fold, and those of the fold, cut to equal sizes.
 
-    Sizes differ by one row at most; equal ones share one program.
+    Sizes differ by one example at most without groups; equal sizes share one program.
     """
-    pairs = [(rows[fold != k], rows[fold == k]) for k in range(folds)]
+    pairs = [(sampled[fold != k], sampled[fold == k]) for k in range(folds)]
     fitted, scored = (min(len(pair[i]) for pair in pairs) for i in range(2))
     return [(a[:fitted], b[:scored]) for a, b in pairs]
 
 
 def _fold(
-    stage: FrozenNetwork,
+    frozen: FrozenNetwork,
     part: tuple[np.ndarray, np.ndarray],
-    X: Any,
-    y: Any,
+    examples: Examples,
     build: Callable[[FrozenNetwork], NetworkTarget],
 ) -> Fold:
-    fitted = build(replace(stage, rows=part[0]))
-    return Fold(fitted, _scored(fitted, stage, part[1], X, y))
+    fitted = build(replace(frozen, sampled=part[0]))
+    return Fold(fitted, _scored(fitted, frozen, part[1], examples))
 
 
 def _scored(
-    fitted: NetworkTarget, stage: FrozenNetwork, rows: np.ndarray, X: Any, y: Any
+    fitted: NetworkTarget, frozen: FrozenNetwork, chosen: np.ndarray, examples: Examples
 ) -> NetworkTarget:
-    inputs, targets = replace(stage, rows=rows).data(X, y)
+    inputs, targets = replace(frozen, sampled=chosen).data(examples)
     return Target.build(
-        stage.network, stage.params, fitted.split, inputs, targets, likelihood=fitted.likelihood
+        frozen.network, frozen.params, fitted.split, inputs, targets, likelihood=fitted.likelihood
     )
-
-
-def asked_scale(
-    priors_sigma: float | None,
-    prior_scale: float | Literal["auto"] | None,
-    prior: Prior | None,
-) -> Any:
-    """Return the scale that was asked for, 1 by default.
-
-    Raises:
-        OptionError: the prior is said twice, or the scale is no number.
-    """
-    given = {"priors_sigma": priors_sigma, "prior_scale": prior_scale, "prior": prior}
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise OptionError(f"{names[0]} and {names[1]} both say the prior. Give one.")
-    if isinstance(prior_scale, str) and prior_scale != "auto":
-        raise OptionError(f"prior_scale is a number or 'auto', got {prior_scale!r}.")
-    scale = priors_sigma if prior_scale is None else prior_scale
-    return 1.0 if scale is None else scale
-
-
-def check_criterion(criterion: str) -> None:
-    """Check the name of a criterion.
-
-    Raises:
-        OptionError: it is unknown.
-    """
-    if criterion not in get_args(Criterion):
-        raise OptionError(
-            f"scale_criterion is {' or '.join(get_args(Criterion))}, got {criterion!r}."
-            f"{did_you_mean(criterion, get_args(Criterion))}"
-        )
 
 
 @jax.jit

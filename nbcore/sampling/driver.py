@@ -59,9 +59,10 @@ def sample(
         backend: a name from `nb.list_backends()`, or an instance with options.
         key: random key, typed or old, or an integer; `None` is `jax.random.key(0)`.
         num_warmup: warmup steps of each chain; none of them is kept.
-        num_samples: steps of each chain after warmup.
+        num_samples: steps of each chain after warmup, of which `num_samples // thin` draws are
+            kept, as in Stan and NumPyro.
         num_chains: number of chains.
-        thin: keep every `thin`-th step: `num_samples // thin` draws of each chain are kept.
+        thin: keep every `thin`-th step after warmup.
         init: where chains start: `"trained"` (the trained weights with a small jitter),
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
             curvature of the density), positions with a leading chain axis, or an

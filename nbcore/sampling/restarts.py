@@ -33,7 +33,7 @@ def sample_with_restarts(
     *,
     key: Any = None,
     max_num_restarts: int = 0,
-    min_accept_prob: float = 0.55,
+    min_acceptance_rate: float = 0.55,
     progress: bool | Progress = True,
     checkpoint: str | Path | None = None,
     **options: Any,
@@ -54,7 +54,7 @@ def sample_with_restarts(
         backend: a sampler that accepts or rejects.
         key: random key.
         max_num_restarts: how often to sample again, at most; 0 never does.
-        min_accept_prob: mean acceptance that is enough.
+        min_acceptance_rate: mean acceptance rate that is enough.
         progress: whether to report on standard error, or a function that takes a `Report`.
         checkpoint: as for `nb.sample`; each restart has a folder of its own in there.
         options: further options of `nb.sample`.
@@ -73,8 +73,7 @@ def sample_with_restarts(
         1
     """
     check_count(0, max_num_restarts=max_num_restarts)
-    if not 0 <= min_accept_prob <= 1:
-        raise OptionError(f"min_accept_prob is within 0 and 1, got {min_accept_prob}.")
+    check_acceptance_rate(min_acceptance_rate)
     if max_num_restarts == 0:
         return sample(target, backend, key=key, progress=progress, checkpoint=checkpoint, **options)
     key, report = as_key(key), progress_from(progress)
@@ -87,22 +86,35 @@ def sample_with_restarts(
         run = sample(target, backend, key=run_key, progress=report, checkpoint=folder, **options)
         runs.append(run)
         rates.append(_mean_acceptance(runs[-1], backend))
-        if rates[-1] >= min_accept_prob:
+        if rates[-1] >= min_acceptance_rate:
             break
-        what = f"mean acceptance {rates[-1]:.3f} is below {min_accept_prob}"
+        what = f"mean acceptance {rates[-1]:.3f} is below {min_acceptance_rate}"
         if r < max_num_restarts:
             note = f"{what}: restart {r + 1} of {max_num_restarts}"
             report(Report("sampling", None, runs[-1].num_chains, 0, 0, note))
     best = int(np.argmax(rates))
-    if rates[best] < min_accept_prob:
+    if rates[best] < min_acceptance_rate:
         warnings.warn(
-            f"The mean acceptance is below {min_accept_prob} in all {len(rates)} runs; the best "
-            f"one, {rates[best]:.3f}, is kept. Lower step_size, or use a tighter prior.",
+            f"The mean acceptance is below {min_acceptance_rate} in all {len(rates)} runs; the "
+            f"best one, {rates[best]:.3f}, is kept. Lower step_size, or use a tighter prior.",
             AcceptanceWarning,
             stacklevel=3,
         )
     info = replace(runs[best].info, acceptance_of_runs=rates)
     return replace(runs[best], info=info)
+
+
+def check_acceptance_rate(min_acceptance_rate: Any) -> None:
+    """Raise unless an acceptance rate is within [0, 1].
+
+    Raises:
+        OptionError: it is not.
+    """
+    is_number = isinstance(min_acceptance_rate, int | float | np.number)
+    if not is_number or not 0 <= min_acceptance_rate <= 1:
+        raise OptionError(
+            f"min_acceptance_rate is a number within [0, 1], got {min_acceptance_rate!r}."
+        )
 
 
 def _mean_acceptance(posterior: Posterior, backend: Backend) -> float:

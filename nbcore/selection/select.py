@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
 from nbcore.common.keys import as_key
 from nbcore.common.moments import Moments
-from nbcore.errors import DataError, SelectionError
+from nbcore.common.options import check_names
+from nbcore.errors import DataError, OptionError, SelectionError
 from nbcore.networks.inputs import check_data, check_inputs
 from nbcore.networks.layers import ATTENTION_PARTS, Layer, Leaf
 from nbcore.networks.network import Inputs, Key, Network, Params
@@ -35,6 +37,7 @@ __all__ = [
     "Selector",
     "Trained",
     "arguments_on",
+    "check_arguments",
     "get_selector",
     "list_selectors",
     "select_bayesian_components",
@@ -166,19 +169,48 @@ def select_bayesian_components(
     return ProbabilisticSubset.pairs(pairs, include_bias=include_bias)
 
 
-def arguments_on(config: Mapping[str, Any], X: Inputs, y: Any) -> dict[str, Any]:
-    """Return arguments of `select_bayesian_components` with data, where the selector needs some.
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check arguments of `select_bayesian_components` as far as that is possible without a network.
 
     Args:
-        config: arguments, options of the selector among them; data in it are kept.
+        arguments: all but `det`; options of the selector among them.
+
+    Raises:
+        OptionError: it is no mapping, a name or an option is unknown, or a budget is impossible.
+        UnknownSelectorError: no selector has the name `method`.
+    """
+    if not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(
+            "A selection is a mapping of arguments of nb.select_bayesian_components, such as "
+            f"{{'method': 'variance', 'num_pairs_per_layer': 32}}; got {arguments!r}."
+        )
+    selector = get_selector(arguments.get("method", _NAMED["method"].default))
+    own = [f.name for f in fields(selector)] if is_dataclass(selector) else []
+    known = [name for name in _NAMED if name not in ("det", "options")]
+    check_names([*known, *own], owner="A selection", names=arguments)
+    _selector_of(arguments)
+    Budget(*(arguments.get(f.name) for f in fields(Budget)))
+
+
+def arguments_on(arguments: Mapping[str, Any], X: Inputs, y: Any) -> dict[str, Any]:
+    """Return arguments of `select_bayesian_components`, with data if the selector needs some.
+
+    Args:
+        arguments: all but `det`; options of the selector among them; data in it are kept.
         X: inputs.
         y: targets.
     """
-    named = inspect.signature(select_bayesian_components).parameters
-    options = {name: value for name, value in config.items() if name not in named}
-    selector = get_selector(config.get("method", named["method"].default), **options)
-    looks = bool(selector.needs & {"data", "curvature"}) and "X" not in config
-    return {**config, **({"X": X, "y": y} if looks else {})}
+    selector = _selector_of(arguments)
+    looks = bool(selector.needs & {"data", "curvature"}) and "X" not in arguments
+    return {**arguments, **({"X": X, "y": y} if looks else {})}
+
+
+_NAMED = inspect.signature(select_bayesian_components).parameters
+
+
+def _selector_of(arguments: Mapping[str, Any]) -> Selector:
+    options = {name: value for name, value in arguments.items() if name not in _NAMED}
+    return get_selector(arguments.get("method", _NAMED["method"].default), **options)
 
 
 def _selected(
@@ -266,7 +298,7 @@ def _check_needs(det: Trained, selector: Selector, X: Inputs | None, y: Any | No
     if "trajectory" in selector.needs and snapshots < 2:
         raise SelectionError(
             f"The selector {selector.name!r} needs at least 2 snapshots of the weights, and "
-            f"training took {snapshots}. Train with nb.DeterministicNN(..., swa_config=nb.SWA(...))"
+            f"training took {snapshots}. Train with nb.DeterministicNN(..., swa=nb.SWA(...))"
             ", with 2 or more steps in its window; or choose method='gradient' or 'magnitude'."
         )
 

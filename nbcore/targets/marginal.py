@@ -258,6 +258,16 @@ def _normal_prior(target: NetworkTarget) -> ResolvedNormal:
     return target.prior
 
 
+def check_marginalize(how: Any) -> None:
+    """Check whether an option says whether weights are integrated out.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if not (isinstance(how, bool) or how == "auto"):
+        raise OptionError(f"marginalize is True, False or 'auto', got {how!r}.")
+
+
 def check_asked(how: Marginalize, likelihood: Likelihood, capabilities: Collection[str]) -> None:
     """Check what is known before there is a target, so that nothing is trained in vain.
 
@@ -271,8 +281,7 @@ def check_asked(how: Marginalize, likelihood: Likelihood, capabilities: Collecti
         TargetError: it is asked for, and the likelihood is not normal, or the sampler takes
             minibatches.
     """
-    if how not in (True, False, "auto"):
-        raise OptionError(f"marginalize is True, False or 'auto', got {how!r}.")
+    check_marginalize(how)
     if how is True:
         _check_kind(likelihood)
         if "minibatch" in capabilities:

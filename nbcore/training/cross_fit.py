@@ -1,7 +1,8 @@
-"""Noise from rows that the network has not seen: what keeps a partial posterior calibrated.
+"""Cross-fitting: the noise of examples that a network has not seen, which calibrates a posterior.
 
-The frozen part of a network has seen the rows that it was trained on, so that their residuals are
-too small, and a noise level learned from them is too small as well, however well chains converge.
+The frozen part of a network has seen the examples that it was trained on, so that their residuals
+are too small, and a noise level learned from them is too small as well, however well chains
+converge.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nbcore.networks.length_buckets import RowBuffer
 from nbcore.networks.network import as_network
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN, predict_at
+from nbcore.training.folds import fold_of_rows, group_codes, take
 from nbcore.training.minibatches import BatchPlan
 
 SEEN_RATIO = 0.8
@@ -36,15 +38,15 @@ class CalibrationWarning(UserWarning):
 
 @dataclass(frozen=True)
 class CrossFit:
-    """A network trained on all rows, and one for each fold that has not seen the fold.
+    """A network trained on all examples, and one for each fold that has not seen the fold.
 
     Args:
-        full: trained on all rows.
+        full: trained on all examples.
         members: one network for each fold, trained without it.
-        fold: fold of each row `(N,)`.
+        fold: fold of each example `(N,)`.
         predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
             classes.
-        noise: root mean square out-of-fold error of each output `(outputs,)`; empty where the
+        noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
             network predicts the noise itself, or there is none.
         residuals: out-of-fold residuals `(N, outputs)` in y's own units; as empty.
         variances: out-of-fold variances `(N, outputs)` that the networks predict; else empty.
@@ -76,11 +78,12 @@ def cross_fit(
     *,
     epochs: int = 60,
     batch_size: int = 32,
+    groups: Any = None,
     key: Any = None,
     progress: bool | Progress = True,
     **options: Any,
 ) -> CrossFit:
-    """Train a network on all rows, and once for each fold without that fold.
+    """Train a network on all examples, and once for each fold without that fold.
 
     The networks are trained side by side in threads; each depends on its own key alone.
 
@@ -90,13 +93,16 @@ def cross_fit(
         y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
         folds: number of folds.
         epochs: passes over the data.
-        batch_size: rows of a minibatch.
+        batch_size: examples of a minibatch.
+        groups: a label for each example `(N,)`; examples of one group are in one fold. `None`:
+            each example is a group of its own.
         key: random key for folds, weights, minibatches and dropout.
         progress: whether to report on standard error, or a function that takes a `Report`.
         options: options of `nb.DeterministicNN`, such as `learning_rate`.
 
     Raises:
-        OptionError: fewer than 2 folds, or more than rows.
+        OptionError: fewer than 2 folds, or more than examples or groups.
+        ShapeError, DataError: groups, X and y do not fit.
 
     Examples:
         >>> import numpy as np, nbcore as nb
@@ -113,11 +119,12 @@ def cross_fit(
     """
     count = num_examples(X)
     if not 2 <= folds <= count:
-        raise OptionError(f"folds must be 2 to the number of rows ({count}), got {folds}.")
+        raise OptionError(f"folds must be 2 to the number of examples ({count}), got {folds}.")
     key = as_key(key)
     # One network for all, so that its training step compiles once.
     network = as_network(network, example=take(X, np.arange(1)))
-    fold = fold_of_rows(jax.random.fold_in(key, folds + 1), count, folds)
+    fold_key = jax.random.fold_in(key, folds + 1)
+    fold = fold_of_rows(fold_key, count, folds, group_codes(groups, count))
     plan = BatchPlan.of(X, network.padding, batch_size)
     networks = [DeterministicNN(network, **options) for _ in range(folds + 1)]
     report = _Together(progress_from(progress), folds + 1)
@@ -156,16 +163,6 @@ def cross_fit(
     return CrossFit(full, members, fold, predictions, noise, residuals, none)
 
 
-def fold_of_rows(key: jax.Array, count: int, folds: int) -> np.ndarray:
-    """Return a random fold for each row `(count,)`; sizes differ by one at most."""
-    return np.asarray(jax.random.permutation(key, np.arange(count) % folds))
-
-
-def take(x: Any, rows: np.ndarray) -> Any:
-    """Return some rows of an array or of a pytree of arrays."""
-    return jax.tree.map(lambda a: np.asarray(a)[rows], x)
-
-
 def mixture_noise(
     squared: np.ndarray, between: np.ndarray, epistemic: np.ndarray | float = 0.0
 ) -> np.ndarray:
@@ -185,12 +182,12 @@ def mixture_noise(
 
 
 def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: str) -> None:
-    """Warn where the residuals on the rows to sample are much smaller than on unseen rows."""
+    """Warn if the residuals on the examples to sample are much smaller than on unseen ones."""
     ratio = float(np.min(training_noise / np.maximum(unseen_noise, 1e-12)))
     if ratio < SEEN_RATIO:
         warnings.warn(
-            f"On the rows that are sampled the error is {ratio:.2f} of that on unseen rows: the "
-            f"frozen weights have seen them. {remedy}",
+            f"On the examples that are sampled the error is {ratio:.2f} of that on unseen "
+            f"examples: the frozen weights have seen them. {remedy}",
             CalibrationWarning,
             stacklevel=3,
         )

@@ -58,7 +58,7 @@ class DeterministicNN:
         learning_rate: peak learning rate.
         map: whether the Gaussian prior of the weights is part of the loss.
         sigma: standard deviation of that prior.
-        swa_config: averaging of the last weights: `nb.SWA(...)`, a dict of its options, or `None`.
+        swa: averaging of the last weights: `nb.SWA(...)`, a dict of its options, or `None`.
         weight_decay: decoupled weight decay; 0 is Adam, more is AdamW.
         schedule: `"constant"` or `"cosine"` learning rate.
         standardize: whether y is standardized for training; `params` then mean standardized
@@ -85,7 +85,7 @@ class DeterministicNN:
         learning_rate: float = 1e-3,
         map: bool = True,
         sigma: float = 1.0,
-        swa_config: SWA | dict[str, Any] | None = SWA(),  # noqa: B008  frozen
+        swa: SWA | dict[str, Any] | None = SWA(),  # noqa: B008  frozen
         *,
         weight_decay: float = 0.0,
         schedule: RateSchedule = "constant",
@@ -107,7 +107,7 @@ class DeterministicNN:
                 "Class labels and counts cannot be standardized. Leave standardize=False."
             )
         self.recipe = Recipe(
-            learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa_config), patience
+            learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa), patience
         )
         self.standardize = standardize
         self.scaler: Scaler | None = None

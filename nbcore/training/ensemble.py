@@ -300,7 +300,7 @@ class EnsembleDeterministicNN:
             name: recipe[name]
             for name in ("learning_rate", "map", "sigma", "weight_decay", "schedule", "patience")
         }
-        options |= {"swa_config": recipe["swa"], "standardize": facts["scaler"] is not None}
+        options |= {"swa": recipe["swa"], "standardize": facts["scaler"] is not None}
         known = facts["loss"]
         loss: Any = known if isinstance(known, str) else likelihoods.from_data(known)
         ensemble = EnsembleDeterministicNN(network, loss, facts["num_models"], **options)

@@ -14,9 +14,10 @@ from nbcore.common.options import (
     check_choice,
     check_count,
     check_fraction,
+    check_names,
     check_positive,
 )
-from nbcore.errors import OptionError, did_you_mean
+from nbcore.errors import OptionError
 
 SWASchedule = Literal["constant", "linear", "cyclic"]
 RateSchedule = Literal["constant", "cosine"]
@@ -79,22 +80,18 @@ class SWA:
         check_count(0, num_recent=self.num_recent)
 
     @staticmethod
-    def of(config: SWA | dict[str, Any] | None) -> SWA | None:
-        """Return the averaging that a config means: an `SWA`, a dict of its options, or none.
+    def of(swa: SWA | dict[str, Any] | None) -> SWA | None:
+        """Return the averaging of an `SWA`, a dict of its options, or `None`.
 
         Raises:
-            OptionError: the dict has an unknown option.
+            OptionError: an option of the dict is unknown, or something else was given.
         """
-        if not isinstance(config, dict):
-            return config
-        known = [f.name for f in fields(SWA)]
-        for name in config:
-            if name not in known:
-                raise OptionError(
-                    f"swa_config has no option {name!r}.{did_you_mean(name, known)} "
-                    f"Possible: {', '.join(known)}."
-                )
-        return SWA(**config)
+        if swa is None or isinstance(swa, SWA):
+            return swa
+        if not isinstance(swa, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"swa is an nb.SWA, a dict of its options or None, got {swa!r}.")
+        check_names([f.name for f in fields(SWA)], owner="swa", names=swa)
+        return SWA(**swa)
 
     def plan(self, rates: np.ndarray, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the learning rate of every step, and whether its weights are a snapshot.

@@ -19,6 +19,7 @@ CHAIN_METHODS: dict[str, ChainMethod] = {
     "parallel": "threads",
     "vectorized": "vectorized",
 }
+SGD_EPOCHS = 500
 NESTED = re.compile(
     r"(MLPLayer|ConvLayer|Embed|LayerNorm|TransformerAttention|TransformerMLP)Module_\d+$"
     r"|TransformerBlock_\d+$"
@@ -48,6 +49,45 @@ def chain_method_of(name: str) -> ChainMethod:
             f"{did_you_mean(name, CHAIN_METHODS)}"
         )
     return CHAIN_METHODS[name]
+
+
+def sampling_of(
+    chain_method: str, max_num_restarts: int, min_accept_prob: float
+) -> nbcore.SamplingOptions:
+    """Return how chains are run; NeuroBayes counts the first run among its restarts.
+
+    Raises:
+        OptionError: an option has an impossible value.
+    """
+    return nbcore.SamplingOptions(
+        chain_method=chain_method_of(chain_method),
+        max_num_restarts=max(max_num_restarts - 1, 0),
+        min_acceptance_rate=min_accept_prob,
+    )
+
+
+def training_of(
+    epochs: int | None,
+    learning_rate: float | None,
+    batch_size: int,
+    swa_config: Mapping[str, Any] | None,
+    sigma: float,
+) -> nbcore.TrainingOptions:
+    """Return how the network is trained.
+
+    Raises:
+        OptionError: an option has an impossible value.
+    """
+    options: dict[str, Any] = {
+        "epochs": SGD_EPOCHS if epochs is None else epochs,
+        "batch_size": batch_size,
+        "sigma": sigma,
+    }
+    if learning_rate is not None:
+        options["learning_rate"] = learning_rate
+    if swa_config is not None:
+        options["swa"] = dict(swa_config)
+    return nbcore.TrainingOptions(**options)
 
 
 def noise_prior_of(prior: Any) -> Any:

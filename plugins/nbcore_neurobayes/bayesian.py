@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,15 +15,14 @@ from nbcore.errors import OptionError
 from nbcore_neurobayes.arguments import (
     as_columns,
     as_rows,
-    chain_method_of,
     noise_prior_of,
     on_device,
+    sampling_of,
     subset_of,
+    training_of,
     weights_of,
 )
 from nbcore_neurobayes.chains import Chains, diagnostics_of
-
-SGD_EPOCHS = 500
 
 
 class BNN:
@@ -55,7 +55,8 @@ class BNN:
     ) -> None:
         self.num_classes = num_classes
         self._set_model(
-            nbcore.BNN(
+            partial(
+                nbcore.BNN,
                 architecture,
                 None if num_classes else noise_prior_of(noise_prior),
                 weights_of(pretrained_priors),
@@ -63,8 +64,10 @@ class BNN:
             )
         )
 
-    def _set_model(self, model: nbcore.PartialBNN) -> None:
-        self.model = model
+    def _set_model(self, build: Callable[..., nbcore.PartialBNN]) -> None:
+        """Keep what makes the model: `fit` says its prior and its selection."""
+        self._build = build
+        self.model = build()
         self.diagnostic_results: dict[str, Any] | None = None
 
     @property
@@ -122,38 +125,25 @@ class BNN:
             backend: sampler, see `nbcore.list_backends`.
         """
         del extra_fields
+        self.model = self._build(prior=1.0 if priors_sigma is None else priors_sigma)
         self._fit(
-            X, y, num_warmup, num_samples, num_chains, chain_method, priors_sigma, progress_bar,
-            device, rng_key, max_num_restarts, min_accept_prob, run_diagnostics, backend, {},
+            X, y, (num_warmup, num_samples, num_chains), device, run_diagnostics, backend=backend,
+            sampling=sampling_of(chain_method, max_num_restarts, min_accept_prob), key=rng_key,
+            progress=progress_bar,
         )  # fmt: skip
 
     def _fit(
         self,
         X: Any,
         y: Any,
-        num_warmup: int,
-        num_samples: int,
-        num_chains: int,
-        chain_method: str,
-        priors_sigma: float | None,
-        progress_bar: bool,
+        steps: tuple[int, int, int],
         device: str | None,
-        rng_key: Any,
-        max_num_restarts: int,
-        min_accept_prob: float,
         run_diagnostics: bool,
-        backend: str | nbcore.Backend,
-        training: Mapping[str, Any],
+        **options: Any,
     ) -> None:
         with on_device(device):
             rows, targets = self.set_data(X, y)
-            self.model.fit(
-                rows, targets, num_warmup, num_samples, num_chains,
-                chain_method_of(chain_method), backend=backend,
-                priors_sigma=1.0 if priors_sigma is None else priors_sigma,
-                max_num_restarts=max(max_num_restarts - 1, 0), min_accept_prob=min_accept_prob,
-                key=rng_key, progress=progress_bar, **training,
-            )  # fmt: skip
+            self.model.fit(rows, targets, *steps, **options)
         self.diagnostic_results = diagnostics_of(self.posterior) if run_diagnostics else None
 
     def get_samples(self, chain_dim: bool = False) -> dict[str, np.ndarray]:
@@ -289,7 +279,8 @@ class PartialBNN(BNN):
     ) -> None:
         self.num_classes = num_classes
         self._set_model(
-            nbcore.PartialBNN(
+            partial(
+                nbcore.PartialBNN,
                 architecture,
                 weights_of(deterministic_weights),
                 subset=subset_of(
@@ -351,17 +342,13 @@ class PartialBNN(BNN):
             backend: sampler, see `nbcore.list_backends`.
         """
         del extra_fields
-        training: dict[str, Any] = {
-            "sgd_epochs": SGD_EPOCHS if sgd_epochs is None else sgd_epochs,
-            "sgd_lr": sgd_lr,
-            "sgd_batch_size": len(np.asarray(y)) if sgd_batch_size is None else sgd_batch_size,
-            "swa_config": None if swa_config is None else dict(swa_config),
-            "map_sigma": map_sigma,
-            "select_neurons_config": select_neurons_config,
-        }
+        self.model = self._build(prior=priors_sigma, selection=select_neurons_config)
+        size = len(np.asarray(y)) if sgd_batch_size is None else sgd_batch_size
         self._fit(
-            X, y, num_warmup, num_samples, num_chains, chain_method, priors_sigma, progress_bar,
-            device, rng_key, max_num_restarts, min_accept_prob, run_diagnostics, backend, training,
+            X, y, (num_warmup, num_samples, num_chains), device, run_diagnostics, backend=backend,
+            sampling=sampling_of(chain_method, max_num_restarts, min_accept_prob),
+            training=training_of(sgd_epochs, sgd_lr, size, swa_config, map_sigma), key=rng_key,
+            progress=progress_bar,
         )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ class EnsembleDeterministicNN:
         self.model = nbcore.EnsembleDeterministicNN(
             architecture, cast("Any", loss), num_models,
             learning_rate=learning_rate, map=map, sigma=sigma,
-            swa_config=dict(swa_config or {}),
+            swa=dict(swa_config or {}),
         )  # fmt: skip
 
     def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class HeteroskedasticBNN(BNN):
         self.num_classes = None
         likelihood = nbcore.Heteroskedastic()
         priors = weights_of(pretrained_priors)
-        self._set_model(nbcore.BNN(architecture, None, priors, likelihood=likelihood))
+        self._set_model(partial(nbcore.BNN, architecture, None, priors, likelihood=likelihood))
 
     def predict_noise(self, X_new: Any, device: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and variance over the draws of the standard deviation of the noise.
@@ -77,7 +78,8 @@ class HeteroskedasticPartialBNN(  # pyright: ignore[reportIncompatibleMethodOver
         if names is not None:
             names = ["LogScaleHead" if name == "VarianceHead" else name for name in names]
         self._set_model(
-            nbcore.PartialBNN(
+            partial(
+                nbcore.PartialBNN,
                 deterministic_nn,
                 weights_of(deterministic_weights),
                 subset=subset_of(names, num_probabilistic_layers, None),
@@ -121,4 +123,4 @@ class VarianceModelHeteroskedasticBNN(HeteroskedasticBNN):
             return jnp.sqrt(variance_model(x, parameters))
 
         likelihood = nbcore.NoiseModel(noise, {k: noise_prior_of(p) for k, p in given.items()})
-        self._set_model(nbcore.BNN(architecture, likelihood=likelihood))
+        self._set_model(partial(nbcore.BNN, architecture, likelihood=likelihood))

@@ -22,7 +22,7 @@ class SWAGVariance:
     snapshots, which `variance` scores alone, and mean_t the mean of the snapshots up to t. So
     what a weight did in the last K snapshots counts again: weights that settled early fall
     behind, those that still drift come first. Training keeps the deviations on request:
-    `swa_config=nb.SWA(num_recent=20)`.
+    `swa=nb.SWA(num_recent=20)`.
 
     Raises:
         SelectionError: when it scores, the deviations of at least 2 snapshots were not kept.
@@ -48,7 +48,7 @@ class SWAGVariance:
             raise SelectionError(
                 f"The selector {self.name!r} needs the deviations of at least 2 snapshots, and "
                 f"training kept {kept}. Train with nb.DeterministicNN(..., "
-                "swa_config=nb.SWA(num_recent=20)), or choose method='variance'."
+                "swa=nb.SWA(num_recent=20)), or choose method='variance'."
             )
         low_rank = jax.tree.map(lambda r: jnp.sum(r**2, axis=0) / np.float32(kept - 1), recent)
         diagonal = weights_in(layer, trajectory.variance)

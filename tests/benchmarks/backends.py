@@ -37,15 +37,14 @@ def train(d_model: int, epochs: int, seed: int) -> tuple[nb.CrossFit, np.ndarray
     cross = nb.cross_fit(
         network, X, data.train_y, epochs=epochs, key=seed, progress=False,
         learning_rate=6e-3, weight_decay=0.01, schedule="cosine", standardize=True,
-        swa_config=nb.SWA(start_pct=0.9),
+        swa=nb.SWA(start_pct=0.9),
     )  # fmt: skip
     return cross, X, test_X
 
 
-def row(name: str, cross: nb.CrossFit, X: np.ndarray, test_X: np.ndarray, options: dict) -> str:
+def row(name: str, model: nb.PartialBNN, X: np.ndarray, test_X: np.ndarray, options: dict) -> str:
     """Sample with one backend; return a row of the table."""
     data = nb.datasets.solubility()
-    model = nb.PartialBNN(cross.full.network, cross)
     model.fit(X, data.train_y, backend=name, progress=False, key=1, **options)
     prediction = model.predict_distribution(test_X)
     info = model.posterior.info
@@ -73,7 +72,7 @@ def main() -> None:
     parser.add_argument("--num-warmup", type=int, default=500)
     parser.add_argument("--num-samples", type=int, default=1000)
     parser.add_argument("--num-chains", type=int, default=4)
-    parser.add_argument("--priors-sigma", type=float, default=0.1)
+    parser.add_argument("--prior", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
@@ -82,17 +81,13 @@ def main() -> None:
         "num_warmup": arguments.num_warmup,
         "num_samples": arguments.num_samples,
         "num_chains": arguments.num_chains,
-        "priors_sigma": arguments.priors_sigma,
-        "select_neurons_config": {
-            "method": "variance",
-            "layer_names": ["FinalDense1"],
-            "num_pairs_per_layer": 100,
-        },
     }
+    some = {"method": "variance", "layer_names": ["FinalDense1"], "num_pairs_per_layer": 100}
+    model = nb.PartialBNN(cross.full.network, cross, selection=some, prior=arguments.prior)
     columns = ("backend", "R-hat", "RMSE", "NLPD", "95 %", "gradients", "seconds", "compile")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name in arguments.backends:
-        print(row(name, cross, X, test_X, options), flush=True)
+        print(row(name, model, X, test_X, options), flush=True)
 
 
 if __name__ == "__main__":

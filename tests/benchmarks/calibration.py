@@ -83,8 +83,6 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
         "num_warmup": arguments.num_warmup,
         "num_samples": arguments.num_samples,
         "num_chains": arguments.num_chains,
-        "priors_sigma": arguments.priors_sigma,
-        "select_neurons_config": select,
         "progress": False,
         "key": seed,
     }
@@ -92,7 +90,7 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     cross = nb.cross_fit(
         network, X, y, epochs=arguments.epochs, key=seed, progress=False,
         learning_rate=6e-3, weight_decay=0.01, schedule="cosine", standardize=True,
-        swa_config=nb.SWA(start_pct=0.9),
+        swa=nb.SWA(start_pct=0.9),
     )  # fmt: skip
     print(f"seed {seed}: trained in {time.perf_counter() - begin:.0f} s", flush=True)
     full = cross.full
@@ -106,12 +104,13 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     ways = {
         "none": (full, {"calibration": "none"}),
         "crossfit": (cross, {}),
-        "ensemble": (cross, {"ensemble": True}),
+        "ensemble": (cross, {"calibration": nb.CalibrationOptions(ensemble=True)}),
     }
     for name in arguments.ways:
         weights, options = ways[name]
         begin = time.perf_counter()
-        model = nb.PartialBNN(network, weights).fit(X, y, **settings, **options)
+        model = nb.PartialBNN(network, weights, selection=select, prior=arguments.prior)
+        model.fit(X, y, **settings, **options)
         rows[name] = figures(model.predict_distribution(test_X), test_y)
         worst = max(
             float(np.max(r)) for p in model.posteriors for r in p.diagnostics().r_hat.values()
@@ -148,7 +147,7 @@ def main() -> None:
     parser.add_argument("--num-warmup", type=int, default=300)
     parser.add_argument("--num-samples", type=int, default=300)
     parser.add_argument("--num-chains", type=int, default=4)
-    parser.add_argument("--priors-sigma", type=float, default=0.1)
+    parser.add_argument("--prior", type=float, default=0.1)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     results = [run(arguments, seed) for seed in arguments.seeds]

@@ -77,7 +77,7 @@ def work(csv_file: str, epochs: int = 5) -> Work:
     """Train the network and choose the pairs."""
     X, y, vocabulary = molecules(csv_file)
     network = FlaxTransformer(vocab_size=vocabulary, **SETTINGS)
-    trained = nb.DeterministicNN(network, swa_config=nb.SWA(start_pct=0.2))
+    trained = nb.DeterministicNN(network, swa=nb.SWA(start_pct=0.2))
     trained.train(X, y, epochs=epochs, key=1, progress=False)
     pairs = {case: _pairs(trained, case, count) for case, count in PAIRS.items()}
     return Work(X, y, network, trained.params, pairs)

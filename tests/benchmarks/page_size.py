@@ -32,7 +32,7 @@ def main() -> None:
         vocab_size=10_000, d_model=128, nhead=4, num_layers=2, dim_feedforward=512,
         max_seq_length=LENGTH, pad_token_id=0,
     )  # fmt: skip
-    trained = nb.DeterministicNN(network, swa_config=nb.SWA(start_pct=0.2))
+    trained = nb.DeterministicNN(network, swa=nb.SWA(start_pct=0.2))
     trained.train(X, y, epochs=arguments.epochs, key=1, progress=False)
     subset = nb.select_bayesian_components(trained, "TokenEmbed", "variance", 32)
     few = slice(0, 5 * 112, 5)

@@ -221,7 +221,7 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
         ("epochs = 4", "epoch = 4", ["line 13, [training]", "'epoch'", "Did you mean 'epochs'?"]),
         ("epochs = 4", 'epochs = "4"', ["line 13, [training]", "'4'", "a whole number"]),
         ("epochs = 4", "epochs = true", ["line 13", "True", "a whole number"]),
-        ("epochs = 4", "epochs = 0", ["[training]", "epochs is at least 1, got 0"]),
+        ("epochs = 4", "epochs = 0", ["[training]", "epochs is an integer of at least 1, got 0"]),
         ("[sample]", "[sampling]", ["line 15", "'sampling'", "Did you mean 'sample'?"]),
         ("seed = 3", "seed = 3.5", ["line 1", "3.5", "a whole number"]),
         ("[data]", "[data", ["no valid TOML", "line 3"]),
@@ -249,8 +249,8 @@ def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, c
             ["[likelihood]", "two outputs for each target", "target_dim=2"],
         ),
         ("folds = 2", "folds = 1", ["[calibration]", "at least 2"]),
-        ("folds = 2", 'mode = "cv"', ["line 21", "'crossfit'"]),
-        ("folds = 2", 'mode = "none"\nensemble = true', ["[calibration]", "crossfit"]),
+        ("folds = 2", 'method = "cv"', ["line 21", "'crossfit'"]),
+        ("folds = 2", 'method = "none"\nensemble = true', ["[calibration]", "crossfit"]),
         ("folds = 2", "[select]\nlast = 1\neverything = true", ["[select]", "last, everything"]),
         ("folds = 2", '[select]\nlayers = ["Dense7"]', ["[select]", "Dense7", "Dense1"]),
         ("folds = 2", "[select]\nnum_pairs_per_layer = 3", ["[select]", "method"]),
@@ -350,7 +350,7 @@ def test_molecules_from_csv_to_predictions_and_back(tmp_path: Path, capsys) -> N
         .replace('features = ["a", "b"]', 'smiles = "smiles"')
         .replace('"mlp"', '"transformer"')
         .replace("hidden_dims = [4]", "d_model = 4\nnhead = 1\nnum_layers = 1\ndim_feedforward = 4")
-        .replace("folds = 2", 'mode = "holdout"\n[select]\nlayers = ["FinalDense2"]'),
+        .replace("folds = 2", 'method = "holdout"\n[select]\nlayers = ["FinalDense2"]'),
         encoding="utf-8",
     )
     out = tmp_path / "run"

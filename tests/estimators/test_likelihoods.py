@@ -43,8 +43,9 @@ MODEL = nb.NoiseModel(noise, PRIORS)
 
 def fit(model: nb.PartialBNN, y: Any = Y, **options: Any) -> Any:
     settings: dict[str, Any] = {
-        "num_warmup": 0, "num_samples": 3, "num_chains": 1, "backend": Spread(), "folds": 2,
-        "calibration": "holdout", "sgd_epochs": 4, "key": 1, "progress": False,
+        "num_warmup": 0, "num_samples": 3, "num_chains": 1, "backend": Spread(),
+        "calibration": "holdout", "training": nb.TrainingOptions(epochs=4), "key": 1,
+        "progress": False,
     }  # fmt: skip
     return model.fit(X, y, **(settings | options))
 
@@ -97,7 +98,9 @@ def test_predictions_follow_the_units_of_y(case: str) -> None:
 
 @pytest.mark.slow
 def test_the_log_likelihood_is_that_of_the_predictions() -> None:
-    model = fit(head(likelihood=nb.StudentT()), calibration="crossfit", num_samples=1)
+    model = fit(
+        head(likelihood=nb.StudentT()), calibration=nb.CalibrationOptions(folds=2), num_samples=1
+    )
     prediction = model.predict_distribution(X)
     each = model.posterior.log_likelihood()[0, 0]
     np.testing.assert_allclose(each, prediction.log_density(Y), rtol=1e-4)
@@ -114,7 +117,7 @@ def test_two_heads_learn_mean_and_deviation() -> None:
     """Biases alone: the optimum is the mean and the logarithm of the standard deviation of y."""
     flat = nb.as_network(FlaxMLP(hidden_dims=(), target_dim=2), example=X[:1])
     det = nb.DeterministicNN(
-        flat, "heteroskedastic", learning_rate=0.5, map=False, schedule="cosine", swa_config=None
+        flat, "heteroskedastic", learning_rate=0.5, map=False, schedule="cosine", swa=None
     )
     det.train(np.zeros_like(X), Y, 600, 40, progress=False)
     prediction = det.predict_distribution(np.zeros_like(X))
@@ -221,10 +224,10 @@ def closed_form(scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_a_bayesian_linear_network_has_its_closed_form(scale: float) -> None:
     """All weights of a linear network, known noise, prior at zero; Laplace is exact there."""
     y, mean, variance = closed_form(scale)
-    model = nb.BNN(LINE, likelihood=nb.Gaussian(noise=0.5))
+    model = nb.BNN(LINE, likelihood=nb.Gaussian(noise=0.5), prior=scale)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        fit(model, y, backend="laplace", num_samples=3000, calibration=None, priors_sigma=scale)
+        fit(model, y, backend="laplace", num_samples=3000, calibration=None)
     prediction = model.predict_distribution(X)
     error = np.abs(prediction.mean - mean)
     assert (error < 5 * np.sqrt(variance / 3000) + 1e-4).all()
@@ -273,7 +276,7 @@ def test_pretrained_weights_are_start_and_center() -> None:
     np.testing.assert_allclose(model.predict(X)[0], ONE.apply(simulated, X)[:, 0], rtol=1e-5)
     # The frozen weights of a partial network stay, its prior is where the simulation says.
     prior = nb.pretrained_priors(jax.tree.map(lambda a: a + 1, simulated), scale=0.2)
-    partial = fit(head(ONE, simulated), prior=prior).posterior.target
+    partial = fit(head(ONE, simulated, prior=prior)).posterior.target
     path = "params/Dense1/bias"
     np.testing.assert_allclose(partial.prior.center[path] - partial.split.stochastic[path], 1.0)
 
@@ -282,8 +285,9 @@ def test_pretrained_weights_are_start_and_center() -> None:
 def test_an_unknown_scale_is_sampled_saved_and_refused_by_laplace(tmp_path: Path) -> None:
     params = ONE.init(jax.random.key(0), X[:1])
     prior = nb.NormalPrior({"Dense0": nb.LogNormal(0.5, 0.3), "Dense1": 1.0}, "zero")
-    model = nb.PartialBNN(ONE, params, subset=nb.ProbabilisticSubset.everything())
-    posterior = fit(model, prior=prior, backend=Spread(0.1)).posterior
+    everything = nb.ProbabilisticSubset.everything()
+    model = nb.PartialBNN(ONE, params, subset=everything, prior=prior)
+    posterior = fit(model, backend=Spread(0.1)).posterior
     drawn = posterior.flat_draws()["prior/log_scale/Dense0"]
     assert drawn.shape == (1, 3)
     assert np.abs(drawn - np.log(0.5)).max() < 0.6
@@ -291,9 +295,9 @@ def test_an_unknown_scale_is_sampled_saved_and_refused_by_laplace(tmp_path: Path
     loaded = nb.Posterior.load(tmp_path / "run", ONE)
     jax.tree.map(np.testing.assert_array_equal, loaded.draws, posterior.draws)
     with pytest.raises(errors.OptionError, match="scale of the prior is unknown"):
-        fit(model, prior=prior, backend="laplace")
+        fit(model, backend="laplace")
     # What climbs to a mode for its metric holds the scale meanwhile.
-    start = fit(model, prior=prior, backend="blackjax-mala", num_samples=2).posterior
+    start = fit(model, backend="blackjax-mala", num_samples=2).posterior
     assert np.isfinite(start.draws["prior"]["log_scale/Dense0"]).all()
 
 

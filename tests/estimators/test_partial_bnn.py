@@ -34,7 +34,8 @@ TOKENS[::3, 4:] = 0
 def fit(model: nb.PartialBNN, *data: Any, **options: Any) -> nb.PartialBNN:
     settings: dict[str, Any] = {
         "num_warmup": 0, "num_samples": 3, "num_chains": 1, "backend": Still(),
-        "calibration": "holdout", "sgd_epochs": 2, "key": 1, "progress": False,
+        "calibration": "holdout", "training": nb.TrainingOptions(epochs=2), "key": 1,
+        "progress": False,
     }  # fmt: skip
     X_, y = data or (X, Y)
     return model.fit(X_, y, **(settings | options))
@@ -88,7 +89,12 @@ def test_classes_at_the_frozen_weights_have_the_probabilities_of_the_network() -
 
 
 def test_classes_are_fitted_from_scratch() -> None:
-    model = fit(head(CLASSES, num_classes=3), X, LABELS, sgd_epochs=60, sgd_lr=0.05)
+    model = fit(
+        head(CLASSES, num_classes=3),
+        X,
+        LABELS,
+        training=nb.TrainingOptions(epochs=60, learning_rate=0.05),
+    )
     probabilities = model.predict(X)[0]
     assert probabilities.shape == (40, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -116,20 +122,14 @@ def test_a_second_fit_keeps_weights_that_were_given(det: nb.DeterministicNN) -> 
         jax.tree.map(np.testing.assert_array_equal, model.posterior.split.params, det.params)
 
 
-def test_training_options_have_the_names_that_users_know() -> None:
-    model = nb.PartialBNN(NET)
-    fit(
-        model,
-        sgd_epochs=4,
-        sgd_lr=0.02,
-        sgd_batch_size=8,
-        swa_config={"schedule": "linear", "start_pct": 0.5},
-        map_sigma=3.0,
-        priors_sigma=0.3,
-        select_neurons_config={
-            "method": "variance", "layer_names": ["Dense0"], "num_pairs_per_layer": 4,
-        },
+def test_options_of_training_and_selection_reach_the_network() -> None:
+    selection = {"method": "variance", "layer_names": ["Dense0"], "num_pairs_per_layer": 4}
+    model = nb.PartialBNN(NET, selection=selection, prior=0.3)
+    training = nb.TrainingOptions(
+        epochs=4, learning_rate=0.02, batch_size=8, sigma=3.0,
+        swa={"schedule": "linear", "start_pct": 0.5},
     )  # fmt: skip
+    fit(model, training=training)
     assert model.det is not None
     recipe = model.det.recipe
     assert (recipe.learning_rate, recipe.sigma) == (0.02, 3.0)
@@ -147,12 +147,12 @@ def test_training_options_have_the_names_that_users_know() -> None:
 def test_the_prior_of_the_weights_is_around_the_trained_values(det: nb.DeterministicNN) -> None:
     known: dict[str, Any] = {"likelihood": nb.Gaussian(noise=1e9)}
     densities = [
-        fit(head(NET, det, **known), priors_sigma=sigma).posterior.stats.log_density[0, 0]
+        fit(head(NET, det, **known, prior=sigma)).posterior.stats.log_density[0, 0]
         for sigma in (1.0, 0.1)
     ]
     # At the center, log N(0; 0, s^2) of 7 weights differs by 7 log 10.
     assert densities[1] - densities[0] == pytest.approx(7 * np.log(10), rel=1e-4)
-    far = fit(head(NET, det, **known), prior=nb.NormalPrior(scale=0.1, center="zero"))
+    far = fit(head(NET, det, **known, prior=nb.NormalPrior(scale=0.1, center="zero")))
     assert far.posterior.stats.log_density[0, 0] < densities[1] - 1
 
 
@@ -185,7 +185,7 @@ def test_a_default_that_is_too_large_is_refused_with_what_to_type() -> None:
     params = wide.init(jax.random.key(0), X[:1])  # 3 * 2500 + 2500 + 2500 + 1 weights
     with pytest.raises(
         errors.SubsetError,
-        match=r"12,501 weights.*10,000.*select_bayesian_components\(det, layer_names=\['Dense0'",
+        match=r"12,501 weights.*10,000.*selection=\{.*'layer_names': \['Dense0'",
     ):
         fit(nb.PartialBNN(wide, params))
 
@@ -196,8 +196,8 @@ def test_an_unknown_noise_of_y_is_learned_in_its_own_units() -> None:
     noisy = Y + 4 * np.random.default_rng(5).normal(size=40)
     model = nb.PartialBNN(FlaxMLP(hidden_dims=()), probabilistic_layer_names=["Dense0"])
     fit(
-        model, X, noisy, calibration="none", sgd_epochs=100, num_warmup=200, num_samples=300,
-        num_chains=2, backend="numpyro-nuts",
+        model, X, noisy, calibration="none", training=nb.TrainingOptions(epochs=100),
+        num_warmup=200, num_samples=300, num_chains=2, backend="numpyro-nuts",
     )  # fmt: skip
     design = np.concatenate([np.ones((40, 1)), X], axis=1)
     residual = noisy - design @ np.linalg.lstsq(design, noisy, rcond=None)[0]
@@ -223,9 +223,10 @@ def test_backends_are_given_by_name_with_options_or_as_instances(det: nb.Determi
     with pytest.raises(errors.UnknownBackendError, match="Did you mean 'numpyro-nuts'"):
         fit(head(NET, det), backend="numpyro_nuts")
     with pytest.raises(errors.OptionError, match="max_tree_depth"):
-        fit(head(NET, det), backend="numpyro-nuts", backend_options={"max_treedepth": 3})
-    with pytest.raises(errors.OptionError, match="instance"):
-        fit(head(NET, det), backend_options={"step_size": 3})
+        fit(head(NET, det), backend=nb.get_backend("numpyro-nuts", max_treedepth=3))
+    shallow = nb.get_backend("numpyro-nuts", max_tree_depth=3)
+    info = fit(head(NET, det), backend=shallow).posterior.info
+    assert info.options["max_tree_depth"] == 3
 
 
 TRANSFORMER = FlaxTransformer(
@@ -290,9 +291,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         lambda folder: nb.PartialBNN(NET, num_probabilistic_layers=1, subset=LAYERS("Dense0")),
         errors.OptionError, "2 ways.*subset, num_probabilistic_layers",
     ),
-    "two ways in fit": (
-        lambda folder: fit(head(), select_neurons_config={"method": "magnitude"}),
-        errors.OptionError, "2 ways.*probabilistic_layer_names and select_neurons_config",
+    "two ways, one a selection": (
+        lambda folder: head(selection={"method": "magnitude"}),
+        errors.OptionError, "2 ways.*probabilistic_layer_names, selection",
     ),
     "name as a string": (
         lambda folder: nb.PartialBNN(NET, probabilistic_layer_names="Dense1"),
@@ -326,13 +327,12 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         lambda folder: fit(head(), calibration="cross-fit"), errors.OptionError, "'crossfit'"
     ),
     "ensemble": (
-        lambda folder: fit(head(), ensemble=True, calibration="none"),
-        errors.OptionError, "calibration='crossfit'",
+        lambda folder: nb.CalibrationOptions("none", ensemble=True),
+        errors.OptionError, r"CalibrationOptions\('crossfit', ensemble=True\)",
     ),
     "bare weights": (
-        lambda folder: fit(
-            nb.PartialBNN(NET, NET.init(jax.random.key(0), X[:1])),
-            select_neurons_config={"method": "magnitude"},
+        lambda folder: nb.PartialBNN(
+            NET, NET.init(jax.random.key(0), X[:1]), selection={"method": "magnitude"}
         ),
         errors.OptionError, "deterministic_weights=det",
     ),
@@ -340,8 +340,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         lambda folder: head(likelihood=nb.Gaussian(), noise_prior=nb.HalfNormal()),
         errors.OptionError, "likelihood=",
     ),
-    "epochs": (lambda folder: fit(head(), sgd_epochs=0), errors.OptionError, "epochs.*got 0"),
-    "batch": (lambda folder: fit(head(), sgd_batch_size=0), errors.OptionError, "batch_size"),
+    "epochs": (lambda folder: nb.TrainingOptions(epochs=0), errors.OptionError, "epochs.*got 0"),
+    "batch": (lambda folder: nb.TrainingOptions(batch_size=0), errors.OptionError, "batch_size"),
     "not fitted": (lambda folder: head().predict(X), errors.TrainingError, r"model\.fit\(X, y\)"),
     "no posterior": (lambda folder: head().posterior, errors.TrainingError, "not fitted"),
     "no network": (lambda folder: nb.PartialBNN(3).fit(X, Y), errors.NetworkError, "builtins.int"),

@@ -12,7 +12,7 @@ from scipy import stats
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.estimators.prior_scale import SCALES, Fold, choose_scale
+from nbcore.estimators.prior_scale import Fold, choose_scale
 from nbcore_flax import FlaxMLP
 
 pytestmark = [
@@ -38,13 +38,12 @@ def target(rows: slice) -> Any:
     )
 
 
+NLPD, EVIDENCE = nb.PriorScaleSearch(), nb.PriorScaleSearch(criterion="marginal_likelihood")
 FOLDS = [Fold(target(slice(0, 60)), target(slice(60, 120)))]
 
 
 def test_the_evidence_of_a_linear_network_is_exact() -> None:
-    found = choose_scale(
-        [Fold(FOLDS[0].fitted, None)], "zero", jax.random.key(0), "marginal_likelihood"
-    )
+    found = choose_scale([Fold(FOLDS[0].fitted, None)], "zero", jax.random.key(0), EVIDENCE)
     for scale, score in found.scores.items():
         covariance = NOISE**2 * np.eye(60) + scale**2 * np.float64(X[:60] @ X[:60].T)
         exact = stats.multivariate_normal.logpdf(Y[:60], np.zeros(60), covariance)
@@ -54,24 +53,26 @@ def test_the_evidence_of_a_linear_network_is_exact() -> None:
 
 
 def test_the_predictive_density_of_unseen_rows_is_near_the_exact_one() -> None:
-    found = choose_scale(FOLDS, "zero", jax.random.key(0))
+    found = choose_scale(FOLDS, "zero", jax.random.key(0), NLPD)
     for scale, score in found.scores.items():
         precision = np.float64(X[:60].T @ X[:60]) / NOISE**2 + np.eye(WEIGHTS) / scale**2
         mean = X[60:] @ np.linalg.solve(precision, X[:60].T @ Y[:60]) / NOISE**2
         spread = np.einsum("ij,ij->i", X[60:], np.linalg.solve(precision, X[60:].T).T)
         exact = stats.norm.logpdf(Y[60:], mean, np.sqrt(NOISE**2 + spread)).mean()
         assert score == pytest.approx(-exact, abs=0.03)  # 64 draws
-    assert choose_scale(FOLDS, "zero", jax.random.key(0)) == found
+    assert choose_scale(FOLDS, "zero", jax.random.key(0), NLPD) == found
 
 
 def model(**options: Any) -> nb.PartialBNN:
-    return nb.PartialBNN(FlaxMLP(hidden_dims=(4,)), probabilistic_layer_names=["Dense1"], **options)
+    options = {"prior": "auto", "probabilistic_layer_names": ["Dense1"]} | options
+    return nb.PartialBNN(FlaxMLP(hidden_dims=(4,)), **options)
 
 
 def fit(model: nb.PartialBNN, **options: Any) -> Any:
     settings: dict[str, Any] = {
-        "num_warmup": 0, "num_samples": 2, "num_chains": 1, "backend": "laplace", "folds": 2,
-        "sgd_epochs": 4, "key": 1, "progress": False, "prior_scale": "auto",
+        "num_warmup": 0, "num_samples": 2, "num_chains": 1, "backend": "laplace", "key": 1,
+        "calibration": nb.CalibrationOptions(folds=2), "training": nb.TrainingOptions(epochs=4),
+        "progress": False,
     }  # fmt: skip
     return model.fit(X, Y, **(settings | options))
 
@@ -81,41 +82,44 @@ def test_fit_chooses_the_scale_by_the_folds_of_the_cross_fit() -> None:
     first, second = fit(model()), fit(model())
     choice = first.scale_choice
     assert choice == second.scale_choice
-    assert tuple(choice.scores) == SCALES
+    assert tuple(choice.scores) == NLPD.scales
     for scale in first.posterior.target.prior.scale.values():
         assert float(scale) == pytest.approx(choice.scale)
-    assert fit(model(), prior_scale=0.2).scale_choice is None
+    assert fit(model(prior=0.2)).scale_choice is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["nlpd", "marginal_likelihood"])
 def test_rows_that_were_not_trained_on_may_be_scored(criterion: Any) -> None:
-    found = fit(model(), calibration="holdout", scale_criterion=criterion)
+    found = fit(model(prior=nb.PriorScaleSearch(criterion=criterion)), calibration="holdout")
     assert found.scale_choice.criterion == criterion
 
 
 def test_rows_that_the_frozen_part_was_trained_on_are_refused() -> None:
-    with pytest.raises(errors.OptionError, match=r"trained on the rows.*scale_criterion='nlpd'"):
-        fit(model(), scale_criterion="marginal_likelihood")
+    with pytest.raises(errors.OptionError, match=r"trained on the examples.*prior='auto'"):
+        fit(model(prior=EVIDENCE))
     with pytest.raises(errors.OptionError, match="have not seen"):
         fit(model(), calibration="none")
     network = nb.as_network(FlaxMLP(hidden_dims=(4,)), example=X[:1])
     given = model(deterministic_weights=network.init(jax.random.key(0), X[:1]))
     with pytest.raises(errors.OptionError, match="validation_data"):
         fit(given)
-    assert fit(given, validation_data=(X[:20], Y[:20])).scale_choice.scale in SCALES
+    unseen = nb.CalibrationOptions(validation_data=(X[:20], Y[:20]))
+    assert fit(given, calibration=unseen).scale_choice.scale in NLPD.scales
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("make", "says"),
     [
-        ({"prior_scale": "automatic"}, "a number or 'auto', got 'automatic'"),
-        ({"priors_sigma": 1.0}, "priors_sigma and prior_scale both"),
-        ({"prior": nb.NormalPrior()}, "prior_scale and prior both"),
-        ({"scale_criterion": "evidence"}, "nlpd or marginal_likelihood, got 'evidence'"),
-        ({"prior_scale": -1.0, "calibration": "none"}, "must be positive, got -1.0"),
+        (lambda: model(prior="automatic"), "'auto' or.*got 'automatic'. Did you mean 'auto'"),
+        (lambda: model(prior=-1.0), "prior is a positive number, got -1.0"),
+        (lambda: model(prior=True), "got True"),
+        (lambda: model(prior={"Dense1": 0.1}), r"nb\.NormalPrior.*got \{'Dense1'"),
+        (lambda: nb.PriorScaleSearch(criterion="nlpdd"), "Did you mean 'nlpd'"),  # pyright: ignore[reportArgumentType]
+        (lambda: nb.PriorScaleSearch(scales=()), r"such as \(0.1, 1.0\); got \(\)"),
+        (lambda: nb.PriorScaleSearch(scales=(0.1, 0.0)), "scales is a positive number, got 0.0"),
     ],
 )
-def test_wrong_options_say_what_is_possible(options: dict[str, Any], says: str) -> None:
+def test_wrong_priors_are_told_what_is_possible(make: Any, says: str) -> None:
     with pytest.raises(errors.OptionError, match=says):
-        fit(model(), **options)
+        make()

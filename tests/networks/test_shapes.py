@@ -52,7 +52,7 @@ MODELS = {
 
 @functools.cache
 def trained(name):
-    return nb.DeterministicNN(MODELS[name], swa_config=None).train(X, Y, epochs=1, progress=False)
+    return nb.DeterministicNN(MODELS[name], swa=None).train(X, Y, epochs=1, progress=False)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -125,7 +125,7 @@ def test_metrics_refuse_columns_against_vectors() -> None:
 @pytest.fixture(scope="module")
 def trained() -> nb.DeterministicNN:
     """A trained network, without snapshots."""
-    det = nb.DeterministicNN(MLP, learning_rate=0.01, swa_config=None)
+    det = nb.DeterministicNN(MLP, learning_rate=0.01, swa=None)
     return det.train(X, np.stack([Y, -Y, Y**2], axis=1), 2, 16, progress=False)
 
 
@@ -144,7 +144,7 @@ def test_clustering_is_seeded_without_duplicates_in_full(trained: nb.Determinist
 
 def test_failed_selection_raises(trained: nb.DeterministicNN) -> None:
     """NeuroBayes prints the error, and goes on with what was chosen so far."""
-    with pytest.raises(errors.SelectionError, match="swa_config"):
+    with pytest.raises(errors.SelectionError, match=r"swa=nb\.SWA"):
         nb.select_bayesian_components(trained, ["Dense0"], "variance", 2)
     with pytest.raises(errors.SelectionError, match="18"):
         nb.select_bayesian_components(trained, ["Dense0"], "magnitude", 19)
@@ -192,7 +192,7 @@ def test_second_fit_uses_the_new_data() -> None:
     """NeuroBayes keeps the network of the first fit."""
     network = nb.as_network(FlaxMLP(hidden_dims=(6,)), example=X[:1])
     model = nb.PartialBNN(network, probabilistic_layer_names=["Dense1"])
-    training: dict[str, Any] = {"calibration": "holdout", "sgd_epochs": 1}
+    training: dict[str, Any] = {"calibration": "holdout", "training": nb.TrainingOptions(epochs=1)}
     first = model.fit(X, Y, **training, **STILL).predict(X)[0]
     second = model.fit(X, Y + 100, **training, **STILL).predict(X)[0]
     # The same key trains the same network on the standardized targets.
@@ -218,17 +218,13 @@ HEADS = nb.as_network(FlaxMLP(hidden_dims=(4,), target_dim=2), example=X[:1])
 def test_prior_scale_is_respected_in_heteroskedastic_models() -> None:
     """NeuroBayes hands `priors_sigma` to another argument, and samples with 1 whatever is asked."""
     params = HEADS.init(jax.random.key(0), X[:1])
+    options: dict[str, Any] = {"likelihood": nb.Heteroskedastic(), "prior": 0.1}
     models = (
-        (nb.BNN(HEADS, pretrained_priors=params, likelihood=nb.Heteroskedastic()), 26),
-        (
-            nb.PartialBNN(
-                HEADS, params, num_probabilistic_layers=0, likelihood=nb.Heteroskedastic()
-            ),
-            10,
-        ),
+        (nb.BNN(HEADS, pretrained_priors=params, **options), 26),
+        (nb.PartialBNN(HEADS, params, num_probabilistic_layers=0, **options), 10),
     )
     for model, count in models:
-        target = model.fit(X, Y, priors_sigma=0.1, **STILL).posterior.target
+        target = model.fit(X, Y, **STILL).posterior.target
         assert target is not None
         # Each weight is at its center, where log N(0; 0, s^2) = -log(s sqrt(2 pi)).
         expected = -count * np.log(0.1 * np.sqrt(2 * np.pi))

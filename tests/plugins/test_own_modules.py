@@ -142,7 +142,9 @@ def test_graphs_as_examples_are_trained_and_sampled():
     x = graphs(20)
     y = x["adjacency"].sum(axis=(1, 2))
     model = nb.PartialBNN(MessagePassing(), num_probabilistic_layers=0)
-    model.fit(x, y, 0, 4, 1, backend="laplace", sgd_epochs=2, folds=2, progress=False)
+    short = nb.TrainingOptions(epochs=2)
+    folds = nb.CalibrationOptions(folds=2)
+    model.fit(x, y, 0, 4, 1, backend="laplace", training=short, calibration=folds, progress=False)
     scaler, params = model.det.scaler, model.det.params
     expected = scaler.shift + scaler.scale * by_hand(params, x, True)
     np.testing.assert_allclose(model.det.predict(x), expected[:, 0], rtol=1e-4)
@@ -334,7 +336,7 @@ def test_folds_of_an_nnx_network_start_from_weights_of_their_own():
     x = values(20, 2)
     fitted = nb.cross_fit(
         functools.partial(Small, 3), x, x[:, 0], 2, epochs=1, learning_rate=1e-9,
-        swa_config=None, progress=False,
+        swa=None, progress=False,
     )  # fmt: skip
     kernels = [m.params["params"]["first"]["kernel"] for m in (*fitted.members, fitted.full)]
     for i, kernel in enumerate(kernels):

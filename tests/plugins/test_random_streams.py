@@ -110,7 +110,7 @@ def test_layers_of_a_stack_draw_differently():
 
 
 def test_a_network_with_a_stream_of_its_own_trains():
-    det = nb.DeterministicNN(DropPath(), swa_config=None)
+    det = nb.DeterministicNN(DropPath(), swa=None)
     det.train(X, X @ np.ones((3, 64), np.float32), epochs=1, batch_size=6, progress=False)
     assert np.isfinite(det.fit_result.losses[0])
 

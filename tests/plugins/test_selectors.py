@@ -202,7 +202,7 @@ def test_variance_takes_the_weights_that_moved_most() -> None:
 
 
 def test_variance_without_swa_says_how_to_get_it() -> None:
-    with pytest.raises(errors.SelectionError, match=r"swa_config=nb\.SWA"):
+    with pytest.raises(errors.SelectionError, match=r"swa=nb\.SWA"):
         select(Trained(layer([[1.0]])), "variance", 1)
 
 

@@ -56,7 +56,7 @@ RATES = [
 
 def run(threshold: float, restarts: int = 3, **options: Any) -> nb.Posterior:
     return sample_with_restarts(
-        TARGET, Chance(), key=KEY, max_num_restarts=restarts, min_accept_prob=threshold,
+        TARGET, Chance(), key=KEY, max_num_restarts=restarts, min_acceptance_rate=threshold,
         **(OPTIONS | options),
     )  # fmt: skip
 
@@ -93,10 +93,10 @@ def test_an_estimator_restarts() -> None:
         likelihood=nb.Gaussian(noise=0.1),
     )  # fmt: skip
     for threshold, runs in ((0.3, 1), (0.5, 3)):
-        options: dict[str, Any] = OPTIONS | {"max_num_restarts": 2, "min_accept_prob": threshold}
+        restarts = nb.SamplingOptions(max_num_restarts=2, min_acceptance_rate=threshold)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", AcceptanceWarning)
-            model.fit(x, x[:, 0], backend=Stay(acceptance_rate=0.4), **options)
+            model.fit(x, x[:, 0], backend=Stay(acceptance_rate=0.4), sampling=restarts, **OPTIONS)
         np.testing.assert_allclose(model.posterior.info.acceptance_of_runs, [0.4] * runs)
         assert len(caught) == runs // 3
 
@@ -105,7 +105,7 @@ def test_an_estimator_restarts() -> None:
     ("options", "message"),
     [
         ({"max_num_restarts": -1}, "at least 0"),
-        ({"max_num_restarts": 1, "min_accept_prob": 55}, "within 0 and 1"),
+        ({"max_num_restarts": 1, "min_acceptance_rate": 55}, r"within \[0, 1\], got 55"),
         ({"max_num_restarts": 1}, "no acceptance to restart for"),
     ],
 )

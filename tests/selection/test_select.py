@@ -270,7 +270,7 @@ ONE = moments_of({"A": dense()})
         (needing("data"), {}, errors.SelectionError, r"needs data.*X=X"),
         (needing("gradients"), {}, errors.SelectionError, r"none were kept .*X=X, y=y"),
         (needing("gradients"), {"X": np.ones((2, 1))}, errors.SelectionError, r"X .* without y"),
-        (needing("trajectory"), {}, errors.SelectionError, r"at least 2 .* took 0.*swa_config"),
+        (needing("trajectory"), {}, errors.SelectionError, r"at least 2 .* took 0.*swa=nb"),
         (needing("curvature"), {}, errors.SelectionError, r"needs curvature.*X=X, y=y"),
         (needing("curvature"), {"X": np.ones((2, 1))}, errors.SelectionError, r"with targets"),
         (needing("tarot"), {}, errors.OptionError, r"'tarot'.*Possible: data, gradients"),

@@ -264,7 +264,7 @@ def det() -> nb.DeterministicNN:
         FlaxMLP(hidden_dims=(4,)),
         standardize=True,
         learning_rate=0.1,
-        swa_config=nb.SWA(start_pct=0.5, num_recent=3),
+        swa=nb.SWA(start_pct=0.5, num_recent=3),
     )
     return network.train(ROWS, TARGETS, epochs=8, batch_size=40, progress=False)
 
@@ -312,12 +312,10 @@ def test_an_estimator_hands_its_rows_to_selectors_that_look_at_data(
     det: nb.DeterministicNN,
 ) -> None:
     config = {"method": "laplace-variance", "num_weights": 5}
-    model = nb.PartialBNN(det.model, det)
+    model = nb.PartialBNN(det.model, det, selection=config)
+    unseen = nb.CalibrationOptions(validation_data=(ROWS, TARGETS))
     with pytest.raises(Reached) as reached:
-        model.fit(
-            ROWS, TARGETS, select_neurons_config=config, validation_data=(ROWS, TARGETS),
-            backend=Never(), progress=False,
-        )  # fmt: skip
+        model.fit(ROWS, TARGETS, calibration=unseen, backend=Never(), progress=False)
     expected = nb.select_bayesian_components(
         det, None, "laplace-variance", num_weights=5, X=ROWS, y=TARGETS
     )

@@ -211,7 +211,8 @@ def test_members_of_an_ensemble_start_chains() -> None:
     model = nb.PartialBNN(
         FlaxMLP(hidden_dims=(4,)), ensemble, subset=nb.ProbabilisticSubset.everything()
     )
-    model.fit(X, y, num_warmup=50, num_samples=20, num_chains=2, marginalize=True, progress=False)
+    marginalized = nb.SamplingOptions(marginalize=True)
+    model.fit(X, y, 50, 20, num_chains=2, sampling=marginalized, progress=False)
     assert model.posterior.split.size == model.posterior.split.total_size
     assert np.all(np.isfinite(model.posterior.log_likelihood()))
 
@@ -302,13 +303,14 @@ def test_fit_refuses_before_it_trains() -> None:
     X, y = data(1)
     reports: list[Any] = []
     with pytest.raises(OptionError, match="True, False or 'auto', got 'yes'"):
-        nb.PartialBNN(FlaxMLP(hidden_dims=(4,))).fit(X, y, marginalize="yes")  # pyright: ignore[reportArgumentType]
+        nb.SamplingOptions(marginalize="yes")  # pyright: ignore[reportArgumentType]
+    marginalized = nb.SamplingOptions(marginalize=True)
     model = nb.PartialBNN(FlaxMLP(hidden_dims=(4,)))
     with pytest.raises(TargetError, match="no minibatches"):
-        model.fit(X, y, backend="sgld", marginalize=True, progress=reports.append)
+        model.fit(X, y, backend="sgld", sampling=marginalized, progress=reports.append)
     with pytest.raises(TargetError, match="StudentT"):
         nb.PartialBNN(FlaxMLP(hidden_dims=(4,)), likelihood=nb.StudentT()).fit(
-            X, y, marginalize=True, progress=reports.append
+            X, y, sampling=marginalized, progress=reports.append
         )
     assert not reports
     with pytest.raises(TargetError, match="no minibatches"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ from nbcore.distributions.positive import tight_prior
 from nbcore.extend import register_pytree
 from nbcore.metrics import nlpd
 from nbcore.sampling.backend import Kernel
-from nbcore.training.cross_fit import NOISE_FLOOR, CalibrationWarning, fold_of_rows
+from nbcore.training.cross_fit import NOISE_FLOOR, CalibrationWarning
+from nbcore.training.folds import fold_of_rows
 from nbcore.training.train import BatchPlan
 from nbcore_flax import FlaxMLP
 
@@ -36,12 +37,14 @@ CLASSES = nb.as_network(FlaxMLP(hidden_dims=(4,), target_dim=2), example=X[:1])
 # Eight inputs of which one matters: 60 rows are learned by heart.
 X_WIDE = np.concatenate([X, RNG.normal(size=(COUNT, 7)).astype(np.float32)], axis=1)
 WIDE = nb.as_network(FlaxMLP(hidden_dims=(32,)), example=X_WIDE[:1])
-OVERFIT: dict[str, Any] = {"sgd_epochs": 100, "sgd_lr": 0.05, "map_sigma": 100.0}
+OVERFIT = nb.TrainingOptions(epochs=100, learning_rate=0.05, sigma=100.0)
+TWO_FOLDS = nb.CalibrationOptions(folds=2)
+ENSEMBLE = nb.CalibrationOptions(folds=2, ensemble=True)
 
 
 def fit(model: nb.PartialBNN, *data: Any, **options: Any) -> nb.PartialBNN:
     settings = {"num_warmup": 0, "num_samples": 6, "num_chains": 1, "progress": False}
-    settings |= {"backend": Spread(), "sgd_epochs": 3, "key": 1}
+    settings |= {"backend": Spread(), "training": nb.TrainingOptions(epochs=3), "key": 1}
     X_, y = data or (X, Y)
     return model.fit(X_, y, **(settings | options))
 
@@ -132,16 +135,15 @@ def test_the_noise_prior_outweighs_the_residuals() -> None:
 def test_crossfit_noise_is_out_of_fold_and_naive_noise_is_too_small() -> None:
     """With NUTS, on a network that overfits: the whole point of the default."""
     nuts: dict[str, Any] = {"backend": "numpyro-nuts", "num_warmup": 200, "num_samples": 200}
-    options = OVERFIT | nuts | {"folds": 3}
     noises: dict[str, float] = {}
-    for calibration in ("crossfit", "none"):
+    for calibration in (nb.CalibrationOptions(folds=3), nb.CalibrationOptions("none")):
         model = head(WIDE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CalibrationWarning)
-            fit(model, X_WIDE, Y, calibration=calibration, **options)
+            fit(model, X_WIDE, Y, calibration=calibration, training=OVERFIT, **nuts)
         prediction = model.predict_distribution(X_WIDE)
-        noises[calibration] = float(np.sqrt(prediction.aleatoric_variance.mean()))
-        if calibration == "crossfit":
+        noises[calibration.method] = float(np.sqrt(prediction.aleatoric_variance.mean()))
+        if calibration.method == "crossfit":
             assert model.noise is not None
             assert model.cross is not None
             np.testing.assert_array_equal(model.noise, model.cross.noise)
@@ -150,8 +152,8 @@ def test_crossfit_noise_is_out_of_fold_and_naive_noise_is_too_small() -> None:
 
 
 def test_crossfit_warns_where_the_network_overfits() -> None:
-    with pytest.warns(CalibrationWarning, match=r"0\.\d\d of that on unseen rows.*out-of-fold"):
-        model = fit(head(WIDE), X_WIDE, Y, folds=2, **OVERFIT)
+    with pytest.warns(CalibrationWarning, match=r"0\.\d\d of that on unseen examples.*out-of-fold"):
+        model = fit(head(WIDE), X_WIDE, Y, calibration=TWO_FOLDS, training=OVERFIT)
     # The prior of the noise sits on the out-of-fold error, not on the residuals.
     assert model.det is not None
     assert model.det.scaler is not None
@@ -165,7 +167,7 @@ def test_crossfit_warns_where_the_network_overfits() -> None:
 def test_crossfit_says_nothing_where_it_does_not() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        fit(head(), folds=2)
+        fit(head(), calibration=TWO_FOLDS)
 
 
 def test_holdout_samples_only_rows_that_were_not_trained_on() -> None:
@@ -199,7 +201,10 @@ def test_holdout_samples_only_rows_that_were_not_trained_on() -> None:
 
 def test_an_ensemble_does_not_count_its_spread_twice() -> None:
     """Its variance is the squared error of its mean: a member's less the variance between them."""
-    model = fit(head(), ensemble=True, folds=3, backend=Spread(0.05), sgd_epochs=60)
+    model = fit(
+        head(), calibration=replace(ENSEMBLE, folds=3), backend=Spread(0.05),
+        training=nb.TrainingOptions(epochs=60),
+    )  # fmt: skip
     assert model.cross is not None
     assert len(model.posteriors) == 3
     each = [posterior.predict(X) for posterior in model.posteriors]
@@ -223,14 +228,14 @@ def test_an_ensemble_does_not_count_its_spread_twice() -> None:
 
 
 def test_the_noise_of_an_ensemble_has_a_floor() -> None:
-    model = fit(head(), ensemble=True, folds=2, backend=Spread(3.0))
+    model = fit(head(), calibration=ENSEMBLE, backend=Spread(3.0))
     assert model.cross is not None
     noise = model.predict_distribution(X).aleatoric_variance
     np.testing.assert_allclose(noise, NOISE_FLOOR * model.cross.noise[0] ** 2, rtol=1e-4)
 
 
 def test_an_ensemble_keeps_the_noise_that_the_user_knows() -> None:
-    model = fit(head(likelihood=Gaussian(noise=7.0)), ensemble=True, folds=2)
+    model = fit(head(likelihood=Gaussian(noise=7.0)), calibration=ENSEMBLE)
     noise = model.predict_distribution(X).aleatoric_variance
     np.testing.assert_allclose(noise, 7.0**2, rtol=1e-4)
 
@@ -247,7 +252,7 @@ def test_an_ensemble_member_is_sampled_on_its_own_fold() -> None:
 
             return super().kernel(num_warmup)._replace(shared=start)
 
-    fit(head(), X[:50], Y[:50], ensemble=True, folds=4, backend=Watching())
+    fit(head(), X[:50], Y[:50], calibration=replace(ENSEMBLE, folds=4), backend=Watching())
     # Equal sizes share one program, which is traced once.
     assert set(seen) == {12, 13}
 
@@ -316,10 +321,10 @@ def test_a_noise_prior_of_each_output_changes_its_own_units() -> None:
 
 
 def test_given_weights_get_their_noise_from_validation_data(overfitted: Any) -> None:
-    with pytest.warns(CalibrationWarning, match=r"taken from the unseen rows"):
+    with pytest.warns(CalibrationWarning, match=r"taken from the unseen examples"):
         model = fit(
             head(WIDE, deterministic_weights=overfitted), X_WIDE[:40], Y[:40],
-            validation_data=(X_WIDE[40:], Y[40:]),
+            calibration=nb.CalibrationOptions(validation_data=(X_WIDE[40:], Y[40:])),
         )  # fmt: skip
     error = np.sqrt(np.mean((Y[40:] - overfitted.predict(X_WIDE[40:])) ** 2))
     np.testing.assert_allclose(model.noise, [error], rtol=1e-6)
@@ -340,17 +345,17 @@ def test_a_cross_fit_made_before_is_used_as_it_is(cross: nb.CrossFit) -> None:
     model = fit(head(deterministic_weights=cross))
     np.testing.assert_array_equal(model.noise, cross.noise)
     assert model.det is cross.full
-    assert len(fit(head(deterministic_weights=cross), ensemble=True).posteriors) == 3
-    with pytest.raises(errors.OptionError, match=re.escape("60 rows, and X has 40")):
+    assert len(fit(head(deterministic_weights=cross), calibration=ENSEMBLE).posteriors) == 3
+    with pytest.raises(errors.OptionError, match=re.escape("60 examples, and X has 40")):
         fit(head(deterministic_weights=cross), X[:40], Y[:40])
 
 
 def test_classes_are_told_that_no_noise_is_calibrated() -> None:
     with pytest.warns(CalibrationWarning, match=r"calibration='holdout'"):
-        fit(head(CLASSES, num_classes=2), X, LABELS, folds=2)
+        fit(head(CLASSES, num_classes=2), X, LABELS, calibration=TWO_FOLDS)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        ensemble = fit(head(CLASSES, num_classes=2), X, LABELS, ensemble=True, folds=2)
+        ensemble = fit(head(CLASSES, num_classes=2), X, LABELS, calibration=ENSEMBLE)
     np.testing.assert_allclose(ensemble.predict(X)[0].sum(axis=1), 1, rtol=1e-5)
     assert ensemble.cross is not None
     of_labels = ensemble.cross.predictions[np.arange(COUNT), LABELS]
@@ -359,4 +364,4 @@ def test_classes_are_told_that_no_noise_is_calibrated() -> None:
 
 def test_as_many_outputs_as_classes_are_needed() -> None:
     with pytest.raises(errors.OptionError, match=r"num_classes=3, and the network has 2 output"):
-        fit(head(CLASSES, num_classes=3), X, LABELS, folds=2)
+        fit(head(CLASSES, num_classes=3), X, LABELS, calibration=TWO_FOLDS)

@@ -104,7 +104,7 @@ def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:
     assert classifier.gradients is not None
     assert int(classifier.gradients.count) == 9
     assert len(classifier.fit_result.losses) == 30
-    without = nb.DeterministicNN(FlaxMLP(hidden_dims=(4,)), swa_config=None)
+    without = nb.DeterministicNN(FlaxMLP(hidden_dims=(4,)), swa=None)
     without.train(X, Y, 1, progress=False)
     assert without.trajectory is None
 

@@ -405,7 +405,7 @@ def test_early_stopping_restores_the_best_weights() -> None:
     train_x, valid_x = rng.normal(size=(2, 20, 3)).astype(np.float32)
     train_y, valid_y = rng.normal(size=(2, 20))  # nothing to learn: it can only overfit
     det = nb.DeterministicNN(
-        FlaxMLP(hidden_dims=(32,)), learning_rate=0.02, map=False, swa_config=None, patience=5
+        FlaxMLP(hidden_dims=(32,)), learning_rate=0.02, map=False, swa=None, patience=5
     )
     det.train(train_x, train_y, 200, 20, (valid_x, valid_y), key=0, progress=False)
     losses = det.fit_result.validation_losses

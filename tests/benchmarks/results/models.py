@@ -32,18 +32,21 @@ def everything(split: Split, key: int) -> nb.Prediction:
 
 
 def some(
-    split: Split, key: int, subset: nb.ProbabilisticSubset | None = None, **options: Any
+    split: Split,
+    key: int,
+    subset: nb.ProbabilisticSubset | None = None,
+    selection: dict[str, Any] | None = None,
 ) -> nb.Prediction:
     """Sample a subset, by default the first and the output layer, around the trained weights."""
-    model = nb.PartialBNN(NETWORK, trained(split, key), subset=subset)
-    model.fit(split.X, split.y, key=key, **OPTIONS | options)
+    model = nb.PartialBNN(NETWORK, trained(split, key), subset=subset, selection=selection)
+    model.fit(split.X, split.y, key=key, **OPTIONS)
     return model.predict_distribution(split.test_X)
 
 
 def selected(split: Split, key: int, **config: Any) -> nb.Prediction:
     """Sample a twentieth of the weights."""
     config = {"fraction": FRACTION, "key": key, **config}
-    return some(split, key, select_neurons_config=config)
+    return some(split, key, selection=config)
 
 
 def gaussian_process(split: Split, key: int) -> nb.Prediction:
@@ -69,7 +72,7 @@ def trained(split: Split, key: int) -> nb.CrossFit:
         cross = nb.cross_fit(
             NETWORK, split.X, split.y, epochs=EPOCHS, key=key, progress=False, learning_rate=6e-3,
             weight_decay=0.01, schedule="cosine", standardize=True,
-            swa_config=nb.SWA(start_pct=0.9, num_recent=20),
+            swa=nb.SWA(start_pct=0.9, num_recent=20),
         )  # fmt: skip
         kept = _trained[key] = (split, cross)
     return kept[1]

@@ -1,0 +1,92 @@
+"""Training of the networks whose weights are frozen, if no weights were given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from nbcore.common.progress import Progress
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.errors import OptionError
+from nbcore.estimators.frozen import Examples, FrozenNetwork
+from nbcore.estimators.options import CalibrationOptions, TrainingOptions, Validation
+from nbcore.training.cross_fit import CrossFit, cross_fit, warn_if_seen
+from nbcore.training.deterministic import DeterministicNN
+from nbcore.training.folds import fold_of_rows
+
+HOLDOUT = 5
+"""One fold of so many is kept from training by `"holdout"`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pretraining:
+    """How the frozen networks of one fit are trained.
+
+    Args:
+        model: the network, or a model that `nb.as_network` knows.
+        likelihood: meaning of the outputs for y.
+        training: how networks are trained.
+        calibration: which examples are kept from training.
+        key: random key for folds, weights, minibatches and dropout.
+        progress: whether to report on standard error, or a function that takes a `Report`.
+        has_frozen_weights: whether some weights stay as they are trained.
+    """
+
+    model: Any
+    likelihood: Likelihood
+    training: TrainingOptions
+    calibration: CalibrationOptions
+    key: jax.Array
+    progress: bool | Progress
+    has_frozen_weights: bool
+
+    def cross_fit(self, examples: Examples) -> CrossFit:
+        """Train one network on all examples, and one without each fold."""
+        return cross_fit(
+            self.model, examples.X, examples.y, self.calibration.folds,
+            epochs=self.training.epochs, batch_size=self.training.batch_size,
+            groups=examples.groups, key=self.key, progress=self.progress,
+            **self.training.network_options(self.likelihood),
+        )  # fmt: skip
+
+    def holdout(self, examples: Examples) -> FrozenNetwork:
+        """Train without a fifth of the examples, which is what is sampled.
+
+        Raises:
+            OptionError: there are fewer groups than folds.
+        """
+        groups = examples.groups
+        if groups is not None and groups.max() + 1 < HOLDOUT:
+            raise OptionError(
+                f"calibration='holdout' keeps a fifth of the groups from training, and groups has "
+                f"{groups.max() + 1}. Give at least {HOLDOUT}, or use nb.CalibrationOptions("
+                "'crossfit', folds=2)."
+            )
+        fold = fold_of_rows(self.key, examples.count, HOLDOUT, groups)
+        seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+        det = self._train(examples.take(seen), None)
+        residuals = None
+        if det.is_squared_error:
+            held_out = examples.take(unseen)
+            residuals = det.residuals(held_out.X, held_out.y)
+        return replace(FrozenNetwork.of(det, unseen, residuals, seen=False), estimates_noise=False)
+
+    def uncalibrated(self, examples: Examples) -> FrozenNetwork:
+        """Train on all examples, which are what is sampled."""
+        det = self._train(examples, self.calibration.validation_data)
+        if det.validation_noise is not None and self.has_frozen_weights:
+            remedy = "With calibration='none' the noise comes out too small."
+            on_sampled = det.residual_noise(examples.X, examples.y)
+            warn_if_seen(on_sampled, det.validation_noise, remedy)
+        every = np.arange(examples.count)
+        return FrozenNetwork.of(det, every, None, seen=self.has_frozen_weights)
+
+    def _train(self, examples: Examples, validation_data: Validation) -> DeterministicNN:
+        det = DeterministicNN(self.model, **self.training.network_options(self.likelihood))
+        return det.train(
+            examples.X, examples.y, self.training.epochs, self.training.batch_size,
+            validation_data, key=self.key, progress=self.progress,
+        )  # fmt: skip

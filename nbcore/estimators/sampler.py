@@ -1,0 +1,152 @@
+"""Which sampler runs, for how many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nbcore.common.progress import Progress
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.estimators.options import SamplingOptions
+from nbcore.posterior.posterior import Posterior
+from nbcore.sampling.backend import Backend, get_backend
+from nbcore.sampling.restarts import sample_with_restarts
+from nbcore.targets import marginal
+from nbcore.targets.marginal import Marginalize
+from nbcore.targets.target import NetworkTarget
+
+
+@dataclass(frozen=True)
+class SamplerPreset:
+    """A sampler together with the numbers of steps that suit it.
+
+    A preset is used as a whole or not at all, because steps that suit one sampler do not suit
+    another: if a call of `fit` names the sampler, the warmup, the steps or the thinning, then the
+    values that it leaves out are those of the general preset, `SamplerPreset()`, and not those of
+    the preset of the estimator.
+
+    Args:
+        backend: a sampler from `nb.list_backends()`.
+        backend_options: its options.
+        num_warmup: warmup steps of each chain.
+        num_samples: steps of each chain after warmup; `num_samples // thin` draws are kept.
+        thin: keep every `thin`-th step.
+        marginalize: whether weights are integrated out, see `nb.marginalize`.
+
+    Examples:
+        >>> own = SamplerPreset("blackjax-mclmc", num_samples=50_000, thin=50)
+        >>> own.unless_given(num_warmup=None, num_samples=None) == own
+        True
+        >>> own.unless_given(num_warmup=None, num_samples=200) == SamplerPreset(num_samples=200)
+        True
+    """
+
+    backend: str | Backend = "numpyro-nuts"
+    backend_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    thin: int = 1
+    marginalize: Marginalize = False
+
+    def unless_given(self, **values: Any) -> SamplerPreset:
+        """Return this preset, or the general one with the values that were given.
+
+        Args:
+            values: fields of the preset, `None` if not given.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        return replace(SamplerPreset(), **given) if given else self
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler that is ready to run: nothing is left open.
+
+    Args:
+        backend: the sampler.
+        num_warmup: warmup steps of each chain.
+        num_samples: steps of each chain after warmup; `num_samples // thin` draws are kept.
+        num_chains: number of chains.
+        thin: keep every `thin`-th step.
+        marginalize: whether weights are integrated out.
+        options: how the chains are run.
+    """
+
+    backend: Backend
+    num_warmup: int
+    num_samples: int
+    num_chains: int
+    thin: int
+    marginalize: Marginalize
+    options: SamplingOptions
+
+    @staticmethod
+    def of(
+        preset: SamplerPreset,
+        backend: str | Backend | None,
+        num_warmup: int | None,
+        num_samples: int | None,
+        num_chains: int,
+        options: SamplingOptions,
+    ) -> Sampler:
+        """Return the sampler that was asked for, completed by a preset.
+
+        Raises:
+            UnknownBackendError, OptionError: there is no such sampler.
+        """
+        used = preset.unless_given(
+            backend=backend, num_warmup=num_warmup, num_samples=num_samples, thin=options.thin
+        )
+        chosen = get_backend(used.backend, **dict(used.backend_options))
+        asked = options.marginalize
+        return Sampler(
+            chosen, used.num_warmup, used.num_samples, num_chains, used.thin,
+            used.marginalize if asked is None else asked, options,
+        )  # fmt: skip
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Check that the sampler suits a likelihood, before anything is trained.
+
+        Raises:
+            TargetError: weights are to be integrated out, and cannot be.
+        """
+        marginal.check_asked(self.marginalize, likelihood, self.backend.capabilities)
+
+    def sample(
+        self,
+        target: NetworkTarget,
+        member: int,
+        init: Any,
+        key: jax.Array,
+        progress: bool | Progress,
+    ) -> Posterior:
+        """Sample a target.
+
+        Args:
+            target: the log density.
+            member: number of the frozen network, which names its checkpoint.
+            init: where chains start, instead of `"trained"`; or `None`.
+            key: random key.
+            progress: whether to report, or a function that takes a `Report`.
+        """
+        options, folder = self.options, self.options.checkpoint
+        return sample_with_restarts(
+            marginal.as_asked(target, self.marginalize, self.backend.capabilities),
+            self.backend,
+            key=key,
+            max_num_restarts=options.max_num_restarts,
+            min_acceptance_rate=options.min_acceptance_rate,
+            num_warmup=self.num_warmup,
+            num_samples=self.num_samples,
+            num_chains=self.num_chains,
+            thin=self.thin,
+            init=options.init if init is None or options.init != "trained" else init,
+            chain_method=options.chain_method,
+            progress=progress,
+            checkpoint=None if folder is None else Path(folder, f"member-{member}"),
+            mesh=options.mesh,
+        )
