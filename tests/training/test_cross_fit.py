@@ -43,7 +43,9 @@ ENSEMBLE = nb.CalibrationOptions(folds=2, ensemble=True)
 
 
 def fit(model: nb.PartialBNN, *data: Any, **options: Any) -> nb.PartialBNN:
-    settings = {"num_warmup": 0, "num_samples": 6, "num_chains": 1, "progress": False}
+    settings: dict[str, Any] = {
+        "num_warmup": 0, "num_samples": 6, "num_chains": 1, "progress": False,
+    }  # fmt: skip
     settings |= {"backend": Spread(), "training": nb.TrainingOptions(epochs=3), "key": 1}
     X_, y = data or (X, Y)
     return model.fit(X_, y, **(settings | options))
