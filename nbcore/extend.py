@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from nbcore.networks.network import Params as Params
     from nbcore.networks.signatures import check_reads_one_input as check_reads_one_input
     from nbcore.networks.signatures import mode_flags as mode_flags
+    from nbcore.sampling.adaptation import AdaptiveWhitening as AdaptiveWhitening
+    from nbcore.sampling.adaptation import DualAveraging as DualAveraging
+    from nbcore.sampling.adaptation import warmup_windows as warmup_windows
     from nbcore.selection.selector import ChoosingSelector as ChoosingSelector
     from nbcore.selection.selector import RestrictingSelector as RestrictingSelector
     from nbcore.selection.selector import ScoringSelector as ScoringSelector
@@ -71,6 +74,11 @@ SURFACE = {
         "check_flag": "raise unless options are true or false",
         "check_fraction": "raise unless options are within (0, 1)",
         "check_positive": "raise unless options are finite positive numbers",
+    },
+    "sampling.adaptation": {
+        "AdaptiveWhitening": "a whitening by the covariance of the positions visited in warmup",
+        "DualAveraging": "a step size that moves to a wanted acceptance rate in warmup",
+        "warmup_windows": "Stan's windows: when a whitening is estimated anew",
     },
     "targets.curvature": {
         "DENSE_LIMIT": "number of weights up to which a curvature is a whole matrix",

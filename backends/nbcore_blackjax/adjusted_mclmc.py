@@ -14,8 +14,15 @@ from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_f
 
 from nbcore import Kernel, Stats, Target
 from nbcore.errors import OptionError
-from nbcore.extend import Whitening, check_count, check_flag, check_fraction, check_positive, whiten
-from nbcore_blackjax.averaging import Averaging, DualAveraging
+from nbcore.extend import (
+    DualAveraging,
+    Whitening,
+    check_count,
+    check_flag,
+    check_fraction,
+    check_positive,
+    whiten,
+)
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density
@@ -83,7 +90,6 @@ class BlackJAXAdjustedMCLMC:
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
-        dual = DualAveraging(self.target_acceptance_rate, num_warmup)
 
         def shared(key: jax.Array, target: Target, position: Any) -> Whitening:
             return whiten(key, target, position)
@@ -94,7 +100,7 @@ class BlackJAXAdjustedMCLMC:
             check_size(phi, self.name)
             at = self._first(phi)
             sampler = hmc.init(phi, whitened_density(target, shared))
-            state = _State(sampler, position, at, dual.begin(at.step_size))
+            state = _State(sampler, position, at, DualAveraging.start(at.step_size))
             return typed(state, state)
 
         def step(
@@ -126,8 +132,9 @@ class BlackJAXAdjustedMCLMC:
             moved, stats = step(key, target, shared, state, t)
             if not self.adapt_step_size:
                 return moved, stats
-            averaging = dual.update(state.averaging, stats.acceptance_rate)
-            step_size = dual.step_size(averaging, t)
+            averaging = state.averaging.update(stats.acceptance_rate, self.target_acceptance_rate)
+            last = t == num_warmup - 1
+            step_size = jnp.where(last, averaging.average, averaging.step_size)
             at = state.parameters._replace(
                 L=self.num_leapfrog_steps * step_size, step_size=step_size
             )
@@ -198,4 +205,4 @@ class _State(NamedTuple):
     sampler: hmc.HMCState
     position: Any
     parameters: Parameters
-    averaging: Averaging
+    averaging: DualAveraging

@@ -11,6 +11,7 @@ from blackjax.mcmc import mala
 
 from nbcore import Kernel, Stats, Target
 from nbcore.extend import (
+    DualAveraging,
     Whitening,
     check_flag,
     check_fraction,
@@ -18,7 +19,6 @@ from nbcore.extend import (
     largest_curvature,
     whiten,
 )
-from nbcore_blackjax.averaging import Averaging, DualAveraging
 from nbcore_blackjax.states import typed
 from nbcore_blackjax.whitened import whitened_density
 
@@ -68,7 +68,7 @@ class BlackJAXMALA:
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
         langevin: Any = mala.build_kernel()
-        dual = DualAveraging(self.target_acceptance_rate, num_warmup)
+        del num_warmup
 
         def shared(key: jax.Array, target: Target, position: Any) -> Shared:
             key_whiten, key_curvature = jax.random.split(key)
@@ -84,32 +84,37 @@ class BlackJAXMALA:
             del key
             density = whitened_density(target, shared.whitening)
             sampler = mala.init(shared.whitening.from_position(position), density)
-            state = _State(sampler, position, shared.step_size, dual.begin(shared.step_size))
+            state = _State(sampler, position, DualAveraging.start(shared.step_size))
             return typed(state, state)
 
-        def step(
-            key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
+        def move(
+            key: jax.Array, target: Target, shared: Shared, state: _State, step_size: Any
         ) -> tuple[_State, Stats]:
-            del t
             density = whitened_density(target, shared.whitening)
-            sampler, info = langevin(key, state.sampler, density, state.step_size)
+            sampler, info = langevin(key, state.sampler, density, step_size)
             position = shared.whitening.to_position(sampler.position, target.start)
             stats = Stats(
                 log_density=sampler.logdensity,
                 acceptance_rate=info.acceptance_rate,
-                step_size=state.step_size,
+                step_size=step_size,
             )
             return state._replace(sampler=sampler, position=position), stats
 
         def warmup(
             key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
         ) -> tuple[_State, Stats]:
-            moved, stats = step(key, target, shared, state, t)
+            del t
+            moved, stats = move(key, target, shared, state, state.averaging.step_size)
             if not self.adapt_step_size:
                 return moved, stats
-            averaging = dual.update(state.averaging, stats.acceptance_rate)
-            step_size = dual.step_size(averaging, t)
-            return typed(moved._replace(step_size=step_size, averaging=averaging), state), stats
+            averaging = state.averaging.update(stats.acceptance_rate, self.target_acceptance_rate)
+            return moved._replace(averaging=averaging), stats
+
+        def step(
+            key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
+        ) -> tuple[_State, Stats]:
+            del t
+            return move(key, target, shared, state, state.averaging.average)
 
         return Kernel(init, warmup, step, lambda state: state.position, shared)
 
@@ -126,5 +131,4 @@ class _State(NamedTuple):
 
     sampler: mala.MALAState
     position: Any
-    step_size: jax.Array
-    averaging: Averaging
+    averaging: DualAveraging

@@ -10,13 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.adaptation.metric_recipes import MetricCore, lookup_recipe
-from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.mcmc import hmc
 from blackjax.util import pytree_size
 
 from nbcore import Kernel, Stats, Target
-from nbcore.extend import check_choice, check_count, check_flag, check_fraction, check_positive
-from nbcore_blackjax.averaging import Averaging, DualAveraging
+from nbcore.extend import (
+    DualAveraging,
+    check_choice,
+    check_count,
+    check_flag,
+    check_fraction,
+    check_positive,
+    warmup_windows,
+)
 from nbcore_blackjax.states import typed
 
 MassMatrix = Literal["diagonal", "dense", "low_rank"]
@@ -79,11 +85,8 @@ class Windows:
         return Windows(**{f.name: getattr(backend, f.name) for f in dataclasses.fields(Windows)})
 
     def schedule(self, num_warmup: int) -> np.ndarray:
-        """Return `(num_warmup, 2)` booleans: is this step in a window, and does it end one?"""
-        if not self.adapt_mass_matrix or num_warmup == 0:
-            return np.zeros((num_warmup, 2), bool)
-        with jax.ensure_compile_time_eval():
-            return np.asarray(build_schedule(num_warmup)).astype(bool)
+        """Return `(steps, 2)` booleans: is this step in a window, and does it end one?"""
+        return warmup_windows(num_warmup) & self.adapt_mass_matrix
 
     def metric(self, schedule: np.ndarray, size: int) -> MetricCore:
         """Return the estimator of the mass matrix of so many numbers."""
@@ -101,16 +104,14 @@ class AdaptedState(NamedTuple):
 
     Args:
         sampler: position, log density and gradient.
-        step_size: of the next step.
         inverse_mass_matrix: of the next step.
-        averaging: dual averaging of the step size.
+        averaging: the step size.
         metric: draws of the window so far.
     """
 
     sampler: hmc.HMCState
-    step_size: jax.Array
     inverse_mass_matrix: Any
-    averaging: Averaging
+    averaging: DualAveraging
     metric: Any
 
 
@@ -125,58 +126,49 @@ def window_kernel(move: Move, windows: Windows, num_warmup: int) -> Kernel:
         windows: how they are adapted.
         num_warmup: number of warmup steps.
     """
-    dual = DualAveraging(windows.target_acceptance_rate, num_warmup)
-    # One row at least, so that warmup can be traced where it is never run.
-    schedule = np.concatenate([windows.schedule(num_warmup), np.zeros((1, 2), bool)])
+    schedule = windows.schedule(num_warmup)
 
     def init(key: jax.Array, target: Target, shared: Any, position: Any) -> AdaptedState:
         del key, shared
         size = pytree_size(position)
         metric = windows.metric(schedule, size).init(size)
-        step_size = jnp.asarray(windows.step_size)
         state = AdaptedState(
             hmc.init(position, target.log_density),
-            step_size,
             metric.inverse_mass_matrix,
-            dual.begin(step_size),
+            DualAveraging.start(windows.step_size),
             metric,
         )
         return typed(state, state)
 
-    def advance(key: jax.Array, target: Target, state: AdaptedState) -> tuple[AdaptedState, Stats]:
-        sampler, stats = move(
-            key, target, state.sampler, state.step_size, state.inverse_mass_matrix
-        )
+    def advance(
+        key: jax.Array, target: Target, state: AdaptedState, step_size: Any
+    ) -> tuple[AdaptedState, Stats]:
+        sampler, stats = move(key, target, state.sampler, step_size, state.inverse_mass_matrix)
+        # NUTS averages numbers up to 1, which BlackJAX adds up on a log scale: rounding takes the
+        # mean slightly above 1.
+        stats = stats._replace(acceptance_rate=jnp.minimum(stats.acceptance_rate, 1.0))
         return state._replace(sampler=typed(sampler, state.sampler)), stats
 
     def warmup(
         key: jax.Array, target: Target, shared: Any, state: AdaptedState, t: Any
     ) -> tuple[AdaptedState, Stats]:
         del shared
-        moved, stats = advance(key, target, state)
-        adapted = _adapt(windows, schedule, dual, moved, stats.acceptance_rate, t)
-        return typed(adapted, state), _reported(stats)
+        moved, stats = advance(key, target, state, state.averaging.step_size)
+        adapted = _adapt(windows, schedule, moved, stats.acceptance_rate, t)
+        return typed(adapted, state), stats
 
     def step(
         key: jax.Array, target: Target, shared: Any, state: AdaptedState, t: Any
     ) -> tuple[AdaptedState, Stats]:
         del shared, t
-        moved, stats = advance(key, target, state)
-        return moved, _reported(stats)
+        return advance(key, target, state, state.averaging.average)
 
     return Kernel(init, warmup, step, lambda state: state.sampler.position)
-
-
-def _reported(stats: Stats) -> Stats:
-    # NUTS averages numbers up to 1, which BlackJAX adds up on a log scale: rounding takes the
-    # mean slightly above 1. Adaptation reads it as it is, as BlackJAX's own does.
-    return stats._replace(acceptance_rate=jnp.minimum(stats.acceptance_rate, 1.0))
 
 
 def _adapt(
     windows: Windows,
     schedule: np.ndarray,
-    dual: DualAveraging,
     state: AdaptedState,
     acceptance_rate: Any,
     t: Any,
@@ -184,21 +176,14 @@ def _adapt(
     """Learn from step `t`."""
     core = windows.metric(schedule, pytree_size(state.sampler.position))
     in_window, ends = jnp.asarray(schedule)[t]
-    averaging = dual.update(state.averaging, acceptance_rate)
     metric = jax.lax.cond(
         in_window,
         lambda m: typed(core.update(m, state.sampler.position, state.sampler.logdensity_grad), m),
         lambda m: m,
         state.metric,
     )
-    averaging, metric = jax.lax.cond(
-        ends,
-        lambda a, m: (dual.restart(a), typed(core.final(m), m)),
-        lambda a, m: (a, m),
-        averaging,
-        metric,
-    )
-    step_size = state.step_size
+    metric = jax.lax.cond(ends, lambda m: typed(core.final(m), m), lambda m: m, metric)
+    averaging = state.averaging
     if windows.adapt_step_size:
-        step_size = dual.step_size(averaging, t)
-    return AdaptedState(state.sampler, step_size, metric.inverse_mass_matrix, averaging, metric)
+        averaging = averaging.update(acceptance_rate, windows.target_acceptance_rate, restart=ends)
+    return AdaptedState(state.sampler, metric.inverse_mass_matrix, averaging, metric)

@@ -39,7 +39,8 @@ class Whitening:
     def to_position(self, phi: jax.Array, like: Any) -> Any:
         """Return the position of whitened coordinates `(d,)`, with the structure of `like`."""
         move = self.factor * phi if self.factor.ndim == 1 else self.factor @ phi
-        return jax.flatten_util.ravel_pytree(like)[1](self.center + move)
+        place = (self.center + move).astype(self.center.dtype)  # whatever the type of phi
+        return jax.flatten_util.ravel_pytree(like)[1](place)
 
     def from_position(self, position: Any) -> jax.Array:
         """Return the whitened coordinates `(d,)` of a position."""

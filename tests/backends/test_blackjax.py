@@ -203,14 +203,13 @@ def test_only_warmup_changes_parameters(mass_matrix: str) -> None:
         return jax.lax.fori_loop(0, 60, body, state)
 
     warmed = warm(first)
-    assert float(warmed.step_size) == pytest.approx(
-        float(jnp.exp(warmed.averaging.log_step_size_avg)), rel=1e-6
-    )
+    assert warmed.averaging.average != first.averaging.average
     changed = jax.tree.map(
         lambda a, b: bool(jnp.any(a != b)), first.inverse_mass_matrix, warmed.inverse_mass_matrix
     )
     assert any(jax.tree.leaves(changed))
-    after = jax.jit(kernel.step)(key, target, (), warmed, 0)[0]
+    after, stats = jax.jit(kernel.step)(key, target, (), warmed, 0)
+    assert stats.step_size == warmed.averaging.average
     assert bool(jnp.any(after.sampler.position != warmed.sampler.position))
     jax.tree.map(np.testing.assert_array_equal, after[1:], warmed[1:])
 
@@ -226,7 +225,7 @@ def test_what_is_not_to_be_adapted_stays() -> None:
         warmup = jax.jit(lambda k, s, t, f=kernel.warmup: f(k, target, (), s, t)[0])
         for t in range(40):
             state = warmup(jax.random.key(t), state, t)
-        assert (float(state.step_size) != 0.25) == flags[0]
+        assert (not np.isclose(state.averaging.average, 0.25)) == flags[0]
         assert bool(jnp.any(state.inverse_mass_matrix != 1)) == flags[1]
 
 
