@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -118,10 +119,14 @@ def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     Examples:
         >>> did_you_mean("FinalDense3", ["FinalDense1", "TokenEmbed"])
         " Did you mean 'FinalDense1'?"
+        >>> did_you_mean("nuts", ["blackjax-nuts", "numpyro-nuts", "sgld"])
+        " Did you mean 'blackjax-nuts' or 'numpyro-nuts'?"
     """
-    names = [str(k) for k in known]
-    folded = {n.casefold(): n for n in names}
-    close = difflib.get_close_matches(name.casefold(), list(folded), n=limit, cutoff=0.6)
+    folded = {str(k).casefold(): str(k) for k in known}
+    given = name.casefold()
+    close = [n for n in folded if given in re.split(r"[^a-z0-9]+", n) and given != n][:limit]
+    if not close:
+        close = difflib.get_close_matches(given, list(folded), n=limit, cutoff=0.61)
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(folded[c]) for c in close)}?"

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415
 from __future__ import annotations
 
+import math
 import shlex
 import tempfile
 import tomllib
@@ -97,6 +98,9 @@ def run_config(
         Path | None,
         typer.Option(help="Folder of what sampling has come to; the same command goes on there."),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Run even if it is estimated to take more than an hour.")
+    ] = False,
     distributed: Annotated[
         bool,
         typer.Option("--distributed", help="Be one of several processes, see docs/devices.md."),
@@ -108,7 +112,7 @@ def run_config(
 
     if distributed:
         connect()
-    outcome = _fit(config, out, overwrite, checkpoint)
+    outcome = _fit(config, out, overwrite, checkpoint, yes=yes)
     from nbcore.cli.run_folder import MARKER, write_run
 
     if not _is_first():
@@ -129,8 +133,12 @@ def predict(
     ] = None,
     delimiter: Annotated[str, typer.Option(help="Character between the cells of the input.")] = ",",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a file with rows that cannot be read.")
+    ] = False,
 ) -> None:
     """Predict new rows with a run: mean, intervals, and where the uncertainty comes from."""
+    from nbcore.cli.inputs import encode
     from nbcore.cli.run_folder import predictions_csv, read_run
     from nbcore.common.storage import write_text
     from nbcore.datasets import read_csv
@@ -139,20 +147,33 @@ def predict(
         raise RunFolderError(f"{output} exists. Give another file, or --overwrite.")
     model = read_run(run_dir)
     rows = read_csv(table, delimiter=delimiter)
-    unseen = model.inputs.unseen(rows)
-    if unseen:
-        lines = ", ".join(map(str, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
-        console.remark(
-            f"{len(unseen)} of {len(rows)} rows are unlike anything in training (lines {lines}): "
-            "tokens never seen, or numbers far outside. Their intervals cannot be trusted."
-        )
-    y = rows.numeric([model.target])[:, 0] if model.target in rows.columns else None
-    text = predictions_csv(rows, model.inputs, model.predict(rows), y)
+    reading = model.inputs.read(rows)
+    if strict or not len(reading.rows):
+        encode(model.inputs, rows)  # raises, naming all unreadable rows
+    _remark_on(reading.status)
+    y = rows.numbers(model.target)[0] if model.target in rows.columns else None
+    text = predictions_csv(rows, model.inputs, model.predict(reading), reading.status, y)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_text(output, text)
-        console.err().print(f"{len(rows):,} predictions: {escape(str(output))}")
+        console.err().print(f"{len(reading.rows):,} predictions: {escape(str(output))}")
+
+
+def _remark_on(status: Sequence[str]) -> None:
+    """Say how many rows are not like those of training; each row says why in its own column."""
+    unreadable = sum(text.startswith("unreadable") for text in status)
+    unlike = sum(text.startswith("unlike") for text in status)
+    if unreadable:
+        console.remark(
+            f"{unreadable} of {len(status)} rows cannot be read and have no prediction: the column "
+            "status says why. Type --strict to refuse such files."
+        )
+    if unlike:
+        console.remark(
+            f"{unlike} of {len(status)} rows are unlike anything in training: tokens never seen, "
+            "or numbers far outside. Their intervals cannot be trusted; see the column status."
+        )
 
 
 @app.command()
@@ -240,24 +261,33 @@ def _is_first() -> bool:
     return jax.process_index() == 0
 
 
-def _fit(config_file: Path, out: Path, overwrite: bool, checkpoint: Path | None = None) -> Outcome:
+def _fit(
+    config_file: Path,
+    out: Path,
+    overwrite: bool,
+    checkpoint: Path | None = None,
+    *,
+    yes: bool = False,
+) -> Outcome:
     """Check everything that can be checked, then train and sample."""
     from nbcore.cli.config import read_config
     from nbcore.common.storage import check_free
 
     config = read_config(config_file)
     from nbcore.cli.job import execute, prepare
+    from nbcore.cli.patience import LIMIT_SECONDS, Patience
     from nbcore.cli.run_folder import MARKER
 
     check_free(out, MARKER, overwrite=overwrite, remedy="--overwrite")
     job = prepare(config)
     if not _is_first():
         return execute(job, lambda report: None, checkpoint)
+    limit = math.inf if yes else LIMIT_SECONDS
     console.err().print(
         f"{len(job.train.y):,} rows to train on, {len(job.test.y):,} to test on", style="dim"
     )
     with console.progress() as progress:
-        return execute(job, progress, checkpoint)
+        return execute(job, Patience(progress, limit), checkpoint)
 
 
 def _show(outcome: Outcome, out: Path, *names: str) -> None:

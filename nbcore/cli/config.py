@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ class DataSection:
         target: column of y.
         smiles: column of SMILES strings.
         features: numeric columns; either these or `smiles`.
+        groups: column of what belongs together, such as a compound that was measured twice or a
+            patient. Rows of one group are never split between training, folds and test.
         test_path: CSV file with the test rows.
         test_fraction: fraction of the rows of `path` to test on; a fifth where no `test_path` is.
         seed: seed of that split; the seed of the run by default.
@@ -46,6 +49,7 @@ class DataSection:
     target: str
     smiles: str | None = None
     features: tuple[str, ...] | None = None
+    groups: str | None = None
     test_path: Path | None = None
     test_fraction: float | None = None
     seed: int | None = None
@@ -257,7 +261,8 @@ def read_config(path: Path) -> Config:
     try:
         tables = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: this is no valid TOML: {error}.") from error
+        hint = _unquoted(source.text, str(error))
+        raise ConfigError(f"{path}: this is no valid TOML: {error}.{hint}") from error
     source.check_keys("", tables, ["seed", "data", "network", *OPTIONAL])
     for name, example in (("data", 'path = "molecules.csv"'), ("network", 'name = "mlp"')):
         if name not in tables:
@@ -283,6 +288,18 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}: the file cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: the text is not UTF-8 ({error.reason}).") from error
+
+
+def _unquoted(text: str, error: str) -> str:
+    """Return a hint if the line that TOML cannot read has a word without quotes."""
+    place = re.search(r"at line (\d+)", error)
+    lines = text.splitlines()
+    if not place or int(place[1]) > len(lines):
+        return ""
+    found = re.fullmatch(
+        r"\s*([\w.-]+)\s*=\s*([^\"'#\[{]*?[^\s\"'#\[{])\s*(#.*)?", lines[int(place[1]) - 1]
+    )
+    return f' Text needs quotes. Type: {found[1]} = "{found[2]}"' if found else ""
 
 
 def _beside(path: Path, data: DataSection) -> DataSection:

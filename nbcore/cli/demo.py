@@ -33,10 +33,16 @@ def write_project(folder: Path, *, seed: int, quick: bool) -> Path:
         quick: a tiny network on a hundred molecules: shows that everything works, no more.
     """
     molecules = solubility()
-    rows = QUICK_ROWS if quick else None
     (folder / "data").mkdir(parents=True)
-    _write_csv(folder / "data" / "train.csv", molecules.train_smiles[:rows], molecules.train_y)
-    _write_csv(folder / "data" / "test.csv", molecules.test_smiles[:rows], molecules.test_y)
+    parts = {
+        "train": (molecules.train_smiles, molecules.train_y),
+        "test": (molecules.test_smiles, molecules.test_y),
+    }
+    rng = np.random.default_rng(seed)
+    for name, (smiles, y) in parts.items():
+        every = np.arange(len(y))  # in the order of the file, which sorts them by class
+        rows = np.sort(rng.choice(every, QUICK_ROWS, replace=False)) if quick else every
+        _write_csv(folder / "data" / f"{name}.csv", [smiles[i] for i in rows], y[rows])
     text = files("nbcore.cli").joinpath("demo.toml").read_text(encoding="utf-8")
     numbers = QUICK if quick else FULL
     path = folder / "config.toml"
@@ -53,4 +59,4 @@ def _write_csv(path: Path, smiles: Sequence[str], y: np.ndarray) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["smiles", "log_solubility"])
-        writer.writerows((s, f"{value:.6g}") for s, value in zip(smiles, y, strict=False))
+        writer.writerows((s, f"{value:.6g}") for s, value in zip(smiles, y, strict=True))

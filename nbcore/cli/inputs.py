@@ -9,11 +9,29 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from nbcore.datasets import SmilesTokenizer, Table
+from nbcore.datasets.csv_table import SHOWN
 from nbcore.datasets.smiles import molecule
 from nbcore.errors import DataError, RunFolderError, TokenError
 
 FAR = 6
 """Deviations from the training mean beyond which a number is unlike anything in training."""
+OK = "ok"
+"""Status of a row like those of training."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A table as far as it can be read.
+
+    Args:
+        X: inputs of the readable rows, in their order.
+        rows: indices of the readable rows.
+        status: of every row: `"ok"`, how it is unlike training, or why it cannot be read.
+    """
+
+    X: np.ndarray
+    rows: np.ndarray
+    status: list[str]
 
 
 class Inputs(Protocol):
@@ -31,16 +49,12 @@ class Inputs(Protocol):
         """Options that the network needs for these inputs, where it has them."""
         ...
 
-    def encode(self, table: Table) -> np.ndarray:
-        """Return the inputs of all rows.
+    def read(self, table: Table) -> Reading:
+        """Return the inputs of the rows that can be read, and the status of all.
 
         Raises:
-            DataError: a cell cannot be read (file, line and column are named).
+            DataError: a column is missing.
         """
-        ...
-
-    def unseen(self, table: Table) -> list[int]:
-        """Return the lines that hold something which training has never met."""
         ...
 
     def to_data(self) -> dict[str, Any]:
@@ -67,8 +81,12 @@ class SmilesInputs:
     def fit(column: str, training: Table, others: Sequence[Table]) -> SmilesInputs:
         """Return the inputs whose vocabulary is that of the training rows."""
         tokens = [_tokenized(table, column) for table in (training, *others)]
-        tokenizer = SmilesTokenizer.fit(training.text(column))
-        return SmilesInputs(column, tokenizer, max(len(row) for rows in tokens for row in rows))
+        longest = max((len(row) for rows, _ in tokens for row in rows), default=1)
+        smiles = ["".join(row) for row in tokens[0][0] if row]
+        if not smiles:
+            first = tokens[0][1][0]
+            raise DataError(f"{training.path}: column {column!r} holds no molecule. {first}")
+        return SmilesInputs(column, SmilesTokenizer.fit(smiles), longest)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,36 +102,49 @@ class SmilesInputs:
             "max_seq_length": self.max_length,
         }
 
-    def encode(self, table: Table) -> np.ndarray:
-        """Return token ids `(rows, max_length)`, int32."""
-        for line, row in zip(table.line_numbers, _tokenized(table, self.column), strict=True):
-            if len(row) > self.max_length:
-                raise DataError(
-                    f"{table.path}, line {line}, column {self.column!r}: the molecule has "
-                    f"{len(row)} tokens; the network was made for at most {self.max_length}. "
-                    "Remove the row, or train with molecules of that size."
-                )
-        return self.tokenizer.encode(table.text(self.column), self.max_length)
-
-    def unseen(self, table: Table) -> list[int]:
-        """Return the lines with a token that is not in the vocabulary."""
+    def read(self, table: Table) -> Reading:
+        """Return token ids `(readable rows, max_length)`, int32."""
+        tokens, problems = _tokenized(table, self.column)
         known = frozenset(self.tokenizer.tokens)
-        rows = zip(table.line_numbers, _tokenized(table, self.column), strict=True)
-        return [line for line, row in rows if not known.issuperset(row)]
+        status: list[str] = []
+        for row, molecule_tokens in enumerate(tokens):
+            unknown = [t for t in dict.fromkeys(molecule_tokens) if t not in known]
+            if row in problems:
+                status.append(f"unreadable: {problems[row]}")
+            elif len(molecule_tokens) > self.max_length:
+                status.append(
+                    f"unreadable: {len(molecule_tokens)} tokens; the network reads "
+                    f"{self.max_length}"
+                )
+            else:
+                names = " ".join(unknown)
+                status.append(f"unlike training: tokens never seen: {names}" if unknown else OK)
+        rows = _readable(status)
+        smiles = ["".join(tokens[row]) for row in rows]
+        empty = np.zeros((0, self.max_length), np.int32)
+        X = self.tokenizer.encode(smiles, self.max_length) if smiles else empty
+        return Reading(X, rows, status)
 
     def to_data(self) -> dict[str, Any]:
         """Return column and length; the tokenizer has a file of its own."""
         return {"kind": self.kind, "column": self.column, "max_length": self.max_length}
 
 
-def _tokenized(table: Table, column: str) -> list[list[str]]:
+def _tokenized(table: Table, column: str) -> tuple[list[list[str]], dict[int, str]]:
+    """Return the tokens of each row, and the problem of each row that has none."""
     found: list[list[str]] = []
-    for line, smiles in zip(table.line_numbers, table.text(column), strict=True):
+    problems: dict[int, str] = {}
+    for row, smiles in enumerate(table.cells(column)):
         try:
             found.append(molecule(smiles))
         except TokenError as error:
-            raise DataError(f"{table.path}, line {line}, column {column!r}: {error}") from error
-    return found
+            found.append([])
+            problems[row] = str(error)
+    return found, problems
+
+
+def _readable(status: Sequence[str]) -> np.ndarray:
+    return np.flatnonzero([not text.startswith("unreadable") for text in status])
 
 
 @dataclass(frozen=True)
@@ -151,15 +182,29 @@ class FeatureInputs:
         """None: networks of tables take the width from their inputs."""
         return {}
 
-    def encode(self, table: Table) -> np.ndarray:
-        """Return standardized features `(rows, features)`, float32."""
-        values = table.numeric(self.names).astype(np.float64)
-        return ((values - np.array(self.shift)) / np.array(self.scale)).astype(np.float32)
-
-    def unseen(self, table: Table) -> list[int]:
-        """Return the lines further than `FAR` deviations from the training mean in some column."""
-        far: np.ndarray = np.max(np.abs(self.encode(table)), axis=1) > FAR
-        return [line for line, is_far in zip(table.line_numbers, far, strict=True) if is_far]
+    def read(self, table: Table) -> Reading:
+        """Return standardized features `(readable rows, features)`, float32."""
+        columns = [table.numbers(name) for name in self.names]
+        values = np.stack([numbers for numbers, _ in columns], axis=1)
+        standardized = (values - np.array(self.shift)) / np.array(self.scale)
+        status: list[str] = []
+        for row in range(len(table)):
+            problems = [
+                f"column {name!r}: {problems[row]}"
+                for name, (_, problems) in zip(self.names, columns, strict=True)
+                if row in problems
+            ]
+            far = [
+                f"{name} is {distance:.3g} deviations from the mean"
+                for name, distance in zip(self.names, standardized[row], strict=True)
+                if abs(distance) > FAR
+            ]
+            if problems:
+                status.append(f"unreadable: {'; '.join(problems)}")
+            else:
+                status.append(f"unlike training: {'; '.join(far)}" if far else OK)
+        rows = _readable(status)
+        return Reading(standardized[rows].astype(np.float32), rows, status)
 
     def to_data(self) -> dict[str, Any]:
         """Return columns, shifts and scales."""
@@ -178,3 +223,25 @@ def inputs_from_data(data: dict[str, Any], tokenizer: SmilesTokenizer | None) ->
     if data["kind"] == SmilesInputs.kind and tokenizer is not None:
         return SmilesInputs(data["column"], tokenizer, data["max_length"])
     raise RunFolderError(f"The run folder describes inputs that cannot be read: {data}.")
+
+
+def encode(inputs: Inputs, table: Table) -> np.ndarray:
+    """Return the inputs of all rows.
+
+    Raises:
+        DataError: rows cannot be read; all of their lines are named.
+    """
+    reading = inputs.read(table)
+    if len(reading.rows) == len(table):
+        return reading.X
+    bad = [
+        f"line {line}: {status.partition(': ')[2]}"
+        for line, status in zip(table.line_numbers, reading.status, strict=True)
+        if status.startswith("unreadable")
+    ]
+    more = [f"... and {len(bad) - SHOWN} more."] if len(bad) > SHOWN else []
+    columns = ", ".join(map(repr, inputs.columns))
+    if len(bad) == 1:
+        raise DataError(f"{table.path}, column {columns}, {bad[0]}")
+    header = f"{table.path}, column {columns}: {len(bad)} of {len(table)} rows cannot be read:"
+    raise DataError("\n".join([header, *bad[:SHOWN], *more]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from nbcore.cli.audit import audit
 from nbcore.cli.config import Config, DataSection, NetworkSection, SampleSection, SelectSection
-from nbcore.cli.inputs import FeatureInputs, Inputs, SmilesInputs
+from nbcore.cli.inputs import FeatureInputs, Inputs, SmilesInputs, encode
 from nbcore.common import plugins
 from nbcore.common.progress import Progress
 from nbcore.datasets import Table, read_csv
@@ -31,6 +33,9 @@ from nbcore.sampling.placement import mesh_of, placement_for, spread
 from nbcore.selection.select import Trained, arguments_on, get_selector, select_bayesian_components
 from nbcore.selection.selector import ScoringSelector
 from nbcore.subsets.subset import ProbabilisticSubset
+
+logger = logging.getLogger("nbcore")
+SIZES = {"d_model": 32, "nhead": 4, "num_layers": 2, "dim_feedforward": 64}
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,13 @@ def prepare(config: Config) -> Job:
     training, test = split_tables(config)
     inputs = _inputs(config.data, training, test)
     rows = [
-        EncodedRows(table, inputs.encode(table), _targets(config, table))
+        EncodedRows(table, encode(inputs, table), _targets(config, table))
         for table in (training, test)
     ]
     job = Job(config, inputs, make_network(config, inputs), rows[0], rows[1])
     _rehearse(job)
+    for remark in audit(config.data, training, test):
+        logger.warning(remark)
     return job
 
 
@@ -111,10 +118,20 @@ def split_tables(config: Config) -> tuple[Table, Table]:
     if data.test_path is not None:
         return table, read_csv(data.test_path, delimiter=data.delimiter)
     seed = config.seed if data.seed is None else data.seed
-    order = np.random.default_rng(seed).permutation(len(table))
-    count = round(len(table) * (data.test_fraction or 0))
+    fraction = data.test_fraction or 0
+    groups = np.arange(len(table)) if data.groups is None else _codes(table.text(data.groups))
+    order = np.random.default_rng(seed).permutation(groups.max() + 1)
+    sizes = np.cumsum(np.bincount(groups)[order])  # whole groups, as many as come nearest
+    count = int(np.argmin(np.abs(np.concatenate([[0], sizes]) - fraction * len(table))))
+    is_test = np.isin(groups, order[:count])
     with config.source.blame("data"):
-        return _subtable(table, np.sort(order[count:])), _subtable(table, np.sort(order[:count]))
+        train = _subtable(table, np.flatnonzero(~is_test))
+        return train, _subtable(table, np.flatnonzero(is_test))
+
+
+def _codes(labels: Sequence[str]) -> np.ndarray:
+    """Return labels as integers from 0."""
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def _subtable(table: Table, rows: np.ndarray) -> Table:
@@ -148,11 +165,27 @@ def make_network(config: Config, inputs: Inputs) -> tuple[Any, NetworkSection]:
         cls = plugins.load("network", section.name)
         known = [f.name for f in fields(cls)] if is_dataclass(cls) else []
         filled = {k: v for k, v in inputs.network_options.items() if k in known}
-        options = {**filled, **section.options}
+        if is_dataclass(cls) and inputs.network_options and not filled:
+            raise OptionError(
+                f"The network {section.name!r} reads numbers, and smiles = "
+                f"{config.data.smiles!r} gives it the ids of tokens. Type: name = "
+                '"transformer", or features = ["column", ...]'
+            )
+        options = {**_sizes(known, section.options), **filled, **section.options}
         source.check_types("network", section.options, _hints(cls))
         return plugins.build("network", section.name, options), NetworkSection(
             section.name, options
         )
+
+
+def _sizes(known: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sizes for a table of some thousand rows, unless the configuration gives one.
+
+    The defaults of the architectures are those of NeuroBayes, made for larger data: hours of
+    training for a thousand molecules.
+    """
+    found = {} if set(SIZES).intersection(given) else SIZES
+    return {name: size for name, size in found.items() if name in known}
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
@@ -247,6 +280,7 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
     )
     # The cost of sampling is estimated by the driver, and comes as a report with nothing to count.
     begin = time.perf_counter()
+    groups = config.data.groups
     model.fit(
         job.train.X,
         job.train.y,
@@ -254,6 +288,7 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
         sampling.num_samples,
         sampling.num_chains,
         backend=get_backend(sampling.backend, **sampling.options),
+        groups=None if groups is None else job.train.table.text(groups),
         sampling=SamplingOptions(
             thin=sampling.thin,
             chain_method=sampling.chain_method,

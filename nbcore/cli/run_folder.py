@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import nbcore
-from nbcore.cli.inputs import Inputs, SmilesInputs, inputs_from_data
+from nbcore.cli.inputs import Inputs, Reading, SmilesInputs, inputs_from_data
 from nbcore.cli.job import Outcome
 from nbcore.common import plugins
 from nbcore.datasets import SmilesTokenizer, Table
@@ -35,7 +35,9 @@ FORMAT = "nbcore-run-1"
 MARKER = "run.json"
 ROWS_AT_ONCE = 1024
 LEVELS = (0.025, 0.975)
-COLUMNS = ("line", "y", "mean", "sd", "q2.5", "q97.5", "epistemic_sd", "aleatoric_sd")
+COLUMNS = (
+    "line", "y", "mean", "sd", "q2.5", "q97.5", "epistemic_sd", "aleatoric_sd", "status",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class StoredRun:
     posteriors: tuple[Posterior, ...]
     ensemble_noise: np.ndarray | None
 
-    def predict(self, table: Table) -> Iterator[tuple[np.ndarray, Prediction]]:
-        """Yield rows of a table and their predictions, part by part."""
-        X = self.inputs.encode(table)
-        for start in range(0, len(table), ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(table)))
-            yield rows, predict_together(self.posteriors, X[rows], self.ensemble_noise)
+    def predict(self, reading: Reading) -> Iterator[tuple[np.ndarray, Prediction]]:
+        """Yield readable rows of a table and their predictions, part by part."""
+        for start in range(0, len(reading.rows), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            part = predict_together(self.posteriors, reading.X[some], self.ensemble_noise)
+            yield reading.rows[some], part
 
 
 def write_run(outcome: Outcome, folder: Path) -> ReportData:
@@ -83,7 +85,8 @@ def write_run(outcome: Outcome, folder: Path) -> ReportData:
     (folder / "config.toml").write_text(job.config.source.text, encoding="utf-8")
     _write_json(folder / "metrics.json", metrics(outcome))
     parts = [(np.arange(len(job.test.y)), outcome.prediction)]
-    text = predictions_csv(job.test.table, inputs, parts, job.test.y)
+    status = inputs.read(job.test.table).status
+    text = predictions_csv(job.test.table, inputs, parts, status, job.test.y)
     (folder / "predictions.csv").write_text(text, encoding="utf-8", newline="")
     data = report_data(outcome)
     (folder / "report.html").write_text(build_report(data), encoding="utf-8")
@@ -172,6 +175,7 @@ def predictions_csv(
     table: Table,
     inputs: Inputs,
     parts: Iterator[tuple[np.ndarray, Prediction]] | Sequence[tuple[np.ndarray, Prediction]],
+    status: Sequence[str],
     y: np.ndarray | None = None,
 ) -> str:
     """Return predictions as CSV: a line for each row, with what it was predicted from.
@@ -179,29 +183,34 @@ def predictions_csv(
     Args:
         table: the rows.
         inputs: which columns were read.
-        parts: rows and their predictions.
-        y: measured values, where they are known.
+        parts: rows and their predictions; rows without one keep empty cells.
+        status: of every row, see `Reading`.
+        y: measured values, NaN if one is not known.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [n if n not in COLUMNS else f"{n} (input)" for n in inputs.columns]
     known = [] if y is None else ["y"]
     writer.writerow(["line", *names, *known, *COLUMNS[2:]])
+    predicted: dict[int, list[str]] = {}
     for rows, prediction in parts:
-        low, high = prediction.quantile(LEVELS)
-        spreads = (
-            prediction.variance,
-            prediction.epistemic_variance,
-            prediction.aleatoric_variance,
-        )
-        sd, epistemic, aleatoric = (np.sqrt(v) for v in spreads)
-        numbers = [prediction.mean, sd, low, high, epistemic, aleatoric]
-        for i, row in enumerate(rows):
-            cells = [table.columns[name][row] for name in inputs.columns]
-            measured = [] if y is None else [f"{y[row]:.6g}"]
-            shown = [f"{column[i]:.6g}" for column in numbers]
-            writer.writerow([table.line_numbers[row], *cells, *measured, *shown])
+        columns = np.stack(_columns(prediction), axis=1)
+        shown = [[f"{number:.6g}" for number in numbers] for numbers in columns]
+        predicted.update(zip(rows.tolist(), shown, strict=True))
+    missing = [""] * len(COLUMNS[2:-1])
+    for row, line in enumerate(table.line_numbers):
+        cells = [table.columns[name][row] for name in inputs.columns]
+        measured = [] if y is None else ["" if np.isnan(y[row]) else f"{y[row]:.6g}"]
+        writer.writerow([line, *cells, *measured, *predicted.get(row, missing), status[row]])
     return text.getvalue()
+
+
+def _columns(prediction: Prediction) -> list[np.ndarray]:
+    """Return the numbers of `COLUMNS`, from the mean on."""
+    low, high = prediction.quantile(LEVELS)
+    spreads = (prediction.variance, prediction.epistemic_variance, prediction.aleatoric_variance)
+    sd, epistemic, aleatoric = (np.sqrt(v) for v in spreads)
+    return [prediction.mean, sd, low, high, epistemic, aleatoric]
 
 
 def report_data(outcome: Outcome) -> ReportData:

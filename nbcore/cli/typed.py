@@ -23,6 +23,17 @@ _WORDS = {
 }
 
 
+SYNONYMS = {
+    "file": "path", "filename": "path", "csv": "path", "data": "path", "train": "path",
+    "train_path": "path", "test": "test_path", "y": "target", "label": "target",
+    "x": "features", "inputs": "features", "columns": "features", "sep": "delimiter",
+    "separator": "delimiter", "model": "name", "architecture": "name", "lr": "learning_rate",
+    "num_epochs": "epochs", "sampler": "backend", "draws": "num_samples", "warmup": "num_warmup",
+    "chains": "num_chains", "mode": "method",
+}  # fmt: skip
+"""Words of other programs for our keys."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A TOML file that is being read.
@@ -90,8 +101,10 @@ class Source:
         """Check that every key of a table is known."""
         for key in table:
             if key not in known:
+                meant = SYNONYMS.get(key.lower(), key)
+                hint = f" Did you mean {meant!r}?" if meant in known else did_you_mean(key, known)
                 raise ConfigError(
-                    f"{self.place(section, key)}: unknown key {key!r}.{did_you_mean(key, known)} "
+                    f"{self.place(section, key)}: unknown key {key!r}.{hint} "
                     f"Possible: {', '.join(known)}."
                 )
 

@@ -23,6 +23,7 @@ class Report(NamedTuple):
         done: steps or epochs done.
         total: steps or epochs in all; 0 for a remark, which is in `note`.
         note: what else there is to say, such as a loss.
+        seconds: estimate of the wall time of the phase, given before it starts; else `None`.
     """
 
     phase: str
@@ -31,9 +32,23 @@ class Report(NamedTuple):
     done: int
     total: int
     note: str = ""
+    seconds: float | None = None
 
 
 Progress = Callable[[Report], None]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that suits it.
+
+    Examples:
+        >>> duration(42.4), duration(400), duration(9000), duration(433594)
+        ('42 s', '6.7 min', '2.5 h', '5.0 days')
+    """
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < limit * size:
+            return f"{seconds / size:,.0f} {unit}" if size == 1 else f"{seconds / size:,.1f} {unit}"
+    return f"{seconds / 86400:,.1f} days"
 
 
 def progress_from(progress: bool | Progress) -> Progress:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from nbcore.errors import DataError, OptionError, did_you_mean
 
+SHOWN = 10
+"""How many unreadable cells an error shows."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,16 +48,23 @@ class Table:
         Raises:
             DataError: no such column, or one of its cells is empty.
         """
+        cells = self.cells(name)
+        empty = {row: "the cell is empty; expected a value" for row, c in enumerate(cells) if not c}
+        self._refuse(name, empty)
+        return list(cells)
+
+    def cells(self, name: str) -> list[str]:
+        """Return the cells of one column, empty ones included.
+
+        Raises:
+            DataError: no such column.
+        """
         if name not in self.columns:
             raise DataError(
                 f"{self.path}: there is no column {name!r}.{did_you_mean(name, self.columns)} The "
                 f"columns are: {', '.join(map(repr, self.columns))}."
             )
-        cells = self.columns[name]
-        for row, cell in enumerate(cells):
-            if not cell:
-                raise DataError(f"{self._place(row, name)}: the cell is empty; expected a value.")
-        return list(cells)
+        return self.columns[name]
 
     def numeric(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Return columns as numbers.
@@ -66,37 +76,63 @@ class Table:
             float64 array, shape `(len(table), len(names))`.
 
         Raises:
-            DataError: no such column, or a cell that is empty, not a number or not finite.
+            DataError: no such column, or cells that are empty, not a number or not finite; all of
+                their lines are named.
         """
         if isinstance(names, str):
             raise DataError(f"Expected a list of columns, got one name. Type [{names!r}].")
         if not names:
             raise DataError(f"{self.path}: no columns were asked for; expected at least one name.")
-        return np.stack([self._numbers(name) for name in names], axis=1)
+        columns: list[NDArray[np.float64]] = []
+        for name in names:
+            numbers, problems = self.numbers(name)
+            self._refuse(name, problems)
+            columns.append(numbers)
+        return np.stack(columns, axis=1)
 
-    def _numbers(self, name: str) -> NDArray[np.float64]:
-        numbers = [self._number(row, name, cell) for row, cell in enumerate(self.text(name))]
-        column = np.array(numbers, dtype=np.float64)
-        for row in np.flatnonzero(~np.isfinite(column))[:1]:
-            raise DataError(
-                f"{self._place(int(row), name)}: {self.columns[name][row]!r} is not a finite "
-                "number; correct the cell or remove the row."
-            )
-        return column
+    def numbers(self, name: str) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """Return a column as numbers, NaN in cells that hold none, and what is wrong with those.
 
-    def _number(self, row: int, name: str, cell: str) -> float:
-        try:
-            # float() reads 1_000 as a thousand; in a data file that is a typing error
-            return float(cell.replace("_", "?"))
-        except ValueError:
-            hint = _comma_hint(cell)
-            raise DataError(
-                f"{self._place(row, name)}: {cell!r} is not a number; expected one such as "
-                f"-3.18 or 2e-5.{hint}"
-            ) from None
+        Args:
+            name: a column of the header.
 
-    def _place(self, row: int, name: str) -> str:
-        return f"{self.path}, line {self.line_numbers[row]}, column {name!r}"
+        Returns:
+            float64 array `(len(table),)`, and the problem of each row that has one.
+
+        Raises:
+            DataError: no such column.
+        """
+        cells = self.cells(name)
+        problems = {row: p for row, cell in enumerate(cells) if (p := _problem(cell))}
+        numbers = [np.nan if row in problems else float(cell) for row, cell in enumerate(cells)]
+        return np.array(numbers, dtype=np.float64), problems
+
+    def _refuse(self, name: str, problems: dict[int, str]) -> None:
+        """Raise if any row has a problem, naming all of them."""
+        lines = [
+            f"{self.path}, line {self.line_numbers[row]}, column {name!r}: {problem}."
+            for row, problem in problems.items()
+        ]
+        if len(lines) > 1:
+            more = [f"... and {len(lines) - SHOWN} more."] if len(lines) > SHOWN else []
+            header = f"{self.path}: {len(lines)} cells of column {name!r} cannot be read:"
+            raise DataError("\n".join([header, *lines[:SHOWN], *more]))
+        if lines:
+            raise DataError(lines[0])
+
+
+def _problem(cell: str) -> str:
+    """Return why a cell holds no finite number; empty if it does."""
+    if not cell:
+        return "the cell is empty; expected a value"
+    try:
+        # float() reads 1_000 as a thousand; in a data file that is a typing error
+        number = float(cell.replace("_", "?"))
+    except ValueError:
+        return f"{cell!r} is not a number; expected one such as -3.18 or 2e-5{_comma_hint(cell)}"
+    if not np.isfinite(number):
+        return f"{cell!r} is not a finite number; correct the cell or remove the row"
+    return ""
 
 
 def read_csv(path: str | PathLike[str], *, delimiter: str = ",") -> Table:
@@ -195,9 +231,9 @@ def _refuse_other_formats(path: Path, data: bytes) -> None:
 def _comma_hint(cell: str) -> str:
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", cell):
         decimal = ", or with a point if it separates decimals" if cell.count(",") == 1 else ""
-        return f" Write it without commas, {cell.replace(',', '')}{decimal}."
+        return f". Write it without commas, {cell.replace(',', '')}{decimal}"
     if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell):
-        return f" Write decimals with a point, {cell.replace(',', '.')}."
+        return f". Write decimals with a point, {cell.replace(',', '.')}"
     return ""
 
 

@@ -13,6 +13,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.progress import duration
 from nbcore.sampling.backend import Backend
 from nbcore.targets.target import Target
 
@@ -49,7 +50,7 @@ class Cost:
     def __str__(self) -> str:
         """Say it in words."""
         return (
-            f"about {self.seconds:,.0f} s: {self.num_gradients:,.0f} gradients of "
+            f"about {duration(self.seconds)}: {self.num_gradients:,.0f} gradients of "
             f"{1e3 * self.gradient_seconds:.2g} ms"
         )
 

@@ -126,14 +126,13 @@ def sample(
     gradient_seconds = check_start(target, positions, (placed, starts))
     report = _reporter(progress)
     may_look = progress is not False and place.num_processes == 1  # it takes gradients
-    report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: " + str(
-        estimate_cost(
-            target, chosen, gradient_seconds,
-            num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
-            side_by_side=_side_by_side(method, place), start=starts[0],
-            gradient=(lambda z: value_and_gradient(placed, z)[2]) if may_look else None,
-        )
-    )))  # fmt: skip
+    cost = estimate_cost(
+        target, chosen, gradient_seconds,
+        num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
+        side_by_side=_side_by_side(method, place), start=starts[0],
+        gradient=(lambda z: value_and_gradient(placed, z)[2]) if may_look else None,
+    )  # fmt: skip
+    report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}", cost.seconds))
     kernel = _kernel(chosen, num_warmup)
     run_key = jax.random.fold_in(key, num_chains)  # of what chains have in common
     shared_key = jax.random.fold_in(run_key, programs.SHARED)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,7 @@ from rich.progress import Progress as RichProgress
 
 from nbcore.cli import console, demo, job, main, run_folder
 from nbcore.cli.config import read_config
-from nbcore.cli.inputs import FeatureInputs, SmilesInputs
+from nbcore.cli.inputs import FeatureInputs, SmilesInputs, encode
 from nbcore.common import plugins, storage
 from nbcore.common.progress import Report
 from nbcore.datasets import read_csv
@@ -123,6 +124,7 @@ def test_a_missing_extra_is_named_in_one_line(project, module, extra, arguments)
 def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     rows = table((run / "predictions.csv").read_text())
     measured = json.loads((run / "metrics.json").read_text())
+    assert {row.pop("status") for row in rows} == {"ok"}
     column = {name: np.array([float(r[name]) for r in rows]) for name in rows[0]}
     ours = measured["results"]["partially Bayesian ensemble"]
     assert len(rows) == measured["test_rows"] == 8
@@ -167,6 +169,7 @@ def test_predict_repeats_the_run(run: Path, capsys) -> None:
     for row in table((run / "predictions.csv").read_text()):
         again = by_line[row["line"]]
         assert list(again) == list(row)
+        assert again.pop("status") == row.pop("status") == "ok"
         assert [float(v) for v in again.values()] == pytest.approx(
             [float(v) for v in row.values()], rel=1e-4, abs=1e-6
         )
@@ -183,8 +186,10 @@ def test_predict_works_without_a_target_and_says_what_is_unlike_training(run, ca
     rows = table(said.out)
     assert list(rows[0])[:4] == ["line", "a", "b", "mean"]
     assert rows[0]["b"] == "300"
-    assert "1 of 2 rows" in said.err
-    assert "lines 3" in said.err
+    assert "1 of 2 rows are unlike anything in training" in said.err
+    assert rows[0]["status"] == "ok"
+    assert re.fullmatch(r"unlike training: b is .* deviations from the mean", rows[1]["status"])
+    assert float(rows[1]["sd"]) > 0
 
 
 def test_a_run_is_replaced_only_when_told(run: Path, capsys) -> None:
@@ -204,13 +209,37 @@ def test_a_damaged_run_is_refused(run: Path, tmp_path: Path, capsys, damage: str
         run_folder.read_run(tmp_path / "missing")
 
 
-def test_predict_names_line_and_column_and_writes_nothing(run: Path, tmp_path, capsys) -> None:
+def test_predict_skips_what_cannot_be_read_and_says_why(run: Path, tmp_path, capsys) -> None:
     new, output = tmp_path / "new.csv", tmp_path / "out.csv"
-    new.write_text("a,b\n1,2\n1,two\n", encoding="utf-8")
-    assert main(["predict", str(run), "--input", str(new), "--output", str(output)]) == 2
-    assert f"{new}, line 3, column 'b': 'two' is not a number" in capsys.readouterr().err
+    new.write_text("a,b,y\n1,310,5\n1,two,\n,300,2\n1,310,x\n", encoding="utf-8")
+    assert main(["predict", str(run), "--input", str(new), "--output", str(output)]) == 0
+    said = capsys.readouterr().err
+    assert "2 of 4 rows cannot be read and have no prediction" in said
+    rows = table(output.read_text())
+    assert [row["line"] for row in rows] == ["2", "3", "4", "5"]
+    assert [row["y"] for row in rows] == ["5", "", "2", ""]
+    assert rows[1]["status"].startswith("unreadable: column 'b': 'two' is not a number")
+    assert rows[2]["status"].startswith("unreadable: column 'a': the cell is empty")
+    for row in (rows[1], rows[2]):
+        assert {row[name] for name in ("mean", "sd", "q2.5", "q97.5", "epistemic_sd")} == {""}
+    assert rows[0]["mean"] == rows[3]["mean"]
+    assert rows[0]["status"] == "ok"
+
+
+def test_strict_names_every_line_and_writes_nothing(run: Path, tmp_path, capsys) -> None:
+    new, output = tmp_path / "new.csv", tmp_path / "out.csv"
+    new.write_text("a,b\n1,2\n1,two\nx,3\n", encoding="utf-8")
+    command = ["predict", str(run), "--input", str(new), "--output", str(output)]
+    assert main([*command, "--strict"]) == 2
+    said = capsys.readouterr().err
+    assert "2 of 3 rows cannot be read" in said
+    assert "line 3: column 'b': 'two' is not a number" in said
+    assert "line 4: column 'a': 'x' is not a number" in said
+    new.write_text("a,b\n1,two\n", encoding="utf-8")
+    assert main(command) == 2  # nothing is left to predict
+    assert "line 2: column 'b': 'two' is not a number" in capsys.readouterr().err
     output.write_text("mine", encoding="utf-8")
-    assert main(["predict", str(run), "--input", str(new), "--output", str(output)]) == 2
+    assert main(command) == 2
     assert output.read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new.csv", "out.csv"]
 
@@ -370,19 +399,28 @@ def test_molecules_from_csv_to_predictions_and_back(tmp_path: Path, capsys) -> N
     for again, row in zip(table(said.out), rows, strict=False):
         assert float(again["sd"]) == pytest.approx(float(row["sd"]), rel=1e-4)
         assert float(again["aleatoric_sd"]) == pytest.approx(float(row["aleatoric_sd"]), rel=1e-5)
-    new.write_text("smiles\nCCO\nC#C.C#C.C#C\n", encoding="utf-8")
-    assert main(["predict", str(out), "--input", str(new)]) == 2
-    assert "line 3, column 'smiles': the molecule has 11 tokens" in capsys.readouterr().err
+    assert table(said.out)[-1]["status"] == "unlike training: tokens never seen: [Si]"
+    new.write_text("smiles\nCCO\nC#C.C#C.C#C\nC(C\n", encoding="utf-8")
+    assert main(["predict", str(out), "--input", str(new)]) == 0
+    status = [row["status"] for row in table(capsys.readouterr().out)]
+    assert status[:2] == ["ok", "unreadable: 11 tokens; the network reads 5"]
+    assert "'C(C' is no molecule: a branch '(' is not closed" in status[2]
 
 
 def test_molecules_are_read_with_the_line_of_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    path.write_text("smiles\nCCO\nCClO\nC!C\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 4, column 'smiles': SMILES: no token begins"):
+    path.write_text("smiles\nCCO\nCCl\nC!C\n\nC(\n", encoding="utf-8")
+    inputs = SmilesInputs.fit("smiles", read_csv(path), [])
+    with pytest.raises(DataError, match="2 of 4 rows cannot be read") as caught:
+        encode(inputs, read_csv(path))
+    assert "line 4: SMILES: no token begins with '!'" in str(caught.value)
+    assert "line 6: SMILES 'C(' is no molecule" in str(caught.value)
+    path.write_text("smiles\nC!C\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"column 'smiles' holds no molecule.*begins with '!'"):
         SmilesInputs.fit("smiles", read_csv(path), [])
     path.write_text("smiles\nCCO\nCClO\n", encoding="utf-8")
     inputs = SmilesInputs.fit("smiles", read_csv(path), [])
-    assert inputs.encode(read_csv(path)).tolist() == [[2, 2, 3], [2, 4, 3]]
+    assert encode(inputs, read_csv(path)).tolist() == [[2, 2, 3], [2, 4, 3]]
     options = {"vocab_size": 5, "pad_token_id": 0, "max_seq_length": 3}
     assert inputs.network_options == options
 
@@ -392,9 +430,9 @@ def test_training_features_get_mean_0_and_deviation_1(tmp_path_factory, rows) ->
     path = tmp_path_factory.mktemp("features") / "t.csv"
     path.write_text("\n".join(["a,b", *(f"{a!r},{b!r}" for a, b in rows)]), encoding="utf-8")
     inputs = FeatureInputs.fit(["a", "b"], read_csv(path))
-    X = inputs.encode(read_csv(path)).astype(np.float64)
+    X = encode(inputs, read_csv(path)).astype(np.float64)
     np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-3)
-    constant = np.ptp(np.array(rows, np.float32), axis=0) == 0
+    constant = np.ptp(np.array(rows), axis=0) == 0
     np.testing.assert_allclose(X.std(axis=0)[~constant], 1, rtol=1e-3)
     np.testing.assert_allclose(X[:, constant], 0, atol=1e-3)
 
@@ -458,9 +496,10 @@ def test_the_demo_is_a_configuration_that_can_be_run(tmp_path: Path, quick: bool
     train, test = job.split_tables(config)
     assert config.seed == 7
     assert (len(train), len(test)) == ((100, 100) if quick else (1025, 257))
+    assert sum("O" in smiles for smiles in train.text("smiles")) > len(train) // 3
     inputs = SmilesInputs.fit("smiles", train, [test])
     network, section = job.make_network(config, inputs)
-    assert inputs.encode(train).shape[1] == inputs.encode(test).shape[1] == network.max_seq_length
+    assert encode(inputs, train).shape[1] == encode(inputs, test).shape[1] == network.max_seq_length
     assert (network.pad_token_id, network.vocab_size) == (0, inputs.tokenizer.vocab_size)
     assert section.options["pooling"] == "sum"
 

@@ -1,0 +1,50 @@
+"""A limit to how long a run may take unasked: an hour, unless the user says yes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from nbcore.common.progress import Progress, Report, duration
+from nbcore.errors import OptionError
+
+LIMIT_SECONDS = 3600.0
+SETTLED_SECONDS = 60.0
+"""Training is judged by its pace only after this long: the first epochs compile."""
+
+REMEDIES = {
+    "training": 'Make the network smaller ([network]), lower epochs = … ([training]) or train one '
+    'network: method = "holdout" ([calibration]).',
+    "sampling": 'Sample fewer weights ([select]), lower num_warmup and num_samples, or take a '
+    'cheaper sampler: backend = "sgld" or "laplace" ([sample]).',
+}  # fmt: skip
+
+
+@dataclass
+class Patience:
+    """Progress that stops a run which would take more than an hour.
+
+    Args:
+        progress: where reports go.
+        limit_seconds: how long training, or sampling, may take by its estimate.
+
+    Raises:
+        OptionError: by a report that estimates more, with what to change.
+    """
+
+    progress: Progress
+    limit_seconds: float = LIMIT_SECONDS
+    began: float = field(default_factory=time.perf_counter)
+
+    def __call__(self, report: Report) -> None:
+        """Pass the report on, and judge it."""
+        self.progress(report)
+        seconds = report.seconds
+        if report.phase == "training" and report.done:
+            passed = time.perf_counter() - self.began
+            seconds = passed * report.total / report.done if passed > SETTLED_SECONDS else None
+        if seconds is not None and seconds > self.limit_seconds:
+            raise OptionError(
+                f"{report.phase.capitalize()} would take about {duration(seconds)}. "
+                f"{REMEDIES[report.phase]} To run it all the same, type --yes"
+            )
