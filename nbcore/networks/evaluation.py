@@ -97,7 +97,7 @@ def count_outputs(network: Network, params: Params, x: Inputs) -> int:
 
 
 def as_columns(outputs: Outputs, count: int) -> jax.Array:
-    """Return network outputs as `(examples, outputs)`.
+    """Return network outputs as `(examples, outputs)`, in single precision at least.
 
     Args:
         outputs: what the network returned.
@@ -107,6 +107,7 @@ def as_columns(outputs: Outputs, count: int) -> jax.Array:
         ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
     """
     columns = _checked(outputs, count)
+    columns = columns.astype(jnp.promote_types(columns.dtype, jnp.float32))
     return columns[:, None] if columns.ndim == 1 else columns
 
 

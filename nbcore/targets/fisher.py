@@ -140,7 +140,7 @@ class LikelihoodCurvature:
 
     def _total(self, what: _Derivative, split: ParameterSplit) -> Weights:
         """Return the sum of squares of the derivatives over examples and their rows."""
-        total = jax.tree.map(jnp.zeros_like, split.stochastic)
+        total = jax.tree.map(jnp.zeros_like, split.position)
         for part in self._parts(split, self.X, self.y):
             total = _add_squares(
                 what, HashableNetwork(self.network), self.likelihood, split, part, total
@@ -204,7 +204,7 @@ def _derivatives(
         def log_prob(outputs: jax.Array) -> jax.Array:
             return likelihood.log_prob(outputs[None], y[None], part.parameters)[0]
 
-        return what(outputs, log_prob, split.stochastic)
+        return what(outputs, log_prob, split.position)
 
     rows = jax.vmap(one)(part.x, part.y)
     return jax.tree.map(lambda r: r * part.mask.reshape(-1, *[1] * (r.ndim - 1)), rows)

@@ -124,7 +124,7 @@ def train(
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
     num_recent = recipe.swa.num_recent if recipe.swa else 0
     has_members = members is not None
-    state = _start(optimizer, num_recent, has_members, split.select(params))
+    state = _start(optimizer, num_recent, has_members, split.position)
     watch = EarlyStopping(
         network, likelihood, split, validation, recipe.patience, members and members.count
     )
@@ -371,7 +371,7 @@ def batch_gradients(
     """Return the moments of the per-batch gradients of the likelihood at given parameters."""
     split = ProbabilisticSubset.everything().split(network, params)
     batches = Batches(network, data, BatchPlan.of(data.X, network.padding, batch_size))
-    moments = Moments.empty(split.stochastic)
+    moments = Moments.empty(split.position)
     for batch in batches.epoch(key):
         moments = _add_gradient(HashableNetwork(network), likelihood, split, moments, batch)
     return _merged(split, moments)
@@ -388,7 +388,7 @@ def _add_gradient(
     def loss(weights: Any) -> jax.Array:
         return batch_loss(static.network, likelihood, split.merge(weights), batch, None)
 
-    return moments.update(jax.grad(loss)(split.stochastic))
+    return moments.update(jax.grad(loss)(split.position))
 
 
 def _mean_loss(losses: list[tuple[jax.Array, int]], epoch: int) -> np.ndarray:
@@ -404,7 +404,10 @@ def _mean_loss(losses: list[tuple[jax.Array, int]], epoch: int) -> np.ndarray:
 
 def _merged(split: ParameterSplit, moments: Moments) -> Moments:
     """Return the moments as pytrees like the parameters; state has variance 0."""
-    zeros = jax.tree.map(jnp.zeros_like, split.params)
+    # Squares of small numbers have no room in half precision.
+    zeros = jax.tree.map(
+        lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, "float32")), split.params
+    )
     spread = ParameterSplit(zeros, split.indices, split.whole, split.layers, split.subset)
     recent = None if moments.recent is None else jax.vmap(spread.merge)(moments.recent)
     return Moments(
