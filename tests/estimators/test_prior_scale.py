@@ -12,7 +12,8 @@ from scipy import stats
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.estimators.prior_scale import Fold, choose_scale
+from nbcore.estimators.prior_scale import INNER_FOLDS, Fold, choose_scale
+from nbcore.training.folds import fold_of_rows
 from nbcore_flax import FlaxMLP
 
 pytestmark = [
@@ -88,11 +89,41 @@ def test_fit_chooses_the_scale_by_the_folds_of_the_cross_fit() -> None:
     assert fit(model(prior=0.2)).scale_choice is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["nlpd", "marginal_likelihood"])
-def test_rows_that_were_not_trained_on_may_be_scored(criterion: Any) -> None:
-    found = fit(model(prior=nb.PriorScaleSearch(criterion=criterion)), calibration="holdout")
-    assert found.scale_choice.criterion == criterion
+def test_examples_that_were_not_trained_on_are_scored_as_in_closed_form(criterion: Any) -> None:
+    """Outputs are linear in the last layer, so that y is jointly normal for each scale."""
+    search = nb.PriorScaleSearch(criterion=criterion)
+    found = fit(model(likelihood=nb.Gaussian(noise=NOISE), prior=search), calibration="holdout")
+    target, choice = found.posterior.target, found.scale_choice
+    start = target.split.position
+    jacobian = jax.tree.leaves(jax.jacobian(lambda w: target.outputs(w)[:, 0])(start))
+    features = np.concatenate([np.reshape(a, (24, -1)) for a in jacobian], axis=1, dtype=np.float64)
+    residual = target.targets()[:, 0] - np.float64(target.outputs(start)[:, 0])
+    noise = NOISE / found.posterior.scaler.scale[0]
+    fold = fold_of_rows(jax.random.key(0), 24, INNER_FOLDS)
+
+    def log_density(scale: float, *, given: np.ndarray | None, of: np.ndarray) -> float:
+        """log p(y[of] | y[given]) under a prior of this scale, of each example."""
+        covariance = noise**2 * np.eye(24) + scale**2 * features @ features.T
+        mean, spread = np.zeros(of.sum()), covariance[np.ix_(of, of)]
+        if given is None:
+            return stats.multivariate_normal.logpdf(residual[of], mean, spread) / 24
+        weights = np.linalg.solve(covariance[np.ix_(given, given)], covariance[np.ix_(given, of)]).T
+        mean = weights @ residual[given]
+        spread = np.diag(spread - weights @ covariance[np.ix_(given, of)])
+        return stats.norm.logpdf(residual[of], mean, np.sqrt(spread)).sum() / 24
+
+    for scale, score in choice.scores.items():
+        if criterion == "marginal_likelihood":
+            exact = log_density(scale, given=None, of=np.ones(24, bool))
+            assert score == pytest.approx(-exact, rel=1e-3)
+        else:
+            parts = [(fold != k, fold == k) for k in range(INNER_FOLDS)]
+            exact = sum(log_density(scale, given=fitted, of=scored) for fitted, scored in parts)
+            assert score == pytest.approx(-exact, abs=0.05)  # 64 draws
+    assert choice.scale == min(choice.scores, key=choice.scores.__getitem__)
+    for scale in target.prior.scale.values():
+        assert float(scale) == pytest.approx(choice.scale)
 
 
 def test_rows_that_the_frozen_part_was_trained_on_are_refused() -> None:

@@ -149,9 +149,14 @@ def test_outputs_that_a_network_must_not_have_are_named(name):
 
 def test_images_work_as_columns():
     model = ending_in(lambda h: h.reshape(-1, 8, 8, 1).reshape(len(h), -1))
-    y = np.ones((12, 8, 8, 1)).reshape(12, -1)
+    images = np.random.default_rng(1).normal(size=(12, 8, 8, 1))
+    y = images.reshape(12, -1)
     det = nb.DeterministicNN(model).train(X, y, epochs=1, progress=False)
-    assert det.predict(X).shape == (12, 64)
+    expected = det.network.apply(det.params, X)
+    assert np.allclose(det.predict(X), expected, atol=1e-5)
+    error = images - np.reshape(expected, images.shape)  # pixel by pixel
+    noise = np.sqrt(np.mean(error**2, axis=0)).ravel()
+    assert np.allclose(det.residual_noise(X, y), noise, rtol=1e-4)
 
 
 def test_residuals_are_not_broadcast():
@@ -223,5 +228,7 @@ def test_two_inputs_in_one_pytree_are_the_advice_that_works():
             x, t = inputs
             return nn.Dense(1)(x + t)
 
-    det = nb.DeterministicNN(OneInput()).train((X, X), Y, epochs=1, progress=False)
-    assert det.predict((X, X)).shape == (12,)
+    T = X[::-1] ** 2
+    det = nb.DeterministicNN(OneInput()).train((X, T), Y, epochs=1, progress=False)
+    kernel, bias = (jax.tree.leaves(det.params)[i] for i in (1, 0))
+    assert np.allclose(det.predict((X, T)), ((X + T) @ kernel + bias)[:, 0], atol=1e-5)

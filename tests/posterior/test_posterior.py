@@ -153,14 +153,24 @@ def drop_facts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_json, damage_format, damage_arrays, drop_arrays, drop_facts]
+    ("damage", "says"),
+    [
+        (damage_json, r"no readable posterior \(.*property name"),
+        (damage_format, r"format 'nbcore-posterior-0'; this version reads 'nbcore-posterior-\d'"),
+        (damage_arrays, r"no readable posterior \(.*file not fully covered"),
+        (drop_arrays, r"no readable posterior \(No such file .*arrays\.safetensors"),
+        (drop_facts, r"no readable posterior \(.*No such file .*posterior\.json"),
+    ],
+    ids=["json", "format", "arrays", "no arrays", "no facts"],
 )
-def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: Path) -> None:
-    posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, PAIRS)).save(tmp_path / "run")
-    damage(tmp_path / "run")
-    with pytest.raises(errors.RunFolderError, match="run"):
-        nb.Posterior.load(tmp_path / "run", make_mlp()())
-    with pytest.raises(errors.RunFolderError, match="nowhere"):
+def test_a_damaged_folder_is_refused(
+    damage: Callable[[Path], None], says: str, tmp_path: Path
+) -> None:
+    posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, PAIRS)).save(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    with pytest.raises(errors.RunFolderError, match=f"saved (holds|has).*{says}"):
+        nb.Posterior.load(tmp_path / "saved", make_mlp()())
+    with pytest.raises(errors.RunFolderError, match="nowhere holds no readable posterior"):
         nb.Posterior.load(tmp_path / "nowhere", make_mlp()())
 
 
@@ -176,7 +186,9 @@ def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: P
 )
 def test_another_network_is_refused(other: nn.Module, tmp_path: Path) -> None:
     posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH)).save(tmp_path / "run")
-    with pytest.raises(errors.ShapeError, match="network"):
+    with pytest.raises(
+        errors.ShapeError, match=r"(?s)do not fit this network \(.*the network that was sampled"
+    ):
         nb.Posterior.load(tmp_path / "run", other)
 
 

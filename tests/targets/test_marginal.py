@@ -12,6 +12,7 @@ import on_devices
 import pytest
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import multivariate_normal
+from samplers import Stay
 
 import nbcore as nb
 from nbcore.errors import OptionError, TargetError
@@ -194,17 +195,26 @@ def test_a_head_of_the_noise_stays() -> None:
 
 def test_same_key_same_draws_from_any_start_and_after_a_stop(tmp_path: Path) -> None:
     marginal = nb.marginalize(make())
-    run = {"key": 1, "num_warmup": 30, "num_samples": 20, "num_chains": 2, "progress": False}
-    once, again = (nb.sample(marginal, **run, checkpoint=tmp_path) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, once.draws, again.draws)
+    run = {"key": 1, "num_warmup": 30, "num_samples": 20, "num_chains": 2}
+    run |= {"progress": False, "chunk_size": 10}
+    once = nb.sample(marginal, **run)
+
+    def stop(report: Any) -> None:
+        if (report.phase, report.done) == ("sampling", 10):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        nb.sample(marginal, **run | {"progress": stop}, checkpoint=tmp_path)
+    resumed = nb.sample(marginal, **run, checkpoint=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, resumed.draws, once.draws)
     assert jax.tree.structure(once.draws) == jax.tree.structure(marginal.joint.start)
     last = jax.tree.map(lambda a: a[:, -1], once.draws)
     for init in ("laplace", last, marginal.marginal_position(last)):
         assert np.all(np.isfinite(nb.sample(marginal, init=init, **run).stats.log_density))
 
 
-@pytest.mark.slow
 def test_members_of_an_ensemble_start_chains() -> None:
+    """Each chain starts at its member, in what is not integrated out; the rest is drawn."""
     X, y = data(1, 30)
     ensemble = nb.EnsembleDeterministicNN(FlaxMLP(hidden_dims=(4,)), num_models=2)
     ensemble.train(X, y, epochs=3, key=0, progress=False)
@@ -212,9 +222,12 @@ def test_members_of_an_ensemble_start_chains() -> None:
         FlaxMLP(hidden_dims=(4,)), ensemble, subset=nb.ProbabilisticSubset.everything()
     )
     marginalized = nb.SamplingOptions(marginalize=True)
-    model.fit(X, y, 50, 20, num_chains=2, sampling=marginalized, progress=False)
-    assert model.posterior.split.size == model.posterior.split.total_size
-    assert np.all(np.isfinite(model.posterior.log_likelihood()))
+    model.fit(X, y, 0, 2, 2, backend=Stay(), sampling=marginalized, progress=False)
+    for c, member in enumerate(ensemble.members):
+        for path, trained in model.posterior.split.select(member.params).items():
+            draws = model.posterior.draws["weights"][path][c]
+            assert np.array_equal(draws[0], trained) == ("Dense0" in path)
+            assert np.array_equal(draws[0], draws[1]) == ("Dense0" in path)
 
 
 class Cauchy(nb.NormalPrior):

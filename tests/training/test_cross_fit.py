@@ -19,7 +19,6 @@ from nbcore.distributions.likelihoods import Gaussian
 from nbcore.distributions.positive import tight_prior
 from nbcore.extend import register_pytree
 from nbcore.metrics import nlpd
-from nbcore.sampling.backend import Kernel
 from nbcore.training.cross_fit import NOISE_FLOOR, CalibrationWarning
 from nbcore.training.folds import fold_of_rows
 from nbcore.training.train import BatchPlan
@@ -173,21 +172,14 @@ def test_crossfit_says_nothing_where_it_does_not() -> None:
 
 
 def test_holdout_samples_only_rows_that_were_not_trained_on() -> None:
-    seen: list[int] = []
-
-    @dataclass(frozen=True)
-    class Watching(Spread):
-        def kernel(self, num_warmup: int) -> Kernel:
-            def start(key: Any, target: nb.Target, position: Any) -> Any:
-                seen.append(target.num_examples)
-                return ()
-
-            return super().kernel(num_warmup)._replace(shared=start)
-
     train_key = jax.random.split(jax.random.key(1))[0]
     unseen = fold_of_rows(train_key, COUNT, 5) == 0
-    model = fit(head(), calibration="holdout", backend=Watching())
-    assert seen == [COUNT // 5]
+    model = fit(head(), calibration="holdout")
+    sampled = model.posterior.target
+    assert sampled is not None
+    assert model.posterior.scaler is not None
+    expected = model.posterior.scaler.standardize(Y[unseen])
+    np.testing.assert_allclose(sampled.targets()[:, 0], expected, rtol=1e-5)
     # The noise is that of the unseen rows, and the network does not depend on their y.
     assert model.det is not None
     assert model.noise is not None
@@ -243,20 +235,20 @@ def test_an_ensemble_keeps_the_noise_that_the_user_knows() -> None:
 
 
 def test_an_ensemble_member_is_sampled_on_its_own_fold() -> None:
-    seen: list[int] = []
-
-    @dataclass(frozen=True)
-    class Watching(Spread):
-        def kernel(self, num_warmup: int) -> Kernel:
-            def start(key: Any, target: nb.Target, position: Any) -> Any:
-                seen.append(target.num_examples)
-                return ()
-
-            return super().kernel(num_warmup)._replace(shared=start)
-
-    fit(head(), X[:50], Y[:50], calibration=replace(ENSEMBLE, folds=4), backend=Watching())
-    # Equal sizes share one program, which is traced once.
-    assert set(seen) == {12, 13}
+    """Its log density holds the very examples of its fold, inputs and targets."""
+    x, y = X[:50], Y[:50]
+    model = fit(head(), x, y, calibration=replace(ENSEMBLE, folds=4))
+    assert model.cross is not None
+    pairs = zip(model.posteriors, model.cross.members, strict=True)
+    for k, (posterior, member) in enumerate(pairs):
+        own, target = model.cross.fold == k, posterior.target
+        assert target is not None
+        assert member.scaler is not None
+        np.testing.assert_allclose(
+            target.targets()[:, 0], member.scaler.standardize(y[own]), rtol=1e-5
+        )
+        outputs = member.network.apply(member.params, x[own])
+        np.testing.assert_allclose(target.outputs(target.split.position), outputs, atol=1e-5)
 
 
 def trained(**options: Any) -> nb.DeterministicNN:

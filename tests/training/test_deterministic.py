@@ -91,10 +91,14 @@ def test_predictions_in_batches_keep_the_order_of_rows() -> None:
 
 
 def test_several_outputs_are_columns() -> None:
-    det = nb.DeterministicNN(FlaxMLP(hidden_dims=(4,), target_dim=2))
-    det.train(X, np.stack([Y, -Y], axis=1), 2, progress=False)
-    assert det.predict(X).shape == (40, 2)
-    assert det.residual_noise(X, np.stack([Y, -Y], axis=1)).shape == (2,)
+    net = FlaxMLP(hidden_dims=(4,), target_dim=2)
+    targets = np.stack([100 + Y, -10 * Y], axis=1)
+    det = nb.DeterministicNN(net, standardize=True).train(X, targets, 2, progress=False)
+    raw = np.asarray(net.apply(det.params, X))  # pyright: ignore[reportArgumentType]
+    expected = targets.mean(axis=0) + targets.std(axis=0) * raw
+    np.testing.assert_allclose(det.predict(X), expected, rtol=1e-4, atol=1e-4)
+    noise = np.sqrt(np.mean((targets - expected) ** 2, axis=0))
+    np.testing.assert_allclose(det.residual_noise(X, targets), noise, rtol=1e-4)
 
 
 def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:

@@ -294,7 +294,8 @@ BAD: dict[str, tuple[Callable[[nb.EnsembleDeterministicNN], Any], type[Exception
             nb.Target.build(mlp(1, 2), mlp(1, 2).init(jax.random.key(0), X[:1]), EVERYTHING, X, Y),
             2,
         ),
-        errors.ShapeError, "another|weights",
+        errors.ShapeError,
+        r"weights .*'Dense0/kernel': \(3, 2\).*, and the ensemble .*'Dense0/kernel': \(3, 6\)",
     ),
     "count": (lambda e: nb.EnsembleDeterministicNN(NET, num_models=0), errors.OptionError, "least"),
     "loss": (

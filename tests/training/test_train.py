@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -71,15 +72,16 @@ def test_without_the_prior_it_is_least_squares() -> None:
 
 
 class Record:
-    """Stands in for the training of a step, and keeps what went in and out."""
+    """Stands in for the training of a step, and keeps its arguments by name, and what came out."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[tuple[tuple[Any, ...], Any]] = []
+        self.calls: list[tuple[dict[str, Any], Any]] = []
         advance = training._advance  # pyright: ignore[reportPrivateUsage]
+        signature = inspect.signature(advance)
 
         def recorded(*args: Any) -> Any:
             state, loss = advance(*args)
-            self.calls.append((args, state))
+            self.calls.append((signature.bind(*args).arguments, state))
             return state, loss
 
         monkeypatch.setattr(training, "STEPS", 1)
@@ -99,11 +101,11 @@ class Record:
             return (x[rows].T @ residual / rows.sum())[:, 0]
 
         parts = [batch[0] for batch in self.batches()]
-        states = [args[7] for args, _ in self.calls]
+        states = [given["state"] for given, _ in self.calls]
         return np.stack([gradient(*each) for each in zip(states, parts, strict=True)])
 
     def batches(self) -> list[Minibatch]:
-        return [jax.tree.map(lambda a: a[0], args[8]) for args, _ in self.calls]
+        return [jax.tree.map(lambda a: a[0], given["batches"]) for given, _ in self.calls]
 
 
 def check_moments(moments: Moments, values: np.ndarray) -> None:
@@ -158,9 +160,9 @@ def test_convolutions_on_a_cpu_are_not_put_in_a_loop(
     monkeypatch.setattr(training, "STEPS", 32)
     params = {"out": {"kernel": jnp.ones((1, 1, 3))}}
     fit(Recipe(swa=None), network, params=params, epochs=2, batch_size=16)
-    assert [len(args[9].number) for args, _ in record.calls] == [1] * 6
+    assert [len(given["steps"].number) for given, _ in record.calls] == [1] * 6
     fit(Recipe(swa=None), epochs=2, batch_size=16)
-    assert [len(args[9].number) for args, _ in record.calls[6:]] == [32] * 2
+    assert [len(given["steps"].number) for given, _ in record.calls[6:]] == [32] * 2
 
 
 def test_every_row_is_seen_once_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +288,7 @@ def test_averaging_collects_snapshots_by_default(
     found = fit(Recipe(learning_rate=0.02, swa=SWA(schedule)), epochs=epochs, batch_size=48)
     assert found.trajectory is not None
     assert int(found.trajectory.count) == counts[epochs]
-    marked = [bool(args[9].is_snapshot[0]) for args, _ in record.calls]
+    marked = [bool(given["steps"].is_snapshot[0]) for given, _ in record.calls]
     check_moments(found.trajectory, record.weights()[marked])
     mean = found.trajectory.mean["out"]["kernel"]
     np.testing.assert_array_equal(found.params["out"]["kernel"], mean)
@@ -360,7 +362,10 @@ def test_every_step_drops_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch)
     network = nb.Network.from_functions(lambda key, x: None, Dropout().__call__)
     zeros = columns(np.zeros((20, 3), np.float32), np.zeros(20))
     found = fit(Recipe(swa=None), network=network, data=zeros, epochs=3, batch_size=10)
-    keys = [jax.random.fold_in(args[11], args[9].number[0]) for args, _ in record.calls]
+    keys = [
+        jax.random.fold_in(given["epoch_key"], given["steps"].number[0])
+        for given, _ in record.calls
+    ]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 6
     each = [float(0.5 * jnp.mean(noisy(jax.random.fold_in(key, 0), 10) ** 2)) for key in keys]
     expected = np.array(each).reshape(3, 2).mean(axis=1) + 0.5 * np.log(2 * np.pi)
