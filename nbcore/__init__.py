@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from nbcore.networks.network import Network as Network
     from nbcore.networks.network import Padding as Padding
     from nbcore.networks.network import as_network as as_network
+    from nbcore.posterior.posterior import NetworkPosterior as NetworkPosterior
     from nbcore.posterior.posterior import Posterior as Posterior
     from nbcore.posterior.prediction import Prediction as Prediction
     from nbcore.posterior.stats import Stats as Stats
@@ -95,7 +96,7 @@ _NAMES = {
     ),
     "targets.marginal": ("marginalize",),
     "networks.network": ("Network", "Padding", "as_network"),
-    "posterior.posterior": ("Posterior",),
+    "posterior.posterior": ("NetworkPosterior", "Posterior"),
     "posterior.prediction": ("Prediction",),
     "distributions.positive": ("HalfNormal", "LogNormal", "PositivePrior"),
     "estimators.prior_scale": ("ScaleChoice",),

@@ -20,7 +20,7 @@ from nbcore.common import plugins
 from nbcore.datasets import SmilesTokenizer, Table
 from nbcore.errors import NbcoreError, RunFolderError
 from nbcore.estimators.mixtures import predict_together
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior, Posterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.report import (
     Predictions,
@@ -53,7 +53,7 @@ class StoredRun:
 
     inputs: Inputs
     target: str
-    posteriors: tuple[Posterior, ...]
+    posteriors: tuple[NetworkPosterior, ...]
     ensemble_noise: np.ndarray | None
 
     def predict(self, reading: Reading) -> Iterator[tuple[np.ndarray, Prediction]]:
@@ -139,14 +139,14 @@ def metrics(outcome: Outcome) -> dict[str, Any]:
         "results": {way.name: way.to_data() for way in outcome.evaluations},
         "seconds": outcome.seconds,
         "weights": {
-            "stochastic": first.split.size if first.split else 0,
-            "total": first.split.total_size if first.split else 0,
+            "stochastic": first.split.size,
+            "total": first.split.total_size,
         },
         "diagnostics": [_diagnostics(posterior) for posterior in posteriors],
     }
 
 
-def _diagnostics(posterior: Posterior) -> dict[str, Any]:
+def _diagnostics(posterior: NetworkPosterior) -> dict[str, Any]:
     found = posterior.diagnostics()
     return {
         "worst": [{"name": n, "r_hat": r, "ess_bulk": e} for n, r, e in found.worst(5)],

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.cross_fit import mixture_noise
 
 DRAWS = 200
 
 
-def shared_noise(posteriors: Sequence[Posterior], X: Any, noise: np.ndarray) -> np.ndarray:
+def shared_noise(posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarray) -> np.ndarray:
     """Return the noise of a mixture, whose members' spread is not counted twice.
 
     Args:
@@ -31,7 +31,7 @@ def shared_noise(posteriors: Sequence[Posterior], X: Any, noise: np.ndarray) -> 
 
 
 def predict_together(
-    posteriors: Sequence[Posterior], X: Any, noise: np.ndarray | None = None
+    posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarray | None = None
 ) -> Prediction:
     """Return the mixture of posteriors; `noise` `(outputs,)` replaces theirs where it is given."""
     mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])

@@ -42,7 +42,7 @@ from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_sca
 from nbcore.estimators.sampler import Sampler, SamplerPreset
 from nbcore.networks.inputs import network_for, num_examples
 from nbcore.networks.network import Params, as_network
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.sampling.backend import Backend
 from nbcore.subsets.expressiveness import check_expressiveness
@@ -168,7 +168,7 @@ class PartialBNN:
         self.prior = checked_prior(prior)
         self.cross: CrossFit | None = None
         self.det: DeterministicNN | None = None
-        self.posteriors: tuple[Posterior, ...] = ()
+        self.posteriors: tuple[NetworkPosterior, ...] = ()
         self.noise: np.ndarray | None = None
         self.scale_choice: ScaleChoice | None = None
         self.ensemble_noise: np.ndarray | None = None
@@ -245,7 +245,7 @@ class PartialBNN:
         if not isinstance(likelihood, Categorical | Bernoulli):  # labels need no early noise
             check_expressiveness(targets[0].split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
 
-        posteriors: list[Posterior] = []
+        posteriors: list[NetworkPosterior] = []
         for k, (each, target) in enumerate(zip(frozen, targets, strict=True)):
             chain_key = jax.random.fold_in(sample_key, k)
             posterior = sampler.sample(target, k, each.ensemble, chain_key, progress)
@@ -259,7 +259,7 @@ class PartialBNN:
         return self
 
     @property
-    def posterior(self) -> Posterior:
+    def posterior(self) -> NetworkPosterior:
         """The posterior; of an ensemble, `posteriors` holds one for each member."""
         if not self.posteriors:
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")

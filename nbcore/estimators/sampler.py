@@ -12,7 +12,7 @@ import jax
 from nbcore.common.progress import Progress
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.estimators.options import SamplingOptions
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.sampling.backend import Backend, get_backend
 from nbcore.sampling.restarts import sample_with_restarts
 from nbcore.targets import marginal
@@ -123,7 +123,7 @@ class Sampler:
         init: Any,
         key: jax.Array,
         progress: bool | Progress,
-    ) -> Posterior:
+    ) -> NetworkPosterior:
         """Sample a target.
 
         Args:

@@ -1,9 +1,9 @@
-"""A table of a posterior, a row for each number or for each layer."""
+"""Tables of draws: a line for each parameter, or for each layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,21 +16,26 @@ LEVEL = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Columns of equal length; `print` shows a table, `pandas.DataFrame(s.columns)` takes them.
+    """A table; `print` shows it, `pandas.DataFrame(summary.columns)` takes its columns.
 
     Args:
-        columns: by name, one value a row.
+        columns: arrays of equal length, by name.
+        num_chains: number of chains.
+        num_draws: draws kept of each chain, `num_samples // thin`.
 
     Examples:
-        >>> print(Summary({"name": np.array(["a"]), "mean": np.array([1.25])}))
+        >>> print(Summary({"name": np.array(["a"]), "mean": np.array([1.25])}, 4, 500))
         name   mean
         a     1.250
+        4 chains × 500 draws kept = 2,000 draws
     """
 
     columns: dict[str, np.ndarray]
+    num_chains: int
+    num_draws: int
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Return the number of parameters, or of layers."""
         return len(next(iter(self.columns.values()), ()))
 
     def __str__(self) -> str:
@@ -43,17 +48,19 @@ class Summary:
             ).rstrip()
             for row in zip(*cells, strict=True)
         ]
-        return "\n".join(lines)
+        chains = f"{self.num_chains} chain{'s' if self.num_chains > 1 else ''}"
+        total = self.num_chains * self.num_draws
+        return "\n".join([*lines, f"{chains} × {self.num_draws:,} draws kept = {total:,} draws"])
 
 
 def summarize(
     draws: Mapping[str, np.ndarray], labels: Mapping[str, list[str]], owners: Mapping[str, str]
 ) -> Summary:
-    """Return a row for each number: mean, sd, central 90 %, Monte Carlo error, ESS and R-hat.
+    """Return mean, sd, central 90 %, Monte Carlo error, ESS and R-hat of each parameter.
 
     Args:
-        draws: by leaf path, arrays `(chain, draw, ...)`.
-        labels: by leaf path, a name for each number, in C order.
+        draws: by leaf path, arrays `(chain, draw, ...)`; at least one.
+        labels: by leaf path, a name for each parameter, in C order.
         owners: by leaf path, the layer that it belongs to.
     """
     tail = (1 - LEVEL) / 2
@@ -75,28 +82,29 @@ def summarize(
                 "r_hat": r_hat(flat),
             }
         )
-    return Summary({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    num_chains, num_draws = np.shape(next(iter(draws.values())))[:2]
+    return Summary(columns, num_chains, num_draws)
 
 
-def by_layer(weights: Summary) -> Summary:
-    """Return a row for each layer: how many numbers, their mean sd, worst ESS and R-hat."""
-    layers = weights.columns["layer"]
+def by_layer(table: Summary) -> Summary:
+    """Return for each layer: the number of its parameters, their mean sd, worst ESS and R-hat."""
+    layers = table.columns["layer"]
     names = list(dict.fromkeys(layers))
-    rows = [np.flatnonzero(layers == name) for name in names]
+    members = [np.flatnonzero(layers == name) for name in names]
 
     def each(column: str, reduce: Any) -> np.ndarray:
-        return np.array([reduce(weights.columns[column][chosen]) for chosen in rows])
+        return np.array([reduce(table.columns[column][chosen]) for chosen in members])
 
-    return Summary(
-        {
-            "layer": np.array(names, dtype=object),
-            "numbers": np.array([len(chosen) for chosen in rows]),
-            "sd": each("sd", np.mean),
-            "ess_bulk": each("ess_bulk", np.min),
-            "ess_tail": each("ess_tail", np.min),
-            "r_hat": each("r_hat", np.max),
-        }
-    )
+    columns = {
+        "layer": np.array(names, dtype=object),
+        "parameters": np.array([len(chosen) for chosen in members]),
+        "sd": each("sd", np.mean),
+        "ess_bulk": each("ess_bulk", np.min),
+        "ess_tail": each("ess_tail", np.min),
+        "r_hat": each("r_hat", np.max),
+    }
+    return replace(table, columns=columns)
 
 
 def _shown(value: Any) -> str:

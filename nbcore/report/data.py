@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbcore.networks.layers import Leaf
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.report.evaluation import Evaluation
 from nbcore.subsets.split import ParameterSplit
 
@@ -113,7 +113,7 @@ class ReportData:
     verdict: str = ""
 
 
-def worst_traces(posteriors: Sequence[Posterior], count: int = 4) -> list[Trace]:
+def worst_traces(posteriors: Sequence[NetworkPosterior], count: int = 4) -> list[Trace]:
     """Return the numbers that mix worst, over all members of an ensemble."""
     traces: list[Trace] = []
     for member, posterior in enumerate(posteriors):
@@ -126,7 +126,7 @@ def worst_traces(posteriors: Sequence[Posterior], count: int = 4) -> list[Trace]
     return sorted(traces, key=lambda t: (-np.nan_to_num(t.r_hat, nan=np.inf), t.label))[:count]
 
 
-def _by_label(posterior: Posterior) -> dict[str, _Floats]:
+def _by_label(posterior: NetworkPosterior) -> dict[str, _Floats]:
     labels = posterior.labels()
     found: dict[str, _Floats] = {}
     for path, draws in posterior.flat_draws().items():
@@ -145,11 +145,9 @@ def layer_shares(split: ParameterSplit) -> list[LayerShare]:
     ]
 
 
-def partly_sampled(posterior: Posterior) -> list[PartlySampled]:
+def partly_sampled(posterior: NetworkPosterior) -> list[PartlySampled]:
     """Return the kernels of which some entries, not all, are sampled."""
     split = posterior.split
-    if split is None:
-        return []
     kernels: list[PartlySampled] = []
     for path in split.paths:
         layer, leaf = split.owner(path)

@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import jax
 from jax.sharding import Mesh
@@ -17,7 +17,7 @@ from nbcore.common.keys import as_key
 from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.common.storage import digest
 from nbcore.errors import OptionError, did_you_mean
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior, Posterior
 from nbcore.sampling import programs
 from nbcore.sampling.backend import Backend, Kernel, get_backend
 from nbcore.sampling.chains import Chains, Outcome, Steps
@@ -26,11 +26,49 @@ from nbcore.sampling.cost import estimate_cost
 from nbcore.sampling.placement import CHAIN, Placement, placement_for
 from nbcore.sampling.provenance import describe_run
 from nbcore.sampling.starts import Start, check_start, start_positions, value_and_gradient
-from nbcore.targets.marginal import complete
-from nbcore.targets.target import Target
+from nbcore.targets.marginal import MarginalTarget, complete
+from nbcore.targets.target import NetworkTarget, Target
 
 ChainMethod = Literal["auto", "vectorized", "threads", "sequential"]
 CHAIN_METHODS = ("auto", "vectorized", "threads", "sequential")
+
+
+@overload
+def sample(
+    target: NetworkTarget | MarginalTarget,
+    backend: str | Backend = "numpyro-nuts",
+    *,
+    key: Any = None,
+    num_warmup: int = 1000,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    thin: int = 1,
+    init: Start | Any = "trained",
+    chain_method: ChainMethod = "auto",
+    chunk_size: int | None = None,
+    progress: bool | Progress = True,
+    checkpoint: str | Path | None = None,
+    mesh: Mesh | None = None,
+) -> NetworkPosterior: ...
+
+
+@overload
+def sample(
+    target: Target,
+    backend: str | Backend = "numpyro-nuts",
+    *,
+    key: Any = None,
+    num_warmup: int = 1000,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    thin: int = 1,
+    init: Start | Any = "trained",
+    chain_method: ChainMethod = "auto",
+    chunk_size: int | None = None,
+    progress: bool | Progress = True,
+    checkpoint: str | Path | None = None,
+    mesh: Mesh | None = None,
+) -> Posterior: ...
 
 
 def sample(
@@ -51,6 +89,9 @@ def sample(
 ) -> Posterior:
     """Draw from the posterior with several chains.
 
+    As in Stan and NumPyro, `num_samples` counts the steps of each chain after warmup, of which
+    every `thin`-th is kept: a chain has `num_samples // thin` draws.
+
     The same key, data and configuration give the same draws, for any `chunk_size`. Step t of
     chain c uses the key fold_in(fold_in(fold_in(key, c), phase), t).
 
@@ -58,11 +99,10 @@ def sample(
         target: the log density.
         backend: a name from `nb.list_backends()`, or an instance with options.
         key: random key, typed or old, or an integer; `None` is `jax.random.key(0)`.
-        num_warmup: warmup steps of each chain; none of them is kept.
-        num_samples: steps of each chain after warmup, of which `num_samples // thin` draws are
-            kept, as in Stan and NumPyro.
+        num_warmup: warmup steps of each chain, none of which is kept.
+        num_samples: steps of each chain after warmup.
         num_chains: number of chains.
-        thin: keep every `thin`-th step after warmup.
+        thin: keep every `thin`-th step.
         init: where chains start: `"trained"` (the trained weights with a small jitter),
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
             curvature of the density), positions with a leading chain axis, or an
@@ -152,7 +192,7 @@ def sample(
     network = target.network_target
     if network is None:
         return Posterior(draws, found.stats, info)
-    return Posterior.of_network(draws, found.stats, info, network)
+    return NetworkPosterior.of(network, draws, found.stats, info)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -14,10 +14,11 @@ from nbcore.common.keys import as_key
 from nbcore.common.options import check_count
 from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.errors import OptionError
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior, Posterior
 from nbcore.sampling.backend import Backend
 from nbcore.sampling.driver import sample
-from nbcore.targets.target import Target
+from nbcore.targets.marginal import MarginalTarget
+from nbcore.targets.target import NetworkTarget, Target
 
 # A number that no chain has, so that no restart shares a key with a chain.
 RESTART = 2**31 - 1
@@ -25,6 +26,16 @@ RESTART = 2**31 - 1
 
 class AcceptanceWarning(UserWarning):
     """Few proposals were accepted, in every run that was allowed."""
+
+
+@overload
+def sample_with_restarts(
+    target: NetworkTarget | MarginalTarget, backend: Backend, **options: Any
+) -> NetworkPosterior: ...
+
+
+@overload
+def sample_with_restarts(target: Target, backend: Backend, **options: Any) -> Posterior: ...
 
 
 def sample_with_restarts(

@@ -221,7 +221,9 @@ def marginalize(target: NetworkTarget, *, max_size: int = MAX_SIZE) -> MarginalT
     return marginal
 
 
-def as_asked(target: NetworkTarget, how: Marginalize, capabilities: Collection[str]) -> Target:
+def as_asked(
+    target: NetworkTarget, how: Marginalize, capabilities: Collection[str]
+) -> NetworkTarget | MarginalTarget:
     """Return the target that was asked for.
 
     Args:

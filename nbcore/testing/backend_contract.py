@@ -130,9 +130,8 @@ def check_frozen_weights_stay(backend: Backend) -> None:
     """Weights outside the subset are those of the trained network, bit for bit."""
     posterior = runs.short_run(backend)
     split = oracle().target.split
-    own = posterior.split
     last = jax.tree.map(lambda a: a[0, -1], posterior.draws["weights"])
-    merged = leaves_by_path((own if own is not None else split).merge(last))
+    merged = leaves_by_path(posterior.split.merge(last))
     changed = [p for p, leaf in split.frozen.items() if not np.array_equal(leaf, merged[p])]
     require(
         not changed,

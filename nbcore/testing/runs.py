@@ -6,16 +6,16 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nbcore.posterior import convergence
-from nbcore.posterior.posterior import Posterior
+from nbcore.posterior.posterior import NetworkPosterior, Posterior
 from nbcore.sampling.backend import Backend
 from nbcore.sampling.driver import sample
-from nbcore.targets.target import Target
+from nbcore.targets.target import NetworkTarget, Target
 from nbcore.testing.failure import ConformanceError
 from nbcore.testing.oracle import oracle
 
@@ -32,38 +32,35 @@ MAX_GRADIENTS = 2_000_000
 """A backend that needs more gradients than this for `MIN_ESS` fails."""
 
 
-def draw(
-    target: Target,
-    backend: Backend,
-    *,
-    num_samples: int,
-    key: int = 0,
-    num_warmup: int = NUM_WARMUP,
-    chunk_size: int = CHUNK_SIZE,
-    init: Any = "trained",
-) -> Posterior:
-    """Sample with the settings that all checks share, so that programs are compiled once."""
-    return sample(
-        target,
-        backend,
-        key=key,
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=NUM_CHAINS,
-        chunk_size=chunk_size,
-        init=init,
-        progress=False,
-    )
+@overload
+def draw(target: NetworkTarget, backend: Backend, **options: Any) -> NetworkPosterior: ...
+
+
+@overload
+def draw(target: Target, backend: Backend, **options: Any) -> Posterior: ...
+
+
+def draw(target: Target, backend: Backend, **options: Any) -> Posterior:
+    """Sample with the settings that all checks share, so that programs are compiled once.
+
+    Args:
+        target: the log density.
+        backend: the sampler.
+        options: those of `nb.sample`: `num_samples`, and others in place of the shared ones.
+    """
+    shared = {"key": 0, "num_warmup": NUM_WARMUP, "chunk_size": CHUNK_SIZE}
+    settings: dict[str, Any] = {**shared, "num_chains": NUM_CHAINS, "progress": False, **options}
+    return sample(target, backend, **settings)
 
 
 @functools.lru_cache(maxsize=4)
-def short_run(backend: Backend, key: int = 0) -> Posterior:
+def short_run(backend: Backend, key: int = 0) -> NetworkPosterior:
     """Return a run of `SHORT` draws on the oracle, for the checks of the contract."""
     return draw(oracle().target, backend, num_samples=SHORT, key=key)
 
 
 @functools.lru_cache(maxsize=2)
-def longer_run(backend: Backend) -> tuple[Posterior, int]:
+def longer_run(backend: Backend) -> tuple[NetworkPosterior, int]:
     """Return `short_run` with half as many draws more, and how often that traced the density."""
     short_run(backend)
     before = oracle().traces

@@ -76,8 +76,8 @@ class BNN:
         return self.num_classes is None
 
     @property
-    def posterior(self) -> nbcore.Posterior:
-        """The `nbcore.Posterior`."""
+    def posterior(self) -> nbcore.NetworkPosterior:
+        """The `nbcore.NetworkPosterior`."""
         return self.model.posterior
 
     @property
@@ -220,7 +220,9 @@ class BNN:
         return _thinned(self.posterior, samples).predict(as_rows(X))
 
 
-def _thinned(posterior: nbcore.Posterior, samples: Mapping[str, Any]) -> nbcore.Posterior:
+def _thinned(
+    posterior: nbcore.NetworkPosterior, samples: Mapping[str, Any]
+) -> nbcore.NetworkPosterior:
     """Return the posterior with given draws `(draws, ...)` as those of one chain."""
     flat = posterior.flat_draws()
     missing = [name for name in flat if name not in samples]

@@ -27,7 +27,7 @@ class Chains:
         posterior: the posterior.
     """
 
-    posterior: nbcore.Posterior
+    posterior: nbcore.NetworkPosterior
 
     def get_samples(self, group_by_chain: bool = False) -> dict[str, np.ndarray]:
         """Return draws by leaf path, the unconstrained parameters, and the noise as `"sig"`.

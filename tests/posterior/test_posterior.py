@@ -16,8 +16,9 @@ from flax import linen as nn
 import nbcore as nb
 from nbcore import errors
 from nbcore.extend import register_pytree
-from nbcore.posterior.posterior import ROWS, Posterior
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.predictive import EXAMPLES_AT_ONCE
 from nbcore.posterior.run_info import RunInfo
 from nbcore.targets.target import NetworkTarget
 from nbcore_flax import FlaxMLP, FlaxTransformer
@@ -35,14 +36,14 @@ INFO = RunInfo(
 NOISY = nb.Gaussian(noise_prior=nb.LogNormal((0.3, 0.4), 0.2))
 
 
-def posterior_of(target: NetworkTarget, scaler: Scaler | None = None) -> Posterior:
+def posterior_of(target: NetworkTarget, scaler: Scaler | None = None) -> NetworkPosterior:
     """Return a posterior whose draws are the start plus standard normal numbers."""
     rng = np.random.default_rng(0)
     draws = jax.tree.map(
         lambda a: np.asarray(a + rng.normal(size=(CHAINS, DRAWS, *a.shape)), a.dtype), target.start
     )
     numbers = rng.normal(size=(len(nb.Stats._fields), CHAINS, DRAWS)).astype(np.float32)
-    posterior = Posterior.of_network(draws, nb.Stats(*numbers), INFO, target)
+    posterior = NetworkPosterior.of(target, draws, nb.Stats(*numbers), INFO)
     return posterior.in_units_of(scaler) if scaler else posterior
 
 
@@ -59,7 +60,7 @@ def target_of(
 
 
 X_TABLE = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
-X_NEW = np.random.default_rng(2).normal(size=(ROWS + 44, 3)).astype(np.float32)
+X_NEW = np.random.default_rng(2).normal(size=(EXAMPLES_AT_ONCE + 44, 3)).astype(np.float32)
 Y_TABLE = np.random.default_rng(3).normal(size=(30, 2))
 PAIRS = nb.ProbabilisticSubset.pairs({"Dense0": [(0, 1), (2, 3)]})
 BOTH = PAIRS | nb.ProbabilisticSubset.layers("Dense1")
@@ -73,14 +74,14 @@ CASES: dict[str, tuple[Any, Any, Scaler | None]] = {
 
 
 @pytest.fixture(params=CASES)
-def posterior(request: Any) -> Posterior:
+def posterior(request: Any) -> NetworkPosterior:
     """One of the cases."""
     likelihood, y, scaler = CASES[request.param]
     return posterior_of(target_of(make_mlp()(), X_TABLE, y, likelihood, BOTH), scaler)
 
 
 def test_saved_and_loaded_posteriors_predict_bit_for_bit_the_same(
-    posterior: Posterior, tmp_path: Path
+    posterior: NetworkPosterior, tmp_path: Path
 ) -> None:
     posterior.save(tmp_path / "new" / "run")
     loaded = nb.Posterior.load(tmp_path / "new" / "run", make_mlp()())
@@ -107,7 +108,7 @@ def test_the_files_hold_no_pickle_and_each_draw_only_what_is_stochastic(tmp_path
     assert sum(sizes.values()) == target.split.size + 2 == 2 + 2 + 2  # pairs, biases, noises
 
 
-def test_what_is_there_is_not_overwritten(posterior: Posterior, tmp_path: Path) -> None:
+def test_what_is_there_is_not_overwritten(posterior: NetworkPosterior, tmp_path: Path) -> None:
     posterior.save(tmp_path / "run")
     before = (tmp_path / "run" / "posterior.json").read_bytes()
     with pytest.raises(errors.RunFolderError, match="overwrite=True"):
@@ -119,7 +120,7 @@ def test_what_is_there_is_not_overwritten(posterior: Posterior, tmp_path: Path) 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_somebody_else_is_never_replaced(
-    posterior: Posterior, tmp_path: Path, overwrite: bool
+    posterior: NetworkPosterior, tmp_path: Path, overwrite: bool
 ) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
@@ -213,7 +214,7 @@ def test_nothing_is_left_behind_when_saving_fails(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_what_was_there(
-    posterior: Posterior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    posterior: NetworkPosterior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posterior.save(tmp_path / "run")
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
@@ -244,15 +245,67 @@ def test_a_likelihood_of_ones_own_is_given_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.predict(X_NEW).aleatoric_variance, 0.25, rtol=1e-6)
 
 
-def direct(posterior: Posterior, X: Any, chain: int, draw: int) -> np.ndarray:
+def plain(draws: Any) -> nb.Posterior:
+    """Return the posterior of a plain density with these draws."""
+    shape = np.shape(jax.tree.leaves(draws)[0])[:2]
+    numbers = np.random.default_rng(0).normal(size=(len(nb.Stats._fields), *shape))
+    return nb.Posterior(draws, nb.Stats(*numbers.astype(np.float32)), INFO)
+
+
+DRAWN = np.random.default_rng(5).normal(size=(CHAINS, DRAWS, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [DRAWN, {"a": DRAWN, "b": [DRAWN[..., 0], (DRAWN,)]}, {"weights": {"likelihood/x": DRAWN}}],
+    ids=["array", "pytree", "names of a network"],
+)
+def test_posteriors_of_plain_densities_are_saved_and_loaded(draws: Any, tmp_path: Path) -> None:
+    posterior = plain(draws)
+    posterior.save(tmp_path / "run")
+    loaded = nb.Posterior.load(tmp_path / "run")
+    assert type(loaded) is nb.Posterior
+    assert jax.tree.structure(loaded.draws) == jax.tree.structure(draws)
+    jax.tree.map(np.testing.assert_array_equal, loaded.draws, draws)
+    jax.tree.map(np.testing.assert_array_equal, loaded.stats, posterior.stats)
+    assert loaded.info == INFO
+    assert str(loaded.summary()) == str(posterior.summary())
+    assert loaded.labels() == posterior.labels()
+    with pytest.raises(errors.RunFolderError, match="overwrite=True"):
+        posterior.save(tmp_path / "run")
+    with pytest.raises(errors.OptionError, match=r"plain density.*load\(folder\)"):
+        nb.Posterior.load(tmp_path / "run", make_mlp()())
+
+
+def test_weights_are_loaded_with_their_network_alone(tmp_path: Path) -> None:
+    posterior_of(target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, BOTH)).save(tmp_path / "run")
+    with pytest.raises(errors.OptionError, match=r"load\(folder, network\)"):
+        nb.Posterior.load(tmp_path / "run")
+    loaded = nb.NetworkPosterior.load(tmp_path / "run", make_mlp()())
+    assert type(loaded) is nb.NetworkPosterior
+
+
+def test_the_posterior_of_a_plain_density_has_what_every_posterior_has() -> None:
+    posterior = plain({"a": DRAWN, "b": DRAWN[..., 0]})
+    assert (posterior.num_chains, posterior.num_draws) == (CHAINS, DRAWS)
+    assert posterior.labels() == {"a": ["a[0]", "a[1]"], "b": ["b"]}
+    table = posterior.summary()
+    assert list(table.columns["layer"]) == ["a", "a", "b"]
+    assert str(table).endswith("2 chains × 9 draws kept = 18 draws")
+    assert list(posterior.summary("layer").columns["parameters"]) == [2, 1]
+    assert set(posterior.diagnostics().r_hat) == {"a", "b"}
+    for name in ("predict", "outputs", "network", "split", "log_likelihood", "in_units_of"):
+        assert hasattr(nb.NetworkPosterior, name) or name in {"network", "split"}
+        assert not hasattr(posterior, name)
+
+
+def direct(posterior: NetworkPosterior, X: Any, chain: int, draw: int) -> np.ndarray:
     """Return the outputs of one draw: merge, then apply, without anything of nbcore's driver."""
-    assert posterior.split is not None
-    assert posterior.network is not None
     weights = {k: v[chain, draw] for k, v in posterior.draws["weights"].items()}
     return np.asarray(posterior.network.apply(posterior.split.merge(weights), jnp.asarray(X)))
 
 
-def test_predictions_in_batches_are_those_of_merged_weights(posterior: Posterior) -> None:
+def test_predictions_in_batches_are_those_of_merged_weights(posterior: NetworkPosterior) -> None:
     outputs = posterior.outputs(X_NEW)
     assert outputs.shape == (CHAINS * DRAWS, len(X_NEW), 2)
     for chain, draw in ((0, 0), (0, 5), (1, 8)):
@@ -262,7 +315,7 @@ def test_predictions_in_batches_are_those_of_merged_weights(posterior: Posterior
 
 def test_rows_keep_their_order_through_groups_of_length() -> None:
     rng = np.random.default_rng(4)
-    tokens = rng.integers(1, 9, size=(ROWS + 20, 12), dtype=np.int32)
+    tokens = rng.integers(1, 9, size=(EXAMPLES_AT_ONCE + 20, 12), dtype=np.int32)
     lengths = rng.choice([4, 12], size=len(tokens))
     tokens[np.arange(12) >= lengths[:, None]] = 0
     net = FlaxTransformer(

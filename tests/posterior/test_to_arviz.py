@@ -29,7 +29,7 @@ def network() -> nb.Network:
     return nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
 
 
-def posterior(noise: Any = None, y: np.ndarray = Y) -> nb.Posterior:
+def posterior(noise: Any = None, y: np.ndarray = Y) -> nb.NetworkPosterior:
     params = {"out": {"kernel": jnp.zeros((3, y.shape[1])).at[0].set(1.0)}}
     target = nb.Target.build(
         network(),
@@ -43,7 +43,7 @@ def posterior(noise: Any = None, y: np.ndarray = Y) -> nb.Posterior:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> nb.Posterior:
+def drawn() -> nb.NetworkPosterior:
     return posterior()
 
 
@@ -52,7 +52,7 @@ def az() -> Any:
     return importlib.import_module("arviz")
 
 
-def test_coordinates_name_layer_and_index(drawn: nb.Posterior) -> None:
+def test_coordinates_name_layer_and_index(drawn: nb.NetworkPosterior) -> None:
     data = drawn.to_arviz()
     assert set(data["posterior"].data_vars) == {"out", "likelihood.noise"}
     weights = data["posterior"]["out"]
@@ -64,14 +64,14 @@ def test_coordinates_name_layer_and_index(drawn: nb.Posterior) -> None:
     np.testing.assert_array_equal(noise, drawn.constrained()["likelihood"]["noise"])
 
 
-def test_statistics_have_the_names_of_arviz(drawn: nb.Posterior) -> None:
+def test_statistics_have_the_names_of_arviz(drawn: nb.NetworkPosterior) -> None:
     stats = drawn.to_arviz()["sample_stats"]
     names = {"lp", "acceptance_rate", "diverging", "n_steps", "tree_depth", "step_size", "energy"}
     assert set(stats.data_vars) == names
     np.testing.assert_array_equal(stats["lp"].values, drawn.stats.log_density)
 
 
-def test_log_likelihood_is_that_of_each_row(drawn: nb.Posterior) -> None:
+def test_log_likelihood_is_that_of_each_row(drawn: nb.NetworkPosterior) -> None:
     each = drawn.to_arviz()["log_likelihood"]["y"].values
     assert each.shape == (2, 200, 40)
     outputs = drawn.outputs(X).reshape(2, 200, 40, 2)
@@ -81,7 +81,7 @@ def test_log_likelihood_is_that_of_each_row(drawn: nb.Posterior) -> None:
     np.testing.assert_allclose(drawn.to_arviz()["observed_data"]["y_observed"].values, Y, rtol=1e-6)
 
 
-def test_units_of_y_are_the_users(drawn: nb.Posterior) -> None:
+def test_units_of_y_are_the_users(drawn: nb.NetworkPosterior) -> None:
     scaler = Scaler(np.array([3.0, -1.0]), np.array([2.0, 10.0]))
     scaled = drawn.in_units_of(scaler).to_arviz()
     plain = drawn.to_arviz()
@@ -110,7 +110,7 @@ def test_loo_is_that_of_the_exact_leave_one_out_densities(az: Any) -> None:
     assert found == pytest.approx(float(exact), abs=0.5)
 
 
-def test_diagnostics_are_those_of_arviz(drawn: nb.Posterior, az: Any) -> None:
+def test_diagnostics_are_those_of_arviz(drawn: nb.NetworkPosterior, az: Any) -> None:
     data, mine = drawn.to_arviz(), drawn.summary().columns
     for name, function, options in [
         ("r_hat", az.rhat, {}),
@@ -125,12 +125,13 @@ def test_diagnostics_are_those_of_arviz(drawn: nb.Posterior, az: Any) -> None:
 
 def test_a_plain_density_has_no_data(az: Any) -> None:
     target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(3))
-    plain = nb.sample(target, num_warmup=50, num_samples=50, num_chains=2, progress=False)
+    plain = nb.sample(target, num_warmup=50, num_samples=50, thin=2, num_chains=2, progress=False)
     data = plain.to_arviz()
-    assert data["posterior"]["position"].shape == (2, 50, 3)
+    assert data["posterior"]["position"].shape == (2, 25, 3)
+    assert data["sample_stats"]["lp"].shape == (2, 25)
     assert "log_likelihood" not in (data.groups() if callable(data.groups) else data.children)
-    with pytest.raises(errors.OptionError, match="not at hand"):
-        plain.log_likelihood()
+    assert not hasattr(plain, "log_likelihood")
+    assert str(plain.summary()).endswith("2 chains × 25 draws kept = 50 draws")
 
 
 def test_known_noise_is_no_unknown() -> None:
@@ -139,7 +140,7 @@ def test_known_noise_is_no_unknown() -> None:
     assert set(known.to_arviz()["posterior"].data_vars) == {"out"}
 
 
-def test_a_loaded_posterior_has_draws_alone(drawn: nb.Posterior, tmp_path: Path) -> None:
+def test_a_loaded_posterior_has_draws_alone(drawn: nb.NetworkPosterior, tmp_path: Path) -> None:
     drawn.save(tmp_path / "run")
     loaded = nb.Posterior.load(tmp_path / "run", network())
     np.testing.assert_array_equal(
@@ -149,7 +150,7 @@ def test_a_loaded_posterior_has_draws_alone(drawn: nb.Posterior, tmp_path: Path)
         loaded.log_likelihood()
 
 
-def test_the_summary_is_of_every_number(drawn: nb.Posterior) -> None:
+def test_the_summary_is_of_every_parameter(drawn: nb.NetworkPosterior) -> None:
     table = drawn.summary()
     columns = table.columns
     assert list(columns["name"][:2]) == ["out[0, 0]", "out[2, 1]"]
@@ -157,20 +158,20 @@ def test_the_summary_is_of_every_number(drawn: nb.Posterior) -> None:
     np.testing.assert_allclose(columns["mean"][:2], weights.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(columns["sd"][:2], weights.std(axis=0, ddof=1), rtol=1e-5)
     np.testing.assert_allclose(columns["5%"][:2], np.quantile(weights, 0.05, axis=0), rtol=1e-5)
-    assert len(str(table).splitlines()) == len(table) + 1 == 5
+    assert len(str(table).splitlines()) == len(table) + 2 == 6
 
 
-def test_a_layer_is_as_good_as_its_worst_number(drawn: nb.Posterior) -> None:
+def test_a_layer_is_as_good_as_its_worst_parameter(drawn: nb.NetworkPosterior) -> None:
     table, weights = drawn.summary(by="layer").columns, drawn.summary().columns
     assert list(table["layer"]) == ["out", "likelihood"]
-    assert list(table["numbers"]) == [2, 2]
+    assert list(table["parameters"]) == [2, 2]
     assert table["r_hat"][0] == weights["r_hat"][:2].max()
     assert table["ess_bulk"][1] == weights["ess_bulk"][2:].min()
     with pytest.raises(errors.OptionError, match="weight or layer, got 'chain'"):
         drawn.summary(by="chain")  # pyright: ignore[reportArgumentType]
 
 
-def test_diagnostics_in_prediction_space(drawn: nb.Posterior) -> None:
+def test_diagnostics_in_prediction_space(drawn: nb.NetworkPosterior) -> None:
     found = drawn.diagnostics(X[:5])
     outputs = drawn.outputs(X[:5]).reshape(2, 200, 5, 2)
     np.testing.assert_allclose(found.r_hat["output"], diagnostics.r_hat(outputs))

@@ -1,0 +1,127 @@
+"""Outputs and predictive distributions of many draws of a network's weights, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.errors import OptionError
+from nbcore.networks.evaluation import is_per_example
+from nbcore.networks.inputs import check_inputs, num_examples
+from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.network import Network
+from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.subsets.split import ParameterSplit, Weights
+from nbcore.targets.hoisting.forward import Forward
+from nbcore.targets.target import NetworkTarget, Position
+
+EXAMPLES_AT_ONCE = 256
+DRAWS_AT_ONCE = 16
+
+
+def flattened(draws: Any, max_draws: int | None = None) -> Any:
+    """Return draws `(chain, draw, ...)` with one leading axis, thinned evenly.
+
+    Args:
+        draws: a pytree of arrays with leading axes `(chain, draw)`.
+        max_draws: how many draws are kept at most; `None` keeps all.
+
+    Raises:
+        OptionError: none would be kept.
+    """
+
+    def thin(array: Any) -> jax.Array:
+        flat = np.reshape(array, (-1, *np.shape(array)[2:]))
+        count = len(flat) if max_draws is None else min(max_draws, len(flat))
+        return jnp.asarray(flat[np.linspace(0, len(flat) - 1, count).round().astype(int)])
+
+    if max_draws is not None and max_draws < 1:
+        raise OptionError(f"max_draws must be at least 1, got {max_draws}.")
+    return jax.tree.map(thin, draws)
+
+
+def predict(
+    network: Network,
+    split: ParameterSplit,
+    likelihood: Likelihood,
+    scaler: Scaler | None,
+    positions: Position,
+    x: Any,
+) -> Prediction:
+    """Return the mixture of the predictive distributions of some positions.
+
+    Args:
+        network: the network.
+        split: its stochastic and frozen weights.
+        likelihood: the distribution of y given the outputs.
+        scaler: units of y.
+        positions: draws of the stochastic weights and of the parameters, with a leading draw axis.
+        x: inputs.
+    """
+    parameters = positions["likelihood"]
+    df = likelihood.degrees_of_freedom(parameters)
+    df = None if df is None else np.asarray(df).reshape(-1, 1, 1)
+    means, variances = RowBuffer(num_examples(x)), RowBuffer(num_examples(x))
+    for indices, outputs in _in_batches(network, split, positions["weights"], x):
+        mean, variance = _moments(likelihood, outputs, parameters)
+        part = Prediction(np.asarray(mean), np.asarray(variance), likelihood.kind, df)
+        part = part.in_units_of(scaler) if scaler else part
+        means.put(indices, part.draw_means)
+        variances.put(indices, part.draw_variances)
+    return Prediction(means.array, variances.array, likelihood.kind, df)
+
+
+def network_outputs(
+    network: Network, split: ParameterSplit, likelihood: Likelihood, weights: Weights, x: Any
+) -> np.ndarray:
+    """Return the network's own outputs for draws of its weights, `(draws, examples, outputs)`."""
+    found = RowBuffer(num_examples(x))
+    for indices, outputs in _in_batches(network, split, weights, x):
+        found.put(indices, outputs[..., : likelihood.num_network_outputs(outputs.shape[2])])
+    return found.array
+
+
+def log_likelihoods(target: NetworkTarget, positions: Position) -> np.ndarray:
+    """Return log p(y_i | position), `(draws, examples)`, for positions with a leading draw axis."""
+    return np.asarray(_log_likelihoods(target, positions))
+
+
+def _in_batches(
+    network: Network, split: ParameterSplit, weights: Weights, x: Any
+) -> Iterator[tuple[np.ndarray, jax.Array]]:
+    """Yield indices of examples, and their outputs `(draws, examples, outputs)`.
+
+    Whatever does not depend on the draws is computed once. The last batch of a length may be
+    filled up with further examples, beyond those that the indices name.
+    """
+    check_inputs(network, x)
+    per_example = is_per_example(network, split.params, x)
+    size = EXAMPLES_AT_ONCE if per_example else num_examples(x)
+    for indices, inputs in batches(x, network.padding if per_example else None, size):
+        forward = Forward.build(network, split, inputs, per_example=per_example)
+        yield indices, _draw_outputs(forward, weights, forward.features(split, inputs))
+
+
+@jax.jit
+def _draw_outputs(forward: Forward, weights: Weights, features: Any) -> jax.Array:
+    def one(drawn: Weights) -> jax.Array:
+        return forward.outputs(drawn, features)
+
+    return jax.lax.map(one, weights, batch_size=DRAWS_AT_ONCE)
+
+
+@jax.jit
+def _moments(
+    likelihood: Likelihood, outputs: jax.Array, parameters: Any
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(likelihood.moments)(outputs, parameters)
+
+
+@jax.jit
+def _log_likelihoods(target: NetworkTarget, positions: Position) -> jax.Array:
+    return jax.lax.map(target.log_likelihood, positions, batch_size=DRAWS_AT_ONCE)
