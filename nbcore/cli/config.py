@@ -21,7 +21,7 @@ from nbcore.errors import ConfigError, OptionError
 from nbcore.estimators.options import Calibration, CalibrationOptions, TrainingOptions
 from nbcore.estimators.prior_scale import checked_prior
 from nbcore.estimators.sampler import SamplerPreset
-from nbcore.sampling.driver import ChainMethod
+from nbcore.sampling.driver import ChainMethod, check_steps
 from nbcore.selection.ranking import Budget
 
 TEST_FRACTION = 0.2
@@ -193,11 +193,8 @@ class SampleSection:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(0, num_warmup=self.num_warmup)
-        _at_least(1, num_samples=self.num_samples, num_chains=self.num_chains, thin=self.thin)
+        check_steps(self.num_warmup, self.num_samples, self.num_chains, self.thin)
         checked_prior(self.prior)
-        if self.thin > self.num_samples:
-            raise OptionError(f"thin = {self.thin} keeps none of {self.num_samples} samples.")
 
 
 @dataclass(frozen=True)

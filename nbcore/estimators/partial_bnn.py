@@ -223,24 +223,27 @@ class PartialBNN:
             SubsetError: nothing, or too much by default, would be sampled.
             TargetError: nothing can be integrated out.
         """
-        how = as_calibration(calibration, self.default_calibration)
         likelihood = chosen_likelihood(
             self.given, self.likelihood, self.num_classes, self.noise_prior
         )
+        calibration = as_calibration(calibration, self.default_calibration)
+        training = as_options("training", training, self.default_training)
+        sampling = as_options("sampling", sampling, self.default_sampling)
         sampler = Sampler.of(
-            self.default_sampler, backend, num_warmup, num_samples, num_chains,
-            as_options("sampling", sampling, self.default_sampling),
-        )  # fmt: skip
+            self.default_sampler, backend, num_warmup, num_samples, num_chains, sampling
+        )
         sampler.check(likelihood)
         examples = self._checked(X, y, groups)
         train_key, sample_key = jax.random.split(as_key(key))
-        pretraining = Pretraining(
-            self.model, likelihood, as_options("training", training, self.default_training), how,
-            train_key, progress, self.has_frozen_weights,
-        )  # fmt: skip
 
+        pretraining = Pretraining(
+            self.model, likelihood, training, calibration, train_key, progress,
+            self.has_frozen_weights,
+        )  # fmt: skip
         frozen = self._frozen_networks(examples, likelihood, pretraining)
-        prior = self._chosen_prior(frozen, examples, likelihood, how, sample_key, progress)
+        prior = self._chosen_prior(
+            frozen, examples, likelihood, calibration, sample_key, progress_from(progress)
+        )
         targets = [self._target(each, examples, likelihood, prior) for each in frozen]
         if not isinstance(likelihood, Categorical | Bernoulli):  # labels need no early noise
             check_expressiveness(targets[0].split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
@@ -250,12 +253,8 @@ class PartialBNN:
             chain_key = jax.random.fold_in(sample_key, k)
             posterior = sampler.sample(target, k, each.ensemble, chain_key, progress)
             posteriors.append(posterior.in_units_of(each.scaler) if each.scaler else posterior)
-
         self.posteriors = tuple(posteriors)
-        self.noise = frozen[0].noise
-        self.ensemble_noise = None
-        if len(frozen) > 1 and self.noise is not None and likelihood.needs_noise_estimate:
-            self.ensemble_noise = shared_noise(self.posteriors, X, self.noise)
+        self._calibrate(frozen, likelihood, X)
         return self
 
     @property
@@ -297,20 +296,22 @@ class PartialBNN:
         self, examples: Examples, likelihood: Likelihood, pretraining: Pretraining
     ) -> list[FrozenNetwork]:
         """Train what was not given; remember it as `det` and `cross`."""
-        how, given = pretraining.calibration, self.given
-        if how.ensemble and not isinstance(given, CrossFit | None):
+        given, calibration = self.given, pretraining.calibration
+        if calibration.ensemble and not isinstance(given, CrossFit | None):
             raise OptionError(
                 "ensemble=True keeps the networks of the folds: give no deterministic_weights, or "
                 "those of nb.cross_fit(...)."
             )
         self.cross = given if isinstance(given, CrossFit) else None
-        if given is None and how.method == "crossfit":
+        if given is None and calibration.method == "crossfit":
             self.cross = pretraining.cross_fit(examples)
         if self.cross is not None:
             self.det = self.cross.full
-            return from_cross_fit(self.cross, examples, ensemble=how.ensemble)
+            return from_cross_fit(self.cross, examples, ensemble=calibration.ensemble)
         if given is None:
-            train = pretraining.holdout if how.method == "holdout" else pretraining.uncalibrated
+            train = (
+                pretraining.holdout if calibration.method == "holdout" else pretraining.uncalibrated
+            )
             frozen = [train(examples)]
         elif isinstance(given, EnsembleDeterministicNN):
             everything = self.choice.is_everything(given.network, first_of(given).params)
@@ -319,7 +320,7 @@ class PartialBNN:
             network = as_network(self.model, example=examples.take(np.arange(1)).X)
             frozen = [
                 from_weights(
-                    given, network, examples, how.validation_data, likelihood,
+                    given, network, examples, calibration.validation_data, likelihood,
                     has_frozen_weights=self.has_frozen_weights,
                 )
             ]  # fmt: skip
@@ -331,20 +332,24 @@ class PartialBNN:
         frozen: Sequence[FrozenNetwork],
         examples: Examples,
         likelihood: Likelihood,
-        how: CalibrationOptions,
+        calibration: CalibrationOptions,
         key: jax.Array,
-        progress: bool | Progress,
+        progress: Progress,
     ) -> Prior:
         """Return the prior of the stochastic weights; remember a search as `scale_choice`."""
         self.scale_choice = None
         center, prior = self._center(frozen[0]), self.prior
         if isinstance(prior, PriorScaleSearch):
             folds = scale_folds(
-                frozen, self.cross if len(frozen) == 1 else None, examples, how.validation_data,
-                prior.criterion, lambda each: self._target(each, examples, likelihood, None),
-            )  # fmt: skip
+                frozen,
+                self.cross if len(frozen) == 1 else None,
+                examples,
+                calibration.validation_data,
+                prior.criterion,
+                lambda each: self._target(each, examples, likelihood, None),
+            )
             self.scale_choice = choose_scale(
-                folds, center, jax.random.fold_in(key, PRIOR_KEY), prior, progress_from(progress)
+                folds, center, jax.random.fold_in(key, PRIOR_KEY), prior, progress
             )
             prior = self.scale_choice.scale
         return NormalPrior(prior, center) if isinstance(prior, int | float) else prior
@@ -370,3 +375,10 @@ class PartialBNN:
             likelihood=frozen_likelihood(likelihood, frozen, len(targets)),
             prior=prior,
         )
+
+    def _calibrate(self, frozen: Sequence[FrozenNetwork], likelihood: Likelihood, X: Any) -> None:
+        """Keep the noise of unseen examples; for a mixture, without the spread of its members."""
+        self.noise = frozen[0].noise
+        self.ensemble_noise = None
+        if len(frozen) > 1 and self.noise is not None and likelihood.needs_noise_estimate:
+            self.ensemble_noise = shared_noise(self.posteriors, X, self.noise)

@@ -14,6 +14,7 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.estimators.options import SamplingOptions
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.sampling.backend import Backend, get_backend
+from nbcore.sampling.driver import check_steps
 from nbcore.sampling.restarts import sample_with_restarts
 from nbcore.targets import marginal
 from nbcore.targets.marginal import Marginalize
@@ -109,11 +110,13 @@ class Sampler:
         )  # fmt: skip
 
     def check(self, likelihood: Likelihood) -> None:
-        """Check that the sampler suits a likelihood, before anything is trained.
+        """Check that the sampler can run with a likelihood, before anything is trained.
 
         Raises:
+            OptionError: a number of steps or chains is impossible.
             TargetError: weights are to be integrated out, and cannot be.
         """
+        check_steps(self.num_warmup, self.num_samples, self.num_chains, self.thin)
         marginal.check_asked(self.marginalize, likelihood, self.backend.capabilities)
 
     def sample(

@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from nbcore.common.keys import as_key
+from nbcore.common.options import check_count
 from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.common.storage import digest
 from nbcore.errors import OptionError, did_you_mean
@@ -195,6 +196,18 @@ def sample(
     return NetworkPosterior.of(network, draws, found.stats, info)
 
 
+def check_steps(num_warmup: Any, num_samples: Any, num_chains: Any, thin: Any) -> None:
+    """Raise unless chains can take these steps, and keep at least one draw.
+
+    Raises:
+        OptionError: a number is impossible.
+    """
+    check_count(0, num_warmup=num_warmup)
+    check_count(1, num_samples=num_samples, num_chains=num_chains, thin=thin)
+    if thin > num_samples:
+        raise OptionError(f"thin={thin} keeps none of num_samples={num_samples} steps.")
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How many steps of what."""
@@ -210,17 +223,8 @@ class _Plan:
             raise OptionError(
                 f"sample() needs a target, got {type(target).__name__}. Type: nb.Target.build(...)"
             )
-        least = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "thin": 1, "chunk_size": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < low
-            ):
-                raise OptionError(f"{name} must be an integer of at least {low}, got {value!r}.")
-        if self.thin > self.num_samples:
-            raise OptionError(
-                f"thin={self.thin} keeps none of num_samples={self.num_samples} steps."
-            )
+        check_steps(self.num_warmup, self.num_samples, self.num_chains, self.thin)
+        check_count(1, optional=True, chunk_size=self.chunk_size)
 
     @property
     def num_draws(self) -> int:

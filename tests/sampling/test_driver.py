@@ -271,7 +271,7 @@ def test_start_positions_of_another_shape_are_refused(init: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_samples": 0}, "num_samples must be an integer of at least 1"),
+        ({"num_samples": 0}, "num_samples is an integer of at least 1"),
         ({"num_warmup": -1}, "num_warmup"),
         ({"num_chains": 0}, "num_chains"),
         ({"num_chains": 2.0}, "num_chains"),
