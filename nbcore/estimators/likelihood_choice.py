@@ -25,13 +25,13 @@ def chosen_likelihood(
     """Return the likelihood in y's own units, before anything is learned about its noise.
 
     Args:
-        given: what was given as weights, if anything.
-        likelihood: what the user said.
+        given: the weights that were given, or `None`.
+        likelihood: the likelihood that was given, or `None`.
         num_classes: number of classes of a classification.
         noise_prior: prior of the noise of the default Gaussian.
 
     Raises:
-        OptionError: the given weights were trained for outputs that mean something else.
+        OptionError: the given weights were trained for another meaning of the outputs.
     """
     trained = first_of(given)
     trained = trained if isinstance(trained, DeterministicNN) else None
@@ -44,10 +44,10 @@ def chosen_likelihood(
     else:
         chosen = Gaussian(noise_prior=noise_prior)
     if trained is not None and type(trained.likelihood) is not type(chosen.for_training()):
-        name = type(chosen).__name__
+        name, other = type(chosen).__name__, type(trained.likelihood).__name__
         raise OptionError(
-            f"The given weights were trained with {type(trained.likelihood).__name__}, and {name} "
-            f"reads outputs in another way. Train with nb.DeterministicNN(net, loss=nb.{name}())"
+            f"The given weights were trained with {other}, whose outputs do not mean what those of "
+            f"{name} mean. Train with nb.DeterministicNN(net, loss=nb.{name}())"
         )
     return chosen
 
@@ -72,7 +72,7 @@ def check_classes(num_classes: int | None, given: Any, network: Network, X: Any)
     """Check that the network has an output for each class.
 
     Raises:
-        OptionError: it has not.
+        OptionError: the number of outputs is another one.
     """
     if num_classes is None:
         return
@@ -84,6 +84,6 @@ def check_classes(num_classes: int | None, given: Any, network: Network, X: Any)
     outputs = count_outputs(network, params, first)
     if outputs != num_classes:
         raise OptionError(
-            f"num_classes={num_classes}, and the network has {outputs} output(s), one for "
-            f"each class. Give the network {num_classes} outputs."
+            f"num_classes={num_classes}, and the network has {outputs} output(s). Give the network "
+            f"one output for each class: {num_classes}."
         )

@@ -16,12 +16,12 @@ DRAWS = 200
 
 
 def shared_noise(posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarray) -> np.ndarray:
-    """Return the noise of a mixture, whose members' spread is not counted twice.
+    """Return the noise of a mixture, so that the spread of its members is not counted twice.
 
     Args:
         posteriors: one for each member.
         X: inputs, over which spreads are averaged.
-        noise: root mean square error of a member on unseen rows `(outputs,)`.
+        noise: root mean square error of a member on unseen examples `(outputs,)`.
     """
     predictions = [posterior.predict(X, max_draws=DRAWS) for posterior in posteriors]
     members = np.stack([p.draw_means.mean(axis=0) for p in predictions])
@@ -33,7 +33,7 @@ def shared_noise(posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarr
 def predict_together(
     posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarray | None = None
 ) -> Prediction:
-    """Return the mixture of posteriors; `noise` `(outputs,)` replaces theirs where it is given."""
+    """Return the mixture of posteriors; `noise` `(outputs,)`, if given, replaces their noise."""
     mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])
     if noise is None:
         return mixture

@@ -37,7 +37,7 @@ from nbcore.estimators.options import (
     as_calibration,
     as_options,
 )
-from nbcore.estimators.pretraining import Pretraining
+from nbcore.estimators.pretraining import Pretraining, check_calibration
 from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_scale, scale_folds
 from nbcore.estimators.sampler import Sampler, SamplerPreset
 from nbcore.networks.inputs import network_for, num_examples
@@ -227,6 +227,7 @@ class PartialBNN:
             self.given, self.likelihood, self.num_classes, self.noise_prior
         )
         calibration = as_calibration(calibration, self.default_calibration)
+        check_calibration(calibration, self.given)
         training = as_options("training", training, self.default_training)
         sampling = as_options("sampling", sampling, self.default_sampling)
         sampler = Sampler.of(
@@ -297,11 +298,6 @@ class PartialBNN:
     ) -> list[FrozenNetwork]:
         """Train what was not given; remember it as `det` and `cross`."""
         given, calibration = self.given, pretraining.calibration
-        if calibration.ensemble and not isinstance(given, CrossFit | None):
-            raise OptionError(
-                "ensemble=True keeps the networks of the folds: give no deterministic_weights, or "
-                "those of nb.cross_fit(...)."
-            )
         self.cross = given if isinstance(given, CrossFit) else None
         if given is None and calibration.method == "crossfit":
             self.cross = pretraining.cross_fit(examples)

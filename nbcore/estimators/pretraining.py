@@ -21,6 +21,26 @@ HOLDOUT = 5
 """One fold of so many is kept from training by `"holdout"`."""
 
 
+def check_calibration(calibration: CalibrationOptions, given: Any) -> None:
+    """Check that a way of calibrating fits the weights that were given, if any.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if calibration.ensemble and not isinstance(given, CrossFit | None):
+        raise OptionError(
+            "ensemble=True keeps the networks of the folds: give no deterministic_weights, or "
+            "those of nb.cross_fit(...)."
+        )
+    keeps_examples = given is None and calibration.method != "none"
+    if calibration.validation_data is not None and (keeps_examples or isinstance(given, CrossFit)):
+        raise OptionError(
+            "Cross-fitting and 'holdout' keep examples from training by themselves, so there is "
+            "nothing to do for validation_data. Leave it out, or type: "
+            "nb.CalibrationOptions('none', validation_data=...)"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Pretraining:
     """How the frozen networks of one fit are trained.

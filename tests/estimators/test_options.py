@@ -91,6 +91,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a dict": ({"sampling": {"thin": 2}}, r"sampling is an nb.SamplingOptions, got dict"),
     "the other options": ({"training": nb.SamplingOptions()}, "training is an nb.TrainingOptions"),
     "calibration": ({"calibration": "cross-fit"}, "calibration is one of.*Did you mean 'crossfit'"),
+    "validation": (
+        {"calibration": nb.CalibrationOptions("holdout", validation_data=(X, X[:, 0]))},
+        r"nothing to do for validation_data.*CalibrationOptions\('none', validation_data",
+    ),
     "thin": (
         {"num_samples": 5, "sampling": nb.SamplingOptions(thin=6)}, "thin=6 keeps none of num_samp"
     ),
