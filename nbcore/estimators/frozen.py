@@ -200,8 +200,7 @@ def from_cross_fit(cross: CrossFit, examples: Examples, *, ensemble: bool) -> li
         )
     else:
         remedy = "The noise is taken from out-of-fold residuals instead."
-        on_sampled = cross.full.residual_noise(examples.X, examples.y)
-        warn_if_seen(on_sampled, cross.noise, remedy)
+        warn_if_seen(cross.training_noise, cross.noise, remedy)
     return [FrozenNetwork.of(cross.full, np.arange(examples.count), residuals, seen=True)]
 
 

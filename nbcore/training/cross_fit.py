@@ -48,6 +48,7 @@ class CrossFit:
             classes.
         noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
             network predicts the noise itself, or there is none.
+        training_noise: the same of `full` on the examples that it was trained on; as empty.
         residuals: out-of-fold residuals `(N, outputs)` in y's own units; as empty.
         variances: out-of-fold variances `(N, outputs)` that the networks predict; else empty.
     """
@@ -57,6 +58,7 @@ class CrossFit:
     fold: np.ndarray
     predictions: np.ndarray
     noise: np.ndarray
+    training_noise: np.ndarray
     residuals: np.ndarray
     variances: np.ndarray
 
@@ -146,10 +148,10 @@ def cross_fit(
             future.result()
     full, members = networks[folds], tuple(networks[:folds])
     unseen = [np.flatnonzero(fold == k) for k in range(folds)]
-    parts = [
-        predict_at(m.network, m.params, m.likelihood, m.scaler, take(X, rows))
-        for m, rows in zip(members, unseen, strict=True)
-    ]
+    *parts, seen = (
+        predict_at(det.network, det.params, det.likelihood, det.scaler, take(X, rows))
+        for det, rows in zip(networks, [*unseen, np.arange(count)], strict=True)
+    )
     means, spreads = RowBuffer(count, axis=0), RowBuffer(count, axis=0)
     for rows, part in zip(unseen, parts, strict=True):
         means.put(rows, part.draw_means[0].astype(np.float64))
@@ -157,10 +159,13 @@ def cross_fit(
     predictions, variances = means.array, spreads.array
     none = np.zeros(0)
     if not full.is_squared_error:
-        return CrossFit(full, members, fold, predictions, none, none, variances)
-    residuals = np.asarray(y, np.float64).reshape(count, -1) - predictions
-    noise = np.sqrt(np.mean(residuals**2, axis=0))
-    return CrossFit(full, members, fold, predictions, noise, residuals, none)
+        return CrossFit(full, members, fold, predictions, none, none, none, variances)
+    targets = np.asarray(y, np.float64).reshape(count, -1)
+    residuals = targets - predictions
+    noise, training_noise = (
+        np.sqrt(np.mean(errors**2, axis=0)) for errors in (residuals, targets - seen.draw_means[0])
+    )
+    return CrossFit(full, members, fold, predictions, noise, training_noise, residuals, none)
 
 
 def mixture_noise(

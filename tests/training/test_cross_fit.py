@@ -100,7 +100,8 @@ def test_out_of_fold_predictions_are_those_of_the_members(cross: nb.CrossFit) ->
 def test_out_of_fold_noise_is_near_the_truth(cross: nb.CrossFit) -> None:
     truth = 10 * SIGMA
     assert 0.85 * truth < cross.noise[0] < 1.4 * truth
-    assert cross.full.residual_noise(X, Y)[0] < cross.noise[0]
+    np.testing.assert_array_equal(cross.training_noise, cross.full.residual_noise(X, Y))
+    assert cross.training_noise[0] < cross.noise[0]
 
 
 def test_networks_depend_on_their_own_key_alone(cross: nb.CrossFit) -> None:
