@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.paths import leaves_by_path
+from nbcore.errors import NetworkError
 from nbcore.networks.layers import ATTENTION_PARTS, WEIGHT_ROLES, Layer, LayerKind, Leaf, Role
 
 _ROLE_BY_NAME: Mapping[str, Role] = {
@@ -33,9 +34,9 @@ _RECURRENT_PARTS = re.compile(r"(i|h)[ifgorznh]?|if_|in|hn|dense_[ih]|recurrent_
 def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) -> tuple[Layer, ...]:
     """Group the leaves of a parameter pytree into layers by their names and shapes.
 
-    Leaves that are not of floating type are state. Leaves that share a parent are one layer; a
-    parent with parts `query, key, value, out` is one attention layer, and the gates of a
-    recurrent cell are one recurrent layer.
+    Integers, such as counters, are state. Leaves that share a parent are one layer; a parent with
+    parts `query, key, value, out` is one attention layer, and the gates of a recurrent cell are
+    one recurrent layer.
 
     Args:
         params: pytree of arrays.
@@ -44,6 +45,9 @@ def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) ->
 
     Returns:
         Layers in pytree order, call order unknown.
+
+    Raises:
+        NetworkError: weights are complex, or integers are named as weights (quantized ones).
 
     Examples:
         >>> import numpy as np
@@ -55,12 +59,31 @@ def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) ->
     no_weights: set[str] = set()
     for path, array in leaves_by_path(params).items():
         shapes[path] = tuple(np.shape(array))
-        if path.split("/")[0] in state or not jnp.issubdtype(jnp.result_type(array), jnp.floating):
+        is_state = path.split("/")[0] in state
+        if is_state or not jnp.issubdtype(jnp.result_type(array), jnp.floating):
             no_weights.add(path)
+        if not is_state:
+            _check_type(path, jnp.result_type(array))
     return tuple(
         _infer_layer(name, paths, shapes, prefix, no_weights)
         for name, paths in _grouped(shapes).items()
     )
+
+
+def _check_type(path: str, dtype: Any) -> None:
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise NetworkError(
+            f"The weights {path!r} are {dtype}, and weights are real numbers. Keep the real and "
+            "the imaginary part as two arrays of floats, and join them in the network: "
+            "jax.lax.complex(params['real'], params['imag'])"
+        )
+    is_named_as_weight = path.rpartition("/")[2] in _ROLE_BY_NAME
+    if is_named_as_weight and jnp.issubdtype(dtype, jnp.integer):
+        raise NetworkError(
+            f"The weights {path!r} are {dtype}, and weights that can move are floats. Undo the "
+            "quantization, params.astype('float32') times its scale; or, for what is no weight "
+            "(a counter, an index), give it another name."
+        )
 
 
 def _grouped(paths: Iterable[str]) -> dict[str, list[str]]:

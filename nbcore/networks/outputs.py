@@ -35,6 +35,7 @@ def output_form(network: Network, params: Params, x: Inputs) -> OutputForm:
         x: inputs, of which a few examples are evaluated.
 
     Raises:
+        ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
         NetworkError: the outputs change when padding is trimmed.
 
     Examples:
@@ -43,8 +44,8 @@ def output_form(network: Network, params: Params, x: Inputs) -> OutputForm:
         >>> output_form(network, {}, np.eye(3, 2))
         OutputForm(num_outputs=2, per_example=False)
     """
-    _check_padding(network, params, x)
     count = count_outputs(network, params, jax.tree.map(jnp.asarray, x))
+    _check_padding(network, params, x)
     return OutputForm(count, is_per_example(network, params, x))
 
 

@@ -13,6 +13,7 @@ from nbcore.common.pytrees import register_pytree
 from nbcore.errors import ShapeError, SubsetError
 from nbcore.networks.layers import Layer, Leaf
 from nbcore.networks.network import Network, Params
+from nbcore.networks.plain import plain_params
 from nbcore.subsets.subset import ProbabilisticSubset
 
 Weights = dict[str, jax.Array]
@@ -57,10 +58,11 @@ class ParameterSplit:
         """Resolve a subset against a network and its parameters.
 
         Raises:
-            SubsetError: nothing is left to be stochastic, or a leaf is not of floating type.
+            SubsetError: nothing is left to be stochastic.
+            NetworkError: the parameters cannot be stored, or are no floating-point numbers.
             UnknownLayerError, PairError, NetworkError: see `ProbabilisticSubset.masks`.
         """
-        params = jax.tree.map(jnp.asarray, params)
+        params = plain_params(network, params)
         layers = network.layers(params)
         masks = {path: mask for path, mask in subset.masks(layers).items() if mask.any()}
         if not masks:
@@ -69,12 +71,6 @@ class ParameterSplit:
                 f"{', '.join(layer.name for layer in layers if layer.size)}, or type "
                 "ProbabilisticSubset.everything()"
             )
-        leaves = leaves_by_path(params)
-        for path in masks:
-            if not jnp.issubdtype(leaves[path].dtype, jnp.floating):
-                raise SubsetError(
-                    f"{path!r} is {leaves[path].dtype}; only floats can be stochastic."
-                )
         whole = tuple(sorted(path for path, mask in masks.items() if mask.all()))
         indices = {
             path: jnp.asarray(np.flatnonzero(masks[path]), jnp.int32)

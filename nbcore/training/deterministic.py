@@ -26,6 +26,7 @@ from nbcore.networks.inputs import check_data, check_inputs, network_for, num_ex
 from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
+from nbcore.networks.plain import plain_params
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.minibatches import BatchPlan, Data
@@ -221,7 +222,7 @@ class DeterministicNN:
         if validation_data is not None:
             check_data(network, *validation_data, name="validation X", target="validation y")
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
-        params = network.init(key, first)
+        params = plain_params(network, network.init(key, first))
         form = output_form(network, params, X)
         if not form.per_example:
             raise TrainingError(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from flax import errors as flax_errors
 from flax import linen as nn
+from flax.core import unfreeze
 
 from nbcore import Layer, Network, Padding
 from nbcore.errors import NetworkError
@@ -149,6 +150,7 @@ class LinenNetwork(Network):
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by module path; in call order where an example is known."""
+        params = self.unboxed(params)
         is_bare = "params" not in params
         layers = infer_layers(
             params,
@@ -167,6 +169,10 @@ class LinenNetwork(Network):
         layers = in_call_order(layers, apply, params, example)
         return tuple(TYPES.refine(layer, modules.get(layer.name)) for layer in layers)
 
+    def unboxed(self, params: Params) -> Params:
+        """Return parameters without partitioning metadata, in dicts."""
+        return unfreeze(nn.meta.unbox(params))
+
     def check_inputs(self, x: Inputs) -> None:
         """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""
         check_inputs(self.module, x)
@@ -174,7 +180,8 @@ class LinenNetwork(Network):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(network: LinenNetwork, key: Key, x: Inputs) -> Params:
-    return network.module.init({"params": key}, x, **mode_flags(network.module.__call__, False))
+    flags = mode_flags(network.module.__call__, False)
+    return network.unboxed(network.module.init({"params": key}, x, **flags))
 
 
 def _use_stored_statistics(

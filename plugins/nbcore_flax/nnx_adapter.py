@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,6 +208,7 @@ class NnxNetwork(Network):
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by module path; in call order where an example is known."""
+        params = self.unboxed(params)
         is_bare = "params" not in params
         layers = infer_layers(params, prefix="" if is_bare else "params", state=("state",))
         modules = {
@@ -218,15 +219,25 @@ class NnxNetwork(Network):
         example = example_for(self.module, self.example, collections_of(params)["params"])
         return layers if example is None else in_call_order(layers, self.apply, params, example)
 
+    def unboxed(self, params: Params) -> Params:
+        """Return parameters as nested dicts of arrays, of an `nnx.State` too."""
+        return _unboxed(params)
+
     def check_inputs(self, x: Inputs) -> None:
         """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""
         check_inputs(self.module, x)
 
     def _merge(self, params: Params, key: Key | None) -> Any:
-        collections = collections_of(params)
+        collections = collections_of(self.unboxed(params))
         state = collections.get("state", self.values.state)
         random = self.values.random if key is None else _reseed(self.values.random, key)
         return nnx.merge(self.graphdef, collections["params"], random, state)
+
+
+def _unboxed(params: Params) -> Params:
+    if isinstance(params, nnx.State):
+        return nnx.to_pure_dict(params)
+    return {k: _unboxed(v) for k, v in params.items()} if isinstance(params, Mapping) else params
 
 
 def _parts(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
