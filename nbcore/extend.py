@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nbcore.sampling.adaptation import AdaptiveWhitening as AdaptiveWhitening
     from nbcore.sampling.adaptation import DualAveraging as DualAveraging
     from nbcore.sampling.adaptation import warmup_windows as warmup_windows
+    from nbcore.sampling.metropolis import metropolis as metropolis
     from nbcore.selection.selector import ChoosingSelector as ChoosingSelector
     from nbcore.selection.selector import RestrictingSelector as RestrictingSelector
     from nbcore.selection.selector import ScoringSelector as ScoringSelector
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from nbcore.targets.curvature import linearized as linearized
     from nbcore.targets.curvature import mode_near as mode_near
     from nbcore.targets.curvature import whiten as whiten
+    from nbcore.targets.curvature import whitened_density as whitened_density
     from nbcore.targets.fisher import LikelihoodCurvature as LikelihoodCurvature
 
 SURFACE = {
@@ -80,10 +82,14 @@ SURFACE = {
         "DualAveraging": "a step size that moves to a wanted acceptance rate in warmup",
         "warmup_windows": "Stan's windows: when a whitening is estimated anew",
     },
+    "sampling.metropolis": {
+        "metropolis": "accept or reject a proposal, with the rate at which that is done",
+    },
     "targets.curvature": {
         "DENSE_LIMIT": "number of weights up to which a curvature is a whole matrix",
         "Whitening": "an affine map to coordinates of about unit curvature",
         "whiten": "the whitening by the curvature at the mode near a position",
+        "whitened_density": "the log density as a function of whitened coordinates",
         "mode_near": "the mode near a position",
         "curvature_at": "the negative Hessian at a position, made positive definite",
         "curvature_product": "products of the negative Hessian with vectors",

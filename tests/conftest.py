@@ -22,6 +22,8 @@ settings.register_profile(
 )
 settings.load_profile("nbcore")
 
+collect_ignore = ["external_plugin"]  # a project of its own, which is installed to be tested
+
 
 MAPS = Path("/proc/self/maps")
 MAX_MAPS = 30_000

@@ -22,10 +22,10 @@ from nbcore.extend import (
     check_fraction,
     check_positive,
     whiten,
+    whitened_density,
 )
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
-from nbcore_blackjax.whitened import whitened_density
 
 MIN_STEPS = 1.2
 

@@ -18,9 +18,9 @@ from nbcore.extend import (
     check_positive,
     largest_curvature,
     whiten,
+    whitened_density,
 )
 from nbcore_blackjax.states import typed
-from nbcore_blackjax.whitened import whitened_density
 
 
 @dataclass(frozen=True)

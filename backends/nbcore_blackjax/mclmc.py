@@ -11,10 +11,16 @@ from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState, mclmc_fin
 from blackjax.mcmc import mclmc
 
 from nbcore import Kernel, Stats, Target
-from nbcore.extend import Whitening, check_count, check_flag, check_positive, whiten
+from nbcore.extend import (
+    Whitening,
+    check_count,
+    check_flag,
+    check_positive,
+    whiten,
+    whitened_density,
+)
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
 from nbcore_blackjax.states import typed
-from nbcore_blackjax.whitened import whitened_density
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nbcore.targets.curvature import Whitening
 GAMMA = 0.05
 DELAY = 10
 DECAY = 0.75
+FLOOR = 1e-6
 
 
 class DualAveraging(NamedTuple):
@@ -76,7 +77,7 @@ class DualAveraging(NamedTuple):
         """Step size after warmup: the weighted average, on a log scale, of those so far."""
         return jnp.exp(self.log_average)
 
-    def update(self, acceptance_rate: Any, wanted: float, *, restart: Any = False) -> DualAveraging:
+    def update(self, acceptance_rate: Any, wanted: float, restart: Any = False) -> DualAveraging:
         """Return the state after a step.
 
         Args:
@@ -96,86 +97,159 @@ class DualAveraging(NamedTuple):
         return jax.tree.map(lambda new, old: jnp.where(restart, new, old), anew, moved)
 
 
-class AdaptiveWhitening(NamedTuple):
-    """A whitening by the covariance of the positions that a chain has visited in a window.
-
-    At the end of a window of n positions with covariance C (unbiased),
-
-    factor factor^T = n / (n + 5) C + 0.001 * 5 / (n + 5) I,
-
-    or its diagonal. The first factor is the identity.
+class Covariance(NamedTuple):
+    """A running covariance of flat vectors `(d,)`.
 
     Args:
-        factor: lower triangular `(d, d)`, or `(d,)` for a diagonal.
-        mean: of the positions of the window, flat `(d,)`.
-        total: sum of squares and products of deviations from the mean, of the shape of `factor`.
-        num_positions: of the window.
+        mean: `(d,)`.
+        total: sum of squares and products of deviations from the mean, `(d, d)`, or of squares
+            alone, `(d,)`.
+        num_vectors: number of vectors.
+
+    References:
+        Welford (1962), "Note on a method for calculating corrected sums of squares and products".
+    """
+
+    mean: jax.Array
+    total: jax.Array
+    num_vectors: jax.Array
+
+    def update(self, x: jax.Array) -> Covariance:
+        """Return the covariance with one more vector."""
+        n = self.num_vectors + 1
+        before = x - self.mean
+        mean = self.mean + before / n
+        after = x - mean
+        products = jnp.outer(before, after) if self.total.ndim == 2 else before * after
+        return Covariance(mean, self.total + products, n)
+
+    @property
+    def unbiased(self) -> jax.Array:
+        """The estimate, of the shape of `total`; 0 for a single vector."""
+        return self.total / jnp.maximum(self.num_vectors - 1, 1)
+
+
+class AdaptiveWhitening(NamedTuple):
+    r"""A whitening by what a chain has seen in a window of warmup: positions, and gradients.
+
+    With C the covariance of the n positions of a window, regularized as in Stan, and G that of
+    the gradients of the log density there, the factor F of the whitening has
+
+    F F^T = C without gradients, and F F^T G F F^T = C with gradients,
+
+    at the end of the window: the covariance that minimizes the Fisher divergence. For a normal
+    density the latter is exact after d + 1 different positions, however correlated these are,
+    while C needs many independent ones; use it wherever there are gradients. The first factor is
+    the identity.
+
+    Args:
+        factor: `(d, d)`, or `(d,)` for a diagonal.
+        positions: their covariance in this window.
+        gradients: their covariance in this window, or None.
 
     Examples:
-        >>> whitening = AdaptiveWhitening.start(jnp.zeros(2), dense=False)
-        >>> draws = jnp.array([1.0, 10.0]) * jax.random.normal(jax.random.key(0), (1000, 2))
-        >>> for n, draw in enumerate(draws):
-        ...     whitening = whitening.update(draw, inside=True, ends=n == 999)
-        >>> whitening.factor.round(0).tolist()
+        >>> draws = jnp.array([1.0, 10.0]) * jax.random.normal(jax.random.key(0), (50, 2))
+        >>> whitening = AdaptiveWhitening.start(draws[0], dense=False)
+        >>> for n, x in enumerate(draws):
+        ...     whitening = whitening.update(x, -x / jnp.array([1.0, 100.0]), True, n == 49)
+        >>> whitening.factor.round(3).tolist()
         [1.0, 10.0]
 
     References:
-        Welford (1962), "Note on a method for calculating corrected sums of squares and products";
-        Stan Development Team, "Stan reference manual", HMC algorithm parameters (regularization).
+        Stan Development Team, "Stan reference manual", HMC algorithm parameters (regularization);
+        Seyboldt, Carlson & Carpenter (2026), "Preconditioning Hamiltonian Monte Carlo by
+        minimizing Fisher divergence".
     """
 
     factor: jax.Array
-    mean: jax.Array
-    total: jax.Array
-    num_positions: jax.Array
+    positions: Covariance
+    gradients: Covariance | None
 
     @staticmethod
-    def start(position: Any, *, dense: bool) -> AdaptiveWhitening:
+    def start(
+        position: Any, *, dense: bool = True, use_gradients: bool = True
+    ) -> AdaptiveWhitening:
         """Return the identity, before the first window.
 
         Args:
             position: any position, for size and type.
             dense: whether the factor is a matrix, else a diagonal.
+            use_gradients: whether `update` is given gradients.
         """
         flat = jax.flatten_util.ravel_pytree(position)[0]
         factor = jnp.eye(flat.size, dtype=flat.dtype) if dense else jnp.ones_like(flat)
-        zero = jnp.zeros_like(flat)
-        return AdaptiveWhitening(factor, zero, jnp.zeros_like(factor), jnp.zeros((), flat.dtype))
+        nothing = _nothing(factor)
+        return AdaptiveWhitening(factor, nothing, nothing if use_gradients else None)
 
     def at(self, position: Any) -> Whitening:
-        """Return the whitening around a position: its coordinates there are 0."""
+        """Return the whitening around a position, whose coordinates are 0."""
         return Whitening(jax.flatten_util.ravel_pytree(position)[0], self.factor)
 
-    def update(self, position: Any, inside: Any, ends: Any) -> AdaptiveWhitening:
+    def update(self, position: Any, gradient: Any, inside: Any, ends: Any) -> AdaptiveWhitening:
         """Return the state after a step, given its row of `warmup_windows`.
 
         Args:
             position: position after the step.
+            gradient: gradient of the log density there, with the structure of the position; None
+                without gradients.
             inside: whether the step is in a window; may be traced.
             ends: whether it ends one, so that the factor is computed anew; may be traced.
         """
-        x = jax.flatten_util.ravel_pytree(position)[0]
-        n = self.num_positions + 1
-        before = x - self.mean
-        mean = self.mean + before / n
-        products = jnp.outer(before, x - mean) if self.factor.ndim == 2 else before * (x - mean)
-        seen = AdaptiveWhitening(self.factor, mean, self.total + products, n)
-        state = jax.tree.map(lambda new, old: jnp.where(inside, new, old), seen, self)
+
+        def seen(total: Covariance, value: Any) -> Covariance:
+            more = total.update(jax.flatten_util.ravel_pytree(value)[0])
+            return jax.tree.map(lambda new, old: jnp.where(inside, new, old), more, total)
+
+        gradients = None if self.gradients is None else seen(self.gradients, gradient)
+        state = AdaptiveWhitening(self.factor, seen(self.positions, position), gradients)
         return jax.lax.cond(ends, _renewed, lambda state: state, state)
+
+
+def _nothing(factor: jax.Array) -> Covariance:
+    mean = jnp.zeros(len(factor), factor.dtype)
+    return Covariance(mean, jnp.zeros_like(factor), jnp.zeros((), factor.dtype))
 
 
 def _renewed(state: AdaptiveWhitening) -> AdaptiveWhitening:
     """Return the factor of what was seen, and begin a window."""
-    n, dense = state.num_positions, state.factor.ndim == 2
-    covariance = state.total / jnp.maximum(n - 1, 1)
-    floor = 1e-3 * 5 / (n + 5)
-    covariance = n / (n + 5) * covariance + (floor * jnp.eye(len(state.mean)) if dense else floor)
-    factor = jnp.linalg.cholesky(covariance) if dense else jnp.sqrt(covariance)
-    good = jnp.all(jnp.isfinite(factor))
-    factor = jnp.where(good, factor, state.factor).astype(state.factor.dtype)
-    return AdaptiveWhitening(
-        factor, jnp.zeros_like(state.mean), jnp.zeros_like(state.total), jnp.zeros_like(n)
-    )
+    n, spread = state.positions.num_vectors, state.positions.unbiased
+    if state.gradients is None:
+        dense = spread.ndim == 2
+        regular = _regularized(spread, n, jnp.eye(len(spread)) if dense else 1.0)
+        factor = jnp.linalg.cholesky(regular) if dense else jnp.sqrt(regular)
+    else:
+        factor = _between(spread, state.gradients.unbiased, n)
+    finite = jnp.isfinite(factor)
+    usable = finite & (factor > 0) if factor.ndim == 1 else jnp.all(finite)
+    factor = jnp.where(usable, factor, state.factor).astype(state.factor.dtype)
+    nothing = _nothing(factor)
+    return AdaptiveWhitening(factor, nothing, None if state.gradients is None else nothing)
+
+
+def _regularized(covariance: jax.Array, n: jax.Array, small: jax.Array | float) -> jax.Array:
+    """Shrink a covariance of n vectors towards a thousandth of another, as Stan does."""
+    return n / (n + 5) * covariance + 1e-3 * 5 / (n + 5) * small
+
+
+def _between(spread: jax.Array, slope: jax.Array, n: jax.Array) -> jax.Array:
+    """Return a factor F with A G A = C for A = F F^T, C the spread and G that of the slopes.
+
+    With s^2 the solution for the diagonals, A = s B s, where B comes of scaled C and G, which are
+    regularized by their own diagonals: whatever the units, and however far the chain has moved.
+    """
+    if spread.ndim == 1:
+        return (spread / slope) ** 0.25
+    scale = (jnp.diag(spread) / jnp.diag(slope)) ** 0.25
+    scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1.0)
+    units = jnp.outer(scale, scale)
+    c, g = spread / units, slope * units
+    c, g = (_regularized(m, n, jnp.diag(jnp.diag(m))) for m in (c, g))
+    values, vectors = jnp.linalg.eigh(g)
+    root = jnp.sqrt(jnp.maximum(values, FLOOR * values[-1]))
+    half, back = (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
+    values, vectors = jnp.linalg.eigh(half @ c @ half)
+    middle = (vectors * jnp.maximum(values, FLOOR * values[-1]) ** 0.25) @ vectors.T
+    return scale[:, None] * (back @ middle)
 
 
 FIRST_BUFFER, WINDOW, LAST_BUFFER = 75, 25, 50

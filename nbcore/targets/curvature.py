@@ -49,6 +49,31 @@ class Whitening:
             return move / self.factor
         return jnp.linalg.solve(self.factor, move)
 
+    def from_gradient(self, gradient: Any) -> jax.Array:
+        """Return the gradient in whitened coordinates `(d,)` of a gradient in the position."""
+        flat = jax.flatten_util.ravel_pytree(gradient)[0]
+        return self.factor * flat if self.factor.ndim == 1 else self.factor.T @ flat
+
+
+def whitened_density(target: Target, whitening: Whitening) -> Callable[[jax.Array], jax.Array]:
+    """Return the log density as a function of whitened coordinates `(d,)`.
+
+    log p(phi) = log_density(unravel(center + factor @ phi)); the constant that the change of
+    coordinates adds is left out, so that values are those of the target.
+
+    Args:
+        target: the log density.
+        whitening: the coordinates.
+
+    Examples:
+        >>> target = Target.from_log_density(lambda x: -jnp.sum(x), jnp.zeros(2))
+        >>> whitening = Whitening(center=jnp.ones(2), factor=jnp.array([2.0, 3.0]))
+        >>> float(whitened_density(target, whitening)(jnp.array([1.0, 0.0])))
+        -4.0
+    """
+    like = target.start
+    return lambda phi: target.log_density(whitening.to_position(phi, like))
+
 
 def find_mode(log_density: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
     """Climb to a mode with L-BFGS, from a flat position `(d,)`; at most 200 steps.

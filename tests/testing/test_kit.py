@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 import pytest
+from samplers import PlainHMC
 
 import nbcore as nb
 from nbcore.common.paths import leaves_by_path
@@ -43,7 +44,6 @@ def page_scope() -> dict[str, Any]:
 
 
 PAGE = page_scope()
-PlainHMC = PAGE["PlainHMC"]
 test_the_sampler_of_the_page = PAGE["test_my_sampler"]
 test_the_selector_of_the_page = PAGE["test_my_selector"]
 test_the_adapter_of_the_page = PAGE["test_my_adapter"]
