@@ -27,6 +27,7 @@ from nbcore.sampling.driver import CHAIN_METHODS, ChainMethod
 from nbcore.sampling.restarts import check_acceptance_rate
 from nbcore.sampling.starts import Start
 from nbcore.targets.marginal import Marginalize, check_marginalize
+from nbcore.training.folds import Splitter
 from nbcore.training.recipe import SWA, RateSchedule
 
 Calibration = Literal["crossfit", "holdout", "none"]
@@ -178,7 +179,8 @@ class CalibrationOptions:
             fifth is sampled. `"none"`: all examples are trained on and sampled; the noise comes
             out too small, unless all weights are sampled. If weights were given, nothing is
             trained, and the method does not matter.
-        folds: number of folds of `"crossfit"`.
+        folds: number of folds of `"crossfit"`, or a cross-validator of scikit-learn that holds out
+            each example once at most, such as `GroupKFold(5)` or `TimeSeriesSplit(5)`.
         ensemble: keep the networks of the folds, sample each on its own fold, and predict with
             their mixture; for `"crossfit"`.
         validation_data: `(X, y)` that the network has not seen: for early stopping with `"none"`,
@@ -201,14 +203,15 @@ CalibrationOptions, got 'cross-fit'. Did you mean 'crossfit'?
     """
 
     method: Calibration = "crossfit"
-    folds: int = 5
+    folds: int | Splitter = 5
     ensemble: bool = False
     validation_data: Validation = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_choice(get_args(Calibration), owner="CalibrationOptions", method=self.method)
-        check_count(2, folds=self.folds)
+        if isinstance(self.folds, str) or not hasattr(self.folds, "split"):
+            check_count(2, folds=self.folds)
         check_flag(ensemble=self.ensemble)
         if self.ensemble and self.method != "crossfit":
             raise OptionError(

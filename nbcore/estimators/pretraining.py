@@ -15,7 +15,7 @@ from nbcore.estimators.frozen import Examples, FrozenNetwork
 from nbcore.estimators.options import CalibrationOptions, TrainingOptions, Validation
 from nbcore.training.cross_fit import CrossFit, cross_fit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
-from nbcore.training.folds import fold_of_rows
+from nbcore.training.folds import fold_of_rows, warn_of_copies
 
 HOLDOUT = 5
 """One fold of so many is kept from training by `"holdout"`."""
@@ -85,6 +85,8 @@ class Pretraining:
                 f"{groups.max() + 1}. Give at least {HOLDOUT}, or use nb.CalibrationOptions("
                 "'crossfit', folds=2)."
             )
+        if groups is None:
+            warn_of_copies(examples.X)
         fold = fold_of_rows(self.key, examples.count, HOLDOUT, groups)
         seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
         det = self._train(examples.take(seen), None)

@@ -159,7 +159,8 @@ def scale_folds(
             replace(frozen[0], network=m.network, params=m.params, scaler=m.scaler, det=m)
             for m in cross.members
         ]
-        parts = _parts(np.arange(examples.count), cross.fold, len(members))
+        held_out = [np.flatnonzero(cross.fold == k) for k in range(len(members))]
+        parts = _equal(list(zip(cross.trained, held_out, strict=True)))
         pairs = zip(members, parts, strict=True)
         return [_fold(member, part, examples, build) for member, part in pairs]
     if all(each.seen is False for each in frozen):
@@ -203,13 +204,15 @@ def _inner_folds(frozen: FrozenNetwork, examples: Examples) -> np.ndarray:
 def _parts(
     sampled: np.ndarray, fold: np.ndarray, folds: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the examples without each fold, and those of the fold, cut to equal sizes.
+    """Return the examples without each fold, and those of the fold."""
+    return _equal([(sampled[fold != k], sampled[fold == k]) for k in range(folds)])
 
-    Sizes differ by one example at most without groups; equal sizes share one program.
-    """
-    pairs = [(sampled[fold != k], sampled[fold == k]) for k in range(folds)]
-    fitted, scored = (min(len(pair[i]) for pair in pairs) for i in range(2))
-    return [(a[:fitted], b[:scored]) for a, b in pairs]
+
+def _equal(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut parts whose sizes differ by one example to the smaller size: they share one program."""
+    sizes = np.array([[len(part) for part in pair] for pair in pairs])
+    least = np.where(np.ptp(sizes, axis=0) <= 1, sizes.min(axis=0), sizes.max(axis=0))
+    return [(a[: least[0]], b[: least[1]]) for a, b in pairs]
 
 
 def _fold(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,22 +18,17 @@ import numpy as np
 
 from nbcore.common.keys import as_key
 from nbcore.common.progress import Progress, Report, progress_from
-from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
-from nbcore.networks.length_buckets import RowBuffer
 from nbcore.networks.network import as_network
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN, predict_at
-from nbcore.training.folds import fold_of_rows, group_codes, take
+from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
 from nbcore.training.minibatches import BatchPlan
 
 SEEN_RATIO = 0.8
 NOISE_FLOOR = 0.25
 WORKERS = 2
-
-
-class CalibrationWarning(UserWarning):
-    """The predictive uncertainty may be too small, or could not be checked."""
+NONE = np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -43,19 +38,22 @@ class CrossFit:
     Args:
         full: trained on all examples.
         members: one network for each fold, trained without it.
-        fold: fold of each example `(N,)`.
+        fold: network that each example is held out from `(N,)`; -1: from none, as the first
+            examples of a time series.
+        trained: indices of the examples that each member is trained on.
         predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
-            classes.
+            classes; NaN for examples that no network is tested on.
         noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
             network predicts the noise itself, or there is none.
         training_noise: the same of `full` on the examples that it was trained on; as empty.
-        residuals: out-of-fold residuals `(N, outputs)` in y's own units; as empty.
+        residuals: out-of-fold residuals `(tested, outputs)` in y's own units; as empty.
         variances: out-of-fold variances `(N, outputs)` that the networks predict; else empty.
     """
 
     full: DeterministicNN
     members: tuple[DeterministicNN, ...]
     fold: np.ndarray
+    trained: tuple[np.ndarray, ...]
     predictions: np.ndarray
     noise: np.ndarray
     training_noise: np.ndarray
@@ -64,11 +62,12 @@ class CrossFit:
 
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
-        draws = self.predictions[None]
-        known = self.noise**2 if self.noise.size else self.variances
+        tested = self.fold >= 0
+        draws = self.predictions[None, tested]
+        known = self.noise**2 if self.noise.size else self.variances[tested]
         variances = np.broadcast_to(known, draws.shape)
         prediction = Prediction(draws, variances, self.full.likelihood.kind)
-        y = np.asarray(y)
+        y = np.asarray(y)[tested]
         return prediction.nlpd(y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
 
 
@@ -76,7 +75,7 @@ def cross_fit(
     network: Any,
     X: Any,
     y: Any,
-    folds: int = 5,
+    folds: int | Splitter = 5,
     *,
     epochs: int = 60,
     batch_size: int = 32,
@@ -93,7 +92,8 @@ def cross_fit(
         network: a network, or a model that `nb.as_network` knows.
         X: inputs `(N, ...)`.
         y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
-        folds: number of folds.
+        folds: number of folds, or a cross-validator of scikit-learn that holds out each example
+            once at most, such as `GroupKFold(5)` or `TimeSeriesSplit(5)`.
         epochs: passes over the data.
         batch_size: examples of a minibatch.
         groups: a label for each example `(N,)`; examples of one group are in one fold. `None`:
@@ -103,7 +103,8 @@ def cross_fit(
         options: options of `nb.DeterministicNN`, such as `learning_rate`.
 
     Raises:
-        OptionError: fewer than 2 folds, or more than examples or groups.
+        OptionError: fewer than 2 folds, or more than examples or groups; or a splitter that holds
+            out an example twice.
         ShapeError, DataError: groups, X and y do not fit.
 
     Examples:
@@ -119,22 +120,20 @@ def cross_fit(
     References:
         Stone (1974), "Cross-validatory choice and assessment of statistical predictions".
     """
-    count = num_examples(X)
-    if not 2 <= folds <= count:
-        raise OptionError(f"folds must be 2 to the number of examples ({count}), got {folds}.")
-    key = as_key(key)
+    count, key = num_examples(X), as_key(key)
+    number = folds if isinstance(folds, int) else 0
+    fold_key = jax.random.fold_in(key, number + 1)
+    split = make_folds(fold_key, X, y, folds, group_codes(groups, count))
     # One network for all, so that its training step compiles once.
     network = as_network(network, example=take(X, np.arange(1)))
-    fold_key = jax.random.fold_in(key, folds + 1)
-    fold = fold_of_rows(fold_key, count, folds, group_codes(groups, count))
     plan = BatchPlan.of(X, network.padding, batch_size)
-    networks = [DeterministicNN(network, **options) for _ in range(folds + 1)]
-    report = _Together(progress_from(progress), folds + 1)
+    networks = [DeterministicNN(network, **options) for _ in range(split.count + 1)]
+    report = _Together(progress_from(progress), split.count + 1)
 
     def fit(k: int) -> None:
-        if k != folds:
+        if k != split.count:
             report.compiled.wait()
-        rows = np.flatnonzero(fold != k)
+        rows = split.trained[k] if k < split.count else np.arange(count)
         try:
             networks[k].train(
                 take(X, rows), take(y, rows), epochs, plan=plan,
@@ -144,28 +143,30 @@ def cross_fit(
             report.compiled.set()
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for future in [pool.submit(fit, k) for k in reversed(range(folds + 1))]:
+        for future in [pool.submit(fit, k) for k in reversed(range(split.count + 1))]:
             future.result()
-    full, members = networks[folds], tuple(networks[:folds])
-    unseen = [np.flatnonzero(fold == k) for k in range(folds)]
+    *members, full = networks
+    unseen = [split.held_out(k) for k in range(split.count)]
     *parts, seen = (
         predict_at(det.network, det.params, det.likelihood, det.scaler, take(X, rows))
         for det, rows in zip(networks, [*unseen, np.arange(count)], strict=True)
     )
-    means, spreads = RowBuffer(count, axis=0), RowBuffer(count, axis=0)
-    for rows, part in zip(unseen, parts, strict=True):
-        means.put(rows, part.draw_means[0].astype(np.float64))
-        spreads.put(rows, part.draw_variances[0].astype(np.float64))
-    predictions, variances = means.array, spreads.array
-    none = np.zeros(0)
+    predictions = _assembled(count, unseen, [part.draw_means[0] for part in parts])
+    variances = _assembled(count, unseen, [part.draw_variances[0] for part in parts])
+    found = CrossFit(
+        full, tuple(members), split.fold, split.trained,
+        predictions, NONE, NONE, NONE, variances,
+    )  # fmt: skip
     if not full.is_squared_error:
-        return CrossFit(full, members, fold, predictions, none, none, none, variances)
-    targets = np.asarray(y, np.float64).reshape(count, -1)
-    residuals = targets - predictions
+        return found
+    targets, tested = np.asarray(y, np.float64).reshape(count, -1), split.fold >= 0
+    residuals = (targets - predictions)[tested]
     noise, training_noise = (
         np.sqrt(np.mean(errors**2, axis=0)) for errors in (residuals, targets - seen.draw_means[0])
     )
-    return CrossFit(full, members, fold, predictions, noise, training_noise, residuals, none)
+    return replace(
+        found, noise=noise, training_noise=training_noise, residuals=residuals, variances=NONE
+    )
 
 
 def mixture_noise(

@@ -2,12 +2,149 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from nbcore.errors import DataError, OptionError, ShapeError
+from nbcore.networks.inputs import num_examples
+
+SHOWN = 5
+
+
+class CalibrationWarning(UserWarning):
+    """The predictive uncertainty may be too small, or could not be checked."""
+
+
+class Splitter(Protocol):
+    """A cross-validator of scikit-learn, such as `GroupKFold` or `TimeSeriesSplit`."""
+
+    def split(self, X: Any, y: Any, groups: Any) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Yield the indices to train on, and those that are held out."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Which examples each network is trained without.
+
+    Args:
+        fold: number of the network that each example is held out from `(N,)`; -1: from none.
+        trained: indices of the examples that each network is trained on, ascending.
+    """
+
+    fold: np.ndarray
+    trained: tuple[np.ndarray, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of networks."""
+        return len(self.trained)
+
+    def held_out(self, k: int) -> np.ndarray:
+        """Return the indices of the examples that network k is tested on."""
+        return np.flatnonzero(self.fold == k)
+
+
+def make_folds(
+    key: jax.Array, X: Any, y: Any, folds: int | Splitter, groups: np.ndarray | None = None
+) -> Folds:
+    """Return the folds of a cross-fit.
+
+    Args:
+        key: random key of folds that are given as a number.
+        X: inputs `(N, ...)`.
+        y: targets, for splitters that stratify.
+        folds: number of folds, or a cross-validator of scikit-learn.
+        groups: group of each example `(N,)`, as integers from 0, see `group_codes`.
+
+    Raises:
+        OptionError: there are fewer than 2 folds, or more than examples or groups; or a splitter
+            holds out an example twice, or draws from the global random state.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sklearn.model_selection import TimeSeriesSplit
+        >>> found = make_folds(jax.random.key(0), np.zeros(6), np.zeros(6), TimeSeriesSplit(2))
+        >>> found.fold.tolist(), [t.tolist() for t in found.trained]
+        ([-1, -1, 0, 0, 1, 1], [[0, 1], [0, 1, 2, 3]])
+    """
+    count = num_examples(X)
+    if groups is None:
+        warn_of_copies(X)
+    if isinstance(folds, int):
+        _check_number(folds, count)
+        fold = fold_of_rows(key, count, folds, groups)
+        return Folds(fold, tuple(np.flatnonzero(fold != k) for k in range(folds)))
+    return _split(folds, count, np.asarray(y), groups)
+
+
+def _check_number(folds: int, count: int) -> None:
+    if count < 2:
+        raise OptionError(
+            f"Cross-fitting keeps examples from training, and X has {count}. Give more examples, "
+            "or type calibration='none', whose intervals are too narrow."
+        )
+    if not 2 <= folds <= count:
+        raise OptionError(
+            f"{folds} folds need 2 to {count} folds for {count} examples. Type: "
+            f"calibration=nb.CalibrationOptions(folds={count})"
+        )
+
+
+def _split(splitter: Any, count: int, y: np.ndarray, groups: np.ndarray | None) -> Folds:
+    if isinstance(splitter, str) or not callable(getattr(splitter, "split", None)):
+        raise OptionError(
+            f"folds is a number or a cross-validator of scikit-learn, got {splitter!r}."
+        )
+    if getattr(splitter, "shuffle", True) and getattr(splitter, "random_state", 0) is None:
+        raise OptionError(
+            f"{type(splitter).__name__} draws from the global random state, so that no fit could "
+            "be repeated. Give it random_state=0."
+        )
+    labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    pairs = list(splitter.split(np.zeros((count, 1)), labels, groups))
+    held = np.bincount(np.concatenate([test for _, test in pairs]), minlength=count)
+    if len(pairs) < 2 or held.max() > 1:
+        twice = np.flatnonzero(held > 1)
+        what = f"holds out example {twice[0]} {held[twice[0]]} times" if len(twice) else "is one"
+        raise OptionError(
+            f"Cross-fitting holds out each example once at most, in at least 2 folds; "
+            f"{type(splitter).__name__} {what}. Use KFold, GroupKFold, StratifiedKFold or "
+            "TimeSeriesSplit."
+        )
+    fold = np.full(count, -1)
+    for k, (_, test) in enumerate(pairs):
+        fold[test] = k
+    return Folds(fold, tuple(np.sort(train) for train, _ in pairs))
+
+
+def warn_of_copies(X: Any) -> None:
+    """Warn if examples have the same inputs, bit for bit: folds would tear them apart."""
+    count = num_examples(X)
+    leaves = [np.ascontiguousarray(np.asarray(leaf)) for leaf in jax.tree.leaves(X)]
+    rows = np.concatenate(
+        [leaf.reshape(count, -1).view(np.uint8).reshape(count, -1) for leaf in leaves], axis=1
+    )
+    first: dict[bytes, int] = {}
+    pairs = [(first.setdefault(row.tobytes(), i), i) for i, row in enumerate(rows)]
+    pairs = [(a, b) for a, b in pairs if a != b]
+    if not pairs:
+        return
+    shown = ", ".join(f"{b} of {a}" for a, b in pairs[:SHOWN])
+    more = ", ..." if len(pairs) > SHOWN else ""
+    warnings.warn(
+        f"{len(pairs)} of {count} examples have the inputs of another one ({shown}{more}). Copies "
+        "on both sides of a fold make the out-of-fold noise too small. Give groups=, a label for "
+        "each example that copies share, such as np.unique(X, axis=0, return_inverse=True)[1]; "
+        "groups=np.arange(len(X)) says that they are independent measurements.",
+        CalibrationWarning,
+        stacklevel=5,
+    )
 
 
 def fold_of_rows(

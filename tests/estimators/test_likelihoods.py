@@ -16,11 +16,11 @@ from scipy import special, stats
 import nbcore as nb
 from nbcore import errors
 from nbcore.subsets.expressiveness import ExpressivenessWarning
-from nbcore.training.cross_fit import CalibrationWarning
+from nbcore.training.folds import CalibrationWarning
 from nbcore_flax import FlaxMLP
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning"),
+    pytest.mark.filterwarnings("ignore::nbcore.training.folds.CalibrationWarning"),
     pytest.mark.filterwarnings("ignore::nbcore.subsets.expressiveness.ExpressivenessWarning"),
 ]
 

@@ -19,7 +19,7 @@ import nbcore as nb
 from nbcore import errors
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
-pytestmark = pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::nbcore.training.folds.CalibrationWarning")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)

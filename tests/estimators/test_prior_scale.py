@@ -17,7 +17,7 @@ from nbcore.training.folds import fold_of_rows
 from nbcore_flax import FlaxMLP
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning"),
+    pytest.mark.filterwarnings("ignore::nbcore.training.folds.CalibrationWarning"),
     pytest.mark.filterwarnings("ignore::nbcore.subsets.expressiveness.ExpressivenessWarning"),
 ]
 

@@ -187,7 +187,7 @@ def test_padding_does_not_change_predictions(weights: Any) -> None:
     np.testing.assert_allclose(alone[0], outputs[shortest], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning")
+@pytest.mark.filterwarnings("ignore::nbcore.training.folds.CalibrationWarning")
 def test_second_fit_uses_the_new_data() -> None:
     """NeuroBayes keeps the network of the first fit."""
     network = nb.as_network(FlaxMLP(hidden_dims=(6,)), example=X[:1])

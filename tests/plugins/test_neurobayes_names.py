@@ -19,7 +19,7 @@ from nbcore.posterior.stats import Stats
 from nbcore.sampling.backend import Kernel
 from nbcore_neurobayes import arguments
 
-pytestmark = pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::nbcore.training.folds.CalibrationWarning")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3)).astype(np.float32)

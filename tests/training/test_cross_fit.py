@@ -19,8 +19,8 @@ from nbcore.distributions.likelihoods import Gaussian
 from nbcore.distributions.positive import tight_prior
 from nbcore.extend import register_pytree
 from nbcore.metrics import nlpd
-from nbcore.training.cross_fit import NOISE_FLOOR, CalibrationWarning
-from nbcore.training.folds import fold_of_rows
+from nbcore.training.cross_fit import NOISE_FLOOR
+from nbcore.training.folds import CalibrationWarning, fold_of_rows
 from nbcore.training.train import BatchPlan
 from nbcore_flax import FlaxMLP
 

@@ -15,7 +15,7 @@ from samplers import Stay
 import nbcore as nb
 from nbcore import errors
 from nbcore.networks.network import Padding
-from nbcore.training.cross_fit import CalibrationWarning
+from nbcore.training.folds import CalibrationWarning
 from nbcore.training.minibatches import BatchPlan, Data, MemberBatches
 from nbcore.training.train import Fit, train
 
