@@ -169,6 +169,14 @@ def cross_fit(
     )
 
 
+def _assembled(count: int, rows: list[np.ndarray], parts: list[np.ndarray]) -> np.ndarray:
+    """Return parts as one array in double precision, NaN in rows of no part."""
+    array = np.full((count, *parts[0].shape[1:]), np.nan)
+    for some, part in zip(rows, parts, strict=True):
+        array[some] = part
+    return array
+
+
 def mixture_noise(
     squared: np.ndarray, between: np.ndarray, epistemic: np.ndarray | float = 0.0
 ) -> np.ndarray:

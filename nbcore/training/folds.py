@@ -69,7 +69,7 @@ def make_folds(
     Examples:
         >>> import numpy as np
         >>> from sklearn.model_selection import TimeSeriesSplit
-        >>> found = make_folds(jax.random.key(0), np.zeros(6), np.zeros(6), TimeSeriesSplit(2))
+        >>> found = make_folds(jax.random.key(0), np.arange(6), np.zeros(6), TimeSeriesSplit(2))
         >>> found.fold.tolist(), [t.tolist() for t in found.trained]
         ([-1, -1, 0, 0, 1, 1], [[0, 1], [0, 1, 2, 3]])
     """
@@ -91,7 +91,7 @@ def _check_number(folds: int, count: int) -> None:
         )
     if not 2 <= folds <= count:
         raise OptionError(
-            f"{folds} folds need 2 to {count} folds for {count} examples. Type: "
+            f"{count} examples can be cut into 2 to {count} folds, got {folds}. Type: "
             f"calibration=nb.CalibrationOptions(folds={count})"
         )
 

@@ -83,8 +83,8 @@ def test_splitters_that_cannot_serve_are_refused(splitter: Any, said: str) -> No
     ("count", "said"),
     [
         (1, "X has 1.*calibration='none'"),
-        (2, r"2 to 2 folds for 2 examples.*folds=2"),
-        (4, r"2 to 4 folds for 4 examples.*folds=4"),
+        (2, r"2 examples can be cut into 2 to 2 folds, got 5.*folds=2"),
+        (4, r"4 examples can be cut into 2 to 4 folds, got 5.*folds=4"),
     ],
 )
 def test_few_examples_are_told_what_they_allow(count: int, said: str) -> None:
@@ -115,7 +115,8 @@ def noise_and_coverage(copies: int, groups: np.ndarray | None) -> tuple[float, f
     model = nb.PartialBNN(FlaxMLP((32,)), probabilistic_layer_names=["Dense1"])
     model.fit(
         copied.astype(np.float32), np.repeat(y, copies), num_warmup=200, num_samples=200,
-        num_chains=1, groups=groups, training=nb.TrainingOptions(epochs=200, learning_rate=0.02, sigma=10.0), key=0, progress=False,
+        num_chains=1, groups=groups, key=0, progress=False,
+        training=nb.TrainingOptions(epochs=200, learning_rate=0.02, sigma=10.0),
         sampling=nb.SamplingOptions(marginalize=False),
     )  # fmt: skip
     new = rng.normal(size=(200, 5)).astype(np.float32)
