@@ -62,7 +62,9 @@ class PartialBNN:
 
     If weights are given, `fit` samples around them. Otherwise `fit` trains the network first, in
     a way that keeps the predictions calibrated, see `nb.CalibrationOptions`. At most one way of
-    choosing weights is used; without any, the first and the output layers are sampled.
+    choosing weights is used; without any, the first and the output layers are sampled. The defaults
+    of `fit` are the class attributes `default_sampler`, `default_sampling`, `default_training` and
+    `default_calibration`, which a subclass may replace as `nb.BNN` does.
 
     Args:
         net: a network, or a model that `nb.as_network` knows.
@@ -208,7 +210,8 @@ class PartialBNN:
                 Examples of one group are never split between training and validation. `None`:
                 each example is a group of its own.
             sampling: how the chains are run: thinning, starts, restarts, checkpoints, devices.
-            training: how the network is trained: epochs, learning rate, weight averaging.
+            training: how the network is trained if no weights were given: epochs, learning rate,
+                weight averaging.
             calibration: where the noise comes from: `"crossfit"`, the default, `"holdout"`,
                 `"none"`, or `nb.CalibrationOptions`.
             key: random key, typed or old, or an integer; `None` is `jax.random.key(0)`.

@@ -73,7 +73,7 @@ class Pretraining:
         )  # fmt: skip
 
     def holdout(self, examples: Examples) -> FrozenNetwork:
-        """Train without a fifth of the examples, which is what is sampled.
+        """Train without a fifth of the examples, and sample this fifth.
 
         Raises:
             OptionError: there are fewer groups than folds.
@@ -97,7 +97,7 @@ class Pretraining:
         return replace(FrozenNetwork.of(det, unseen, residuals, seen=False), estimates_noise=False)
 
     def uncalibrated(self, examples: Examples) -> FrozenNetwork:
-        """Train on all examples, which are what is sampled."""
+        """Train on all examples, and sample all of them."""
         det = self._train(examples, self.calibration.validation_data)
         if det.validation_noise is not None and self.has_frozen_weights:
             remedy = "With calibration='none' the noise comes out too small."

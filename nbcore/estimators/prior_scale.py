@@ -76,7 +76,7 @@ def checked_prior(prior: Any) -> Prior | float | PriorScaleSearch:
     if isinstance(prior, int | float | np.number) and not isinstance(prior, bool):
         check_positive(prior=prior)
         return float(prior)
-    if not isinstance(prior, str) and callable(getattr(prior, "resolve", None)):
+    if not isinstance(prior, str | type) and callable(getattr(prior, "resolve", None)):
         return prior
     raise OptionError(
         "prior is an nb.Prior such as nb.NormalPrior(0.1), a standard deviation, 'auto' or an "
@@ -236,7 +236,7 @@ def _scored(
 
 @jax.jit
 def _log_predictive(key: jax.Array, fitted: NetworkTarget, scored: NetworkTarget) -> jax.Array:
-    """Return sum_i log E_s p(y_i | draw s) over the scored rows."""
+    """Return sum_i log E_s p(y_i | draw s) over the scored examples."""
     mode, curvature, unravel = _laplace(key, fitted)
     phi = jax.random.normal(jax.random.fold_in(key, 1), (NUM_DRAWS, mode.shape[0]), mode.dtype)
     if curvature.ndim == 1:

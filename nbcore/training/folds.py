@@ -213,7 +213,7 @@ def group_codes(groups: Any, count: int) -> np.ndarray | None:
         raise ShapeError(
             f"groups holds one label for each example, shape ({count},); got {labels.shape}."
         )
-    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
+    missing = np.flatnonzero([_is_missing(label) for label in labels.tolist()])
     if missing.size:
         raise DataError(
             f"groups has no label for some examples: {', '.join(map(str, missing[:5]))}. Give an "
@@ -227,6 +227,12 @@ def group_codes(groups: Any, count: int) -> np.ndarray | None:
         ) from error
 
 
-def take(x: Any, rows: np.ndarray) -> Any:
-    """Return some examples of an array, or of a pytree of arrays."""
-    return jax.tree.map(lambda a: np.asarray(a)[rows], x)
+def take(x: Any, chosen: np.ndarray) -> Any:
+    """Return some examples of an array, or of a pytree of arrays, by their indices."""
+    return jax.tree.map(lambda a: np.asarray(a)[chosen], x)
+
+
+def _is_missing(label: Any) -> bool:
+    """Return whether a label is `None`, NaN, or the missing value of a table."""
+    is_itself = label == label
+    return label is None or not isinstance(is_itself, bool | np.bool_) or not is_itself

@@ -145,6 +145,7 @@ def test_rows_that_the_frozen_part_was_trained_on_are_refused() -> None:
         (lambda: model(prior="automatic"), "'auto' or.*got 'automatic'. Did you mean 'auto'"),
         (lambda: model(prior=-1.0), "prior is a positive number, got -1.0"),
         (lambda: model(prior=True), "got True"),
+        (lambda: model(prior=nb.NormalPrior), r"such as nb.NormalPrior\(0.1\).*got <class"),
         (lambda: model(prior={"Dense1": 0.1}), r"nb\.NormalPrior.*got \{'Dense1'"),
         (lambda: nb.PriorScaleSearch(criterion="nlpdd"), "Did you mean 'nlpd'"),  # pyright: ignore[reportArgumentType]
         (lambda: nb.PriorScaleSearch(scales=()), r"such as \(0.1, 1.0\); got \(\)"),

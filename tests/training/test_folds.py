@@ -21,6 +21,18 @@ X = RNG.normal(size=(60, 3)).astype(np.float32)
 NET = nb.as_network(FlaxMLP(hidden_dims=(4,)), example=X[:1])
 
 
+class Missing:
+    """As `pandas.NA`: what is compared with it is unknown."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    __hash__ = None
+
+    def __bool__(self) -> bool:
+        raise TypeError("ambiguous")
+
+
 def groups_of_folds(fold: np.ndarray, groups: np.ndarray) -> list[set[Any]]:
     return [set(groups[fold == k].tolist()) for k in np.unique(fold)]
 
@@ -72,6 +84,7 @@ def test_labels_of_any_kind_become_integers_without_gaps() -> None:
         ("abc", errors.ShapeError, r"got \(\)"),
         ([0.0, np.nan, 1.0], errors.DataError, "no label for some examples: 1"),
         (np.array(["a", None, "b"], object), errors.DataError, "no label for some examples: 1"),
+        (np.array(["a", Missing(), "b"], object), errors.DataError, "for some examples: 1"),
         (np.array(["a", 1, "b"], object), errors.DataError, r"str\(g\) for g in groups"),
     ],
 )
