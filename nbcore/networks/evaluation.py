@@ -35,6 +35,10 @@ class HashableNetwork:
         """Return a hash of the network."""
         return hash(self._identity)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the network alone: an identity by address means nothing in another process."""
+        return HashableNetwork, (self.network,)
+
     @functools.cached_property
     def _identity(self) -> Any:
         try:

@@ -32,10 +32,18 @@ class ForwardProgram:
         staged: the cut network.
         per_example: whether it is cut for one example. A network whose outputs mix examples (one
             graph, batch statistics) is cut for all of them together, so it has no minibatches.
+        origin: arguments of `_program`, from which a pickle traces it anew.
     """
 
     staged: staging.CutNetwork
     per_example: bool
+    origin: tuple[Any, ...] = field(repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the program was traced from: traced equations are functions of JAX."""
+        network, structure, avals, *options = self.origin
+        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
+        return _program_of, (network, jax.tree.unflatten(structure, shapes), *options)
 
     def prepare(self, frozen: SplitAndRows) -> Any:
         """Return what is computed once for all examples."""
@@ -176,7 +184,16 @@ def _program(
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
     weights, frozen, x = jax.tree.unflatten(structure, shapes)
     staged = staging.cut(outputs, weights, frozen, x, byte_budget=byte_budget)
-    return ForwardProgram(staged, per_example)
+    origin = (network, structure, avals, per_example, byte_budget)
+    return ForwardProgram(staged, per_example, origin)
+
+
+def _program_of(
+    network: HashableNetwork, shapes: Any, per_example: bool, byte_budget: int | None
+) -> ForwardProgram:
+    leaves, structure = jax.tree.flatten(shapes)
+    avals = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    return _program(network, structure, avals, per_example, byte_budget)
 
 
 @functools.partial(jax.jit, static_argnums=0)
