@@ -16,6 +16,7 @@ from nbcore.networks.inputs import num_examples
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.hoisting import chunks, first_layer, staging
+from nbcore.targets.hoisting.sameness import same_program
 
 FEATURE_BATCH = 64
 Features = Any
@@ -61,11 +62,6 @@ class ForwardProgram:
             return self.staged.apply(weights, constants, features)
         run = jax.vmap(self.staged.apply, in_axes=(None, None, 0))
         return run(weights, constants, features)
-
-    def text(self, weights: Weights, constants: Any, features: Features) -> str:
-        """Return what is done for one example, as text: equal texts do the same."""
-        one = jax.tree.map(lambda a: a[0], features)  # pyright: ignore[reportUnknownLambdaType]
-        return str(jax.make_jaxpr(self.staged.apply)(weights, constants, one))
 
 
 @register_pytree
@@ -147,18 +143,30 @@ class Forward:
         return chunks.map_over(_outputs_of_chunk, self.chunk_size, shared, features)
 
     def same_as(self, other: Forward, weights: Weights, mine: Features, theirs: Features) -> bool:
-        """Whether both do the same with features of the same shapes."""
+        """Whether both compute the same outputs from features of the same shapes.
+
+        Args:
+            other: another forward function, of the same weights.
+            weights: stochastic weights, of which only shapes and dtypes count.
+            mine: features of this one.
+            theirs: features of the other.
+        """
+        if not (self.program.per_example and other.program.per_example):
+            return False
         shapes = [[x.shape[1:] for x in jax.tree.leaves(features)] for features in (mine, theirs)]
-        constants = [jax.tree.leaves(forward.constants) for forward in (self, other)]
-        return (
-            self.program.per_example
-            and other.program.per_example
-            and shapes[0] == shapes[1]
-            and [c.shape for c in constants[0]] == [c.shape for c in constants[1]]
-            and all(np.array_equal(a, b) for a, b in zip(*constants, strict=True))
-            and self.program.text(weights, self.constants, mine)
-            == other.program.text(weights, other.constants, theirs)
+        pairs = [jax.tree.leaves(forward.constants) for forward in (self, other)]
+        if shapes[0] != shapes[1] or len(pairs[0]) != len(pairs[1]):
+            return False
+        if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
+            return False
+        one, another = (
+            (weights, f.constants, _first(x)) for f, x in ((self, mine), (other, theirs))
         )
+        return same_program(self.program.staged.apply, other.program.staged.apply, one, another)
+
+
+def _first(features: Features) -> Features:
+    return jax.tree.map(lambda a: a[0], features)  # pyright: ignore[reportUnknownLambdaType]
 
 
 def _outputs_of_chunk(shared: tuple[Forward, Weights], features: Features) -> jax.Array:
