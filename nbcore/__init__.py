@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from nbcore.subsets.expressiveness import check_expressiveness as check_expressiveness
     from nbcore.subsets.split import ParameterSplit as ParameterSplit
     from nbcore.subsets.subset import ProbabilisticSubset as ProbabilisticSubset
-    from nbcore.targets.marginal import marginalize as marginalize
+    from nbcore.targets.marginalize import marginalize as marginalize
     from nbcore.targets.target import Target as Target
     from nbcore.training.cross_fit import CrossFit as CrossFit
     from nbcore.training.cross_fit import cross_fit as cross_fit
@@ -94,7 +94,7 @@ _NAMES = {
         "Poisson",
         "StudentT",
     ),
-    "targets.marginal": ("marginalize",),
+    "targets.marginalize": ("marginalize",),
     "networks.network": ("Network", "Padding", "as_network"),
     "posterior.posterior": ("NetworkPosterior", "Posterior"),
     "posterior.prediction": ("Prediction",),

@@ -26,7 +26,7 @@ from nbcore.errors import OptionError
 from nbcore.sampling.driver import CHAIN_METHODS, ChainMethod
 from nbcore.sampling.restarts import check_acceptance_rate
 from nbcore.sampling.starts import Start
-from nbcore.targets.marginal import Marginalize, check_marginalize
+from nbcore.targets.marginalize import Marginalize, check_marginalize
 from nbcore.training.folds import Splitter
 from nbcore.training.recipe import SWA, RateSchedule
 

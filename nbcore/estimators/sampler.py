@@ -16,8 +16,7 @@ from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.sampling.backend import Backend, get_backend
 from nbcore.sampling.driver import check_steps
 from nbcore.sampling.restarts import sample_with_restarts
-from nbcore.targets import marginal
-from nbcore.targets.marginal import Marginalize
+from nbcore.targets.marginalize import Marginalize, check_possible, marginalized
 from nbcore.targets.target import NetworkTarget
 
 
@@ -117,7 +116,7 @@ class Sampler:
             TargetError: weights are to be integrated out, and cannot be.
         """
         check_steps(self.num_warmup, self.num_samples, self.num_chains, self.thin)
-        marginal.check_asked(self.marginalize, likelihood, self.backend.capabilities)
+        check_possible(self.marginalize, likelihood, self.backend.capabilities)
 
     def sample(
         self,
@@ -138,7 +137,7 @@ class Sampler:
         """
         options, folder = self.options, self.options.checkpoint
         return sample_with_restarts(
-            marginal.as_asked(target, self.marginalize, self.backend.capabilities),
+            marginalized(target, self.marginalize, self.backend.capabilities),
             self.backend,
             key=key,
             max_num_restarts=options.max_num_restarts,

@@ -17,8 +17,9 @@ from samplers import Stay
 import nbcore as nb
 from nbcore.errors import OptionError, TargetError
 from nbcore.posterior import diagnostics as nb_diagnostics
-from nbcore.targets import marginal as marginals
-from nbcore.targets.marginal import MarginalTarget, as_asked, complete
+from nbcore.targets import marginalize as choice
+from nbcore.targets.marginal import MarginalTarget, complete
+from nbcore.targets.marginalize import marginalized
 from nbcore_flax import FlaxMLP, FlaxMLP2Head
 
 LIKELIHOODS: dict[str, nb.Likelihood] = {
@@ -196,7 +197,7 @@ def test_a_head_of_the_noise_stays() -> None:
 def test_same_key_same_draws_from_any_start_and_after_a_stop(tmp_path: Path) -> None:
     marginal = nb.marginalize(make())
     run = {"key": 1, "num_warmup": 30, "num_samples": 20, "num_chains": 2}
-    run |= {"progress": False, "chunk_size": 10}
+    run |= {"progress": False, "chunk_size": 10, "chain_method": "vectorized"}
     once = nb.sample(marginal, **run)
 
     def stop(report: Any) -> None:
@@ -205,7 +206,10 @@ def test_same_key_same_draws_from_any_start_and_after_a_stop(tmp_path: Path) -> 
 
     with pytest.raises(InterruptedError):
         nb.sample(marginal, **run | {"progress": stop}, checkpoint=tmp_path)
-    resumed = nb.sample(marginal, **run, checkpoint=tmp_path)
+    phases: list[str] = []
+    progress = {"progress": lambda report: phases.append(report.phase)}
+    resumed = nb.sample(marginal, **run | progress, checkpoint=tmp_path)
+    assert "warmup" not in phases  # it went on, and did not begin again
     jax.tree.map(np.testing.assert_array_equal, resumed.draws, once.draws)
     assert jax.tree.structure(once.draws) == jax.tree.structure(marginal.joint.start)
     last = jax.tree.map(lambda a: a[:, -1], once.draws)
@@ -263,33 +267,37 @@ def test_what_cannot_be_integrated_out_is_refused(name: str) -> None:
 
 def test_auto_is_where_it_can_be() -> None:
     target = make()
-    found = as_asked(target, "auto", ())
+    found = marginalized(target, "auto", ())
     assert found.integrated_out == ("params/Dense2/bias", "params/Dense2/kernel")
     for capabilities, options in (
         (("minibatch",), {}),
         ((), {"likelihood": "known", "subset": "output"}),
     ):
         plain = make(**options)
-        assert as_asked(plain, "auto", capabilities) is plain
+        assert marginalized(plain, "auto", capabilities) is plain
         with pytest.raises(TargetError):
-            as_asked(plain, True, capabilities)
+            marginalized(plain, True, capabilities)
     X, y = data(1)
     line = nb.as_network((lambda key, x: {}, lambda p, x: x @ p["out"]["kernel"]))
     params = {"out": {"kernel": jnp.zeros((3, 1))}}
     plain = nb.Target.build(line, params, nb.ProbabilisticSubset.everything(), X, y)
-    assert as_asked(plain, "auto", ()) is plain  # the noise alone would be left
-    assert as_asked(plain, True, ()).integrated_out == ("out/kernel",)
-    assert as_asked(plain, False, ()) is plain
+    assert marginalized(plain, "auto", ()) is plain  # the noise alone would be left
+    assert marginalized(plain, True, ()).integrated_out == ("out/kernel",)
+    assert marginalized(plain, False, ()) is plain
 
 
 def test_auto_is_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     target = make()
-    size = 4 * (12 * 2) * (3 * 2 + 2)  # floats, numbers in y, kernel and bias of the output layer
-    monkeypatch.setattr(marginals, "AUTO_BYTES", size)
-    assert as_asked(target, "auto", ()).integrated_out
-    monkeypatch.setattr(marginals, "AUTO_BYTES", size - 1)
-    assert as_asked(target, "auto", ()) is target
-    assert as_asked(target, True, ()).integrated_out
+    size, terms = 3 * 2 + 2, 12 * 2  # kernel and bias of the output layer; numbers in y
+    wanted = 6 * 4 * size * (terms + size)
+    monkeypatch.setattr(choice, "AUTO_BYTES", wanted)
+    assert marginalized(target, "auto", ()).integrated_out
+    monkeypatch.setattr(choice, "AUTO_BYTES", wanted - 1)
+    assert marginalized(target, "auto", ()) is target
+    assert marginalized(target, True, ()).integrated_out
+    monkeypatch.undo()
+    monkeypatch.setattr(choice, "AUTO_SIZE", 5)
+    assert marginalized(target, "auto", ()).integrated_out == ("params/Dense2/bias",)
 
 
 @pytest.mark.slow
@@ -305,11 +313,31 @@ def test_a_bnn_that_is_told_nothing_integrates_out() -> None:
     np.testing.assert_allclose(model.predict(X)[0], plain.predict(X)[0], atol=0.1)
 
 
-def test_max_size_leaves_large_leaves_to_the_sampler() -> None:
+def test_leaves_beyond_the_byte_budget_are_left_to_the_sampler() -> None:
     target = make()
-    assert nb.marginalize(target, max_size=5).paths == ("params/Dense2/bias",)
-    with pytest.raises(TargetError, match="at most 1 number"):
-        nb.marginalize(target, max_size=1)
+    whole, bias = 6 * 4 * 8 * (24 + 8), 6 * 4 * 2 * (24 + 2)
+    assert len(nb.marginalize(target, byte_budget=whole).paths) == 2
+    assert nb.marginalize(target, byte_budget=whole - 1).paths == ("params/Dense2/bias",)
+    with pytest.raises(TargetError, match=rf"2 weights of params/Dense2/bias.*byte_budget={bias}"):
+        nb.marginalize(target, byte_budget=bias - 1)
+    assert nb.marginalize(target, byte_budget=bias).paths == ("params/Dense2/bias",)
+
+
+def test_memory_is_what_a_gradient_takes() -> None:
+    """More weights than 512: what XLA says a gradient holds is within the budget's formula."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 2)), rng.normal(size=200)
+    network = nb.as_network(
+        (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["w"]) @ p["out"]["w"])
+    )
+    params = {"in": {"w": jnp.ones((2, 600))}, "out": {"w": jnp.ones((600, 1))}}
+    target = nb.Target.build(network, params, nb.ProbabilisticSubset.everything(), X, y)
+    marginal = nb.marginalize(target)
+    assert marginal.paths == ("out/w",)
+    gradient = jax.jit(jax.grad(lambda z, target: target.log_density(z)))
+    memory = gradient.lower(marginal.start, marginal).compile().memory_analysis()
+    formula = 4 * choice.MATRICES * 600 * (200 + 600)
+    assert 0.3 < memory.temp_size_in_bytes / formula < 1.3
 
 
 def test_fit_refuses_before_it_trains() -> None:
