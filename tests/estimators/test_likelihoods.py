@@ -130,7 +130,9 @@ def test_two_heads_learn_mean_and_deviation() -> None:
 
 def test_weights_of_another_loss_are_refused() -> None:
     det = nb.DeterministicNN(ONE).train(X, Y, 1, progress=False)
-    with pytest.raises(errors.OptionError, match=r"with Gaussian, and Poisson .*loss=nb.Poisson"):
+    with pytest.raises(
+        errors.OptionError, match=r"with Gaussian, .* of Poisson mean.*loss=nb.Poisson"
+    ):
         fit(head(ONE, det, likelihood=nb.Poisson()), np.ones(40))
     with pytest.raises(errors.OptionError, match="does not say how large the noise is"):
         det.predict_distribution(X)

@@ -13,6 +13,7 @@ import nbcore as nb
 from nbcore.common import plugins
 from nbcore.errors import OptionError
 from nbcore.estimators.choice import Choice
+from nbcore.estimators.frozen import Examples, FrozenNetwork
 from nbcore.testing import NetworkCase, parametrize_with_checks
 from nbcore_flax import (
     FlaxConvNet,
@@ -80,7 +81,9 @@ def made(name):
 def chosen(name, **way):
     """The layers, and how many of their weights, an estimator would sample."""
     network, params = made(name)
-    split = Choice(**way).resolve(network, params).split(network, params)
+    frozen = FrozenNetwork(network, params, None, np.arange(0), None, None, None)
+    subset = Choice(**way).resolve(frozen, Examples(None, None))
+    split = subset.split(network, params)
     return sorted({split.owner(path)[0].name for path in split.paths}), split.size
 
 

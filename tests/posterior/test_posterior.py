@@ -199,18 +199,16 @@ class Strange(NamedTuple):
     kernel: Any
 
 
-def test_nothing_is_left_behind_when_saving_fails(tmp_path: Path) -> None:
+def test_containers_that_cannot_be_stored_are_refused_before_sampling() -> None:
     network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"].kernel))
-    target = nb.Target.build(
-        network,
-        {"out": Strange(jnp.ones((3, 2)))},
-        nb.ProbabilisticSubset.everything(),
-        X_TABLE,
-        Y_TABLE,
-    )
-    with pytest.raises(errors.OptionError, match="Strange"):
-        posterior_of(target).save(tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(errors.NetworkError, match="Strange"):
+        nb.Target.build(
+            network,
+            {"out": Strange(jnp.ones((3, 2)))},
+            nb.ProbabilisticSubset.everything(),
+            X_TABLE,
+            Y_TABLE,
+        )
 
 
 def test_a_full_disk_leaves_what_was_there(

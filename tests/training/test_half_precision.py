@@ -32,7 +32,7 @@ class Net(nn.Module):
 @functools.cache
 def trained(dtype, learning_rate=0.02, epochs=60):
     det = nb.DeterministicNN(
-        Net(dtype), learning_rate=learning_rate, swa_config=nb.SWA(start_pct=0.5, num_recent=3)
+        Net(dtype), learning_rate=learning_rate, swa=nb.SWA(start_pct=0.5, num_recent=3)
     )
     return det.train(
         X, Y, epochs=epochs, batch_size=20, validation_data=(X[:9], Y[:9]), progress=False
@@ -71,7 +71,7 @@ def test_steps_too_small_for_half_precision_add_up(dtype):
 
 def trained_from(dtype, params, rate, epochs):
     network = nb.Network.from_functions(lambda key, x: params, Net(dtype).apply)
-    det = nb.DeterministicNN(network, learning_rate=rate, swa_config=nb.SWA(start_pct=0.9))
+    det = nb.DeterministicNN(network, learning_rate=rate, swa=nb.SWA(start_pct=0.9))
     return det.train(X, Y, epochs=epochs, batch_size=20, progress=False)
 
 

@@ -148,7 +148,7 @@ def compare(network, target, x, y, tolerance):
 @pytest.mark.parametrize("case", [i for i in range(len(CASES)) if i != 4], ids=lambda i: IDS[i])
 def test_value_and_gradient_are_those_of_the_plain_density(case):
     network, target, x, y = target_of(*CASES[case])
-    assert target.per_example
+    assert target.has_minibatches
     compare(network, target, x, y, 1e-5)
     for block in target.blocks:
         assert_only_what_depends_on_the_position(block.forward.program.staged)
@@ -246,7 +246,7 @@ def test_a_network_that_mixes_examples_is_computed_as_a_whole(kernel):
     network = nb.as_network((lambda key, x: None, centered))
     params, y = {"out": {"kernel": kernel}}, np.arange(5.0)[:, None]
     target = nb.Target.build(network, params, S.everything(), ROWS, y)
-    assert not target.per_example
+    assert not target.has_minibatches
     compare(network, target, ROWS, y, 1e-5)
     with pytest.raises(TargetError, match=r"mix examples.*'numpyro-nuts'"):
         target.batch(KEY, 0, 2)
