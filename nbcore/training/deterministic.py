@@ -29,9 +29,10 @@ from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
+from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import BatchPlan, Data
 from nbcore.training.recipe import SWA, RateSchedule, Recipe
-from nbcore.training.train import Fit, batch_gradients, train
+from nbcore.training.train import Fit, train
 
 Loss = Literal["homoskedastic", "heteroskedastic", "classification", "binary", "poisson"]
 _LIKELIHOODS: dict[Loss, Likelihood] = {

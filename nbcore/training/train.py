@@ -27,6 +27,7 @@ from nbcore.networks.network import Network, Params
 from nbcore.subsets.split import ParameterSplit
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.training.early_stopping import EarlyStopping
+from nbcore.training.gradients import merged_moments
 from nbcore.training.minibatches import (
     Batches,
     BatchPlan,
@@ -221,7 +222,7 @@ def _merged_all(
     """Return weights and moments as pytrees like the parameters."""
 
     def one(split: ParameterSplit, weights: dict[str, jax.Array], state: _State) -> Any:
-        moments = (_merged(split, m) for m in (state.trajectory, state.gradients))
+        moments = (merged_moments(split, m) for m in (state.trajectory, state.gradients))
         return split.merge(weights), *moments
 
     return (jax.vmap(one) if has_members else one)(split, weights, state)
@@ -359,38 +360,6 @@ def _uses(jaxpr: jex.Jaxpr, primitive: str) -> bool:
     )
 
 
-def batch_gradients(
-    network: Network,
-    likelihood: Likelihood,
-    params: Params,
-    data: Data,
-    *,
-    batch_size: int,
-    key: jax.Array,
-) -> Moments:
-    """Return the moments of the per-batch gradients of the likelihood at given parameters."""
-    split = ProbabilisticSubset.everything().split(network, params)
-    batches = Batches(network, data, BatchPlan.of(data.X, network.padding, batch_size))
-    moments = Moments.empty(split.position)
-    for batch in batches.epoch(key):
-        moments = _add_gradient(HashableNetwork(network), likelihood, split, moments, batch)
-    return _merged(split, moments)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _add_gradient(
-    static: HashableNetwork,
-    likelihood: Likelihood,
-    split: ParameterSplit,
-    moments: Moments,
-    batch: Minibatch,
-) -> Moments:
-    def loss(weights: Any) -> jax.Array:
-        return batch_loss(static.network, likelihood, split.merge(weights), batch, None)
-
-    return moments.update(jax.grad(loss)(split.position))
-
-
 def _mean_loss(losses: list[tuple[jax.Array, int]], epoch: int) -> np.ndarray:
     mean = np.mean(np.concatenate([own[:n] for own, n in jax.device_get(losses)]), axis=0)
     if not np.all(np.isfinite(mean)):
@@ -400,16 +369,3 @@ def _mean_loss(losses: list[tuple[jax.Array, int]], epoch: int) -> np.ndarray:
             "Lower learning_rate, or standardize X and y (standardize=True)."
         )
     return mean
-
-
-def _merged(split: ParameterSplit, moments: Moments) -> Moments:
-    """Return the moments as pytrees like the parameters; state has variance 0."""
-    # Squares of small numbers have no room in half precision.
-    zeros = jax.tree.map(
-        lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, "float32")), split.params
-    )
-    spread = ParameterSplit(zeros, split.indices, split.whole, split.layers, split.subset)
-    recent = None if moments.recent is None else jax.vmap(spread.merge)(moments.recent)
-    return Moments(
-        moments.count, spread.merge(moments.mean), spread.merge(moments.sum_of_squares), recent
-    )

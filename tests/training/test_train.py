@@ -20,6 +20,7 @@ from nbcore import errors
 from nbcore.common.moments import Moments
 from nbcore.networks.network import Network, Padding
 from nbcore.training import train as training
+from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import Batches, BatchPlan, Data, Minibatch, Part, batch_loss
 from nbcore.training.recipe import SWA, Recipe
 from nbcore.training.train import Fit, train
@@ -250,10 +251,10 @@ def test_batch_gradients_are_those_of_each_batch() -> None:
     params = {"out": {"kernel": jnp.array([[0.3], [-0.2], [1.0]])}}
     key = jax.random.key(4)
     data = columns(X, Y)
-    moments = training.batch_gradients(LINEAR, UNIT, params, data, batch_size=20, key=key)
+    moments = batch_gradients(LINEAR, UNIT, params, data, batch_size=20, key=key)
     whole = jax.grad(lambda p: batch_loss(LINEAR, UNIT, p, ALL, None))(params)
     assert int(moments.count) == 3
-    again = training.batch_gradients(LINEAR, UNIT, params, data, batch_size=48, key=key)
+    again = batch_gradients(LINEAR, UNIT, params, data, batch_size=48, key=key)
     np.testing.assert_allclose(
         again.mean["out"]["kernel"], whole["out"]["kernel"], rtol=1e-4, atol=1e-6
     )
