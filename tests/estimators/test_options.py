@@ -164,3 +164,17 @@ def test_num_samples_counts_steps_of_which_every_thinth_is_kept() -> None:
     thinned = nb.SamplingOptions(thin=3)
     model.fit(X, X[:, 0], 0, 10, 2, backend=Spread(), sampling=thinned, progress=False)
     assert model.posterior.num_draws == 10 // 3
+
+
+@pytest.mark.filterwarnings("ignore::nbcore.training.cross_fit.CalibrationWarning")
+@pytest.mark.parametrize(("init", "spread"), [("trained", 0.0), ("prior", 50.0)])
+def test_chains_start_where_they_are_told(init: Any, spread: float) -> None:
+    params = NET.init(jax.random.key(0), X[:1])
+    model = nb.PartialBNN(NET, params, num_probabilistic_layers=0, prior=spread or 1.0)
+    starts = nb.SamplingOptions(init=init)
+    still = nb.get_backend("sgld", step_size=1e-10)
+    model.fit(X, X[:, 0], 0, 1, 40, backend=still, sampling=starts, progress=False)
+    kernel = np.asarray(model.posterior.draws["weights"]["params/Dense1/kernel"])[:, 0]
+    # 160 draws know their standard deviation to 6 %; the jitter of "trained" is small.
+    trained = params["params"]["Dense1"]["kernel"]
+    assert np.std(kernel - trained) == pytest.approx(spread, rel=0.25, abs=0.2)
