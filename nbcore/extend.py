@@ -50,16 +50,18 @@ if TYPE_CHECKING:
     from nbcore.selection.selector import required as required
     from nbcore.selection.selector import weights_in as weights_in
     from nbcore.targets.curvature import DENSE_LIMIT as DENSE_LIMIT
-    from nbcore.targets.curvature import Whitening as Whitening
+    from nbcore.targets.curvature import NormalApproximation as NormalApproximation
+    from nbcore.targets.curvature import Structure as Structure
+    from nbcore.targets.curvature import approximate as approximate
     from nbcore.targets.curvature import curvature_at as curvature_at
     from nbcore.targets.curvature import curvature_product as curvature_product
     from nbcore.targets.curvature import inverse_root as inverse_root
     from nbcore.targets.curvature import largest_curvature as largest_curvature
-    from nbcore.targets.curvature import linearized as linearized
     from nbcore.targets.curvature import mode_near as mode_near
     from nbcore.targets.curvature import whiten as whiten
     from nbcore.targets.curvature import whitened_density as whitened_density
     from nbcore.targets.fisher import LikelihoodCurvature as LikelihoodCurvature
+    from nbcore.targets.whitening import Whitening as Whitening
 
 SURFACE = {
     "common.hookspecs": {
@@ -87,7 +89,9 @@ SURFACE = {
     },
     "targets.curvature": {
         "DENSE_LIMIT": "number of weights up to which a curvature is a whole matrix",
-        "Whitening": "an affine map to coordinates of about unit curvature",
+        "NormalApproximation": "type of what `approximate` returns",
+        "Structure": "type of what is kept of a covariance",
+        "approximate": "the normal density with the mode and the curvature of a log density",
         "whiten": "the whitening by the curvature at the mode near a position",
         "whitened_density": "the log density as a function of whitened coordinates",
         "mode_near": "the mode near a position",
@@ -95,7 +99,9 @@ SURFACE = {
         "curvature_product": "products of the negative Hessian with vectors",
         "largest_curvature": "the largest curvature at the mode in whitened coordinates",
         "inverse_root": "a factor of the inverse of a curvature",
-        "linearized": "the log density of the network's linearization",
+    },
+    "targets.whitening": {
+        "Whitening": "an affine map to coordinates of about unit curvature",
     },
     "common.pytrees": {
         "register_pytree": "the decorator of a dataclass that is a pytree, such as a likelihood",

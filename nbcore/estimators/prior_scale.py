@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from nbcore.common.options import check_positive
 from nbcore.common.progress import Progress, Report
@@ -21,7 +21,7 @@ from nbcore.distributions.priors import NormalPrior, Prior
 from nbcore.errors import OptionError, did_you_mean
 from nbcore.estimators.frozen import Examples, FrozenNetwork
 from nbcore.estimators.options import Criterion, PriorScaleSearch, Validation
-from nbcore.targets.curvature import curvature_at, linearized, mode_near
+from nbcore.targets.curvature import approximate
 from nbcore.targets.target import NetworkTarget, Target
 from nbcore.training.cross_fit import CrossFit
 from nbcore.training.folds import fold_of_rows
@@ -237,40 +237,20 @@ def _scored(
 @jax.jit
 def _log_predictive(key: jax.Array, fitted: NetworkTarget, scored: NetworkTarget) -> jax.Array:
     """Return sum_i log E_s p(y_i | draw s) over the scored examples."""
-    mode, curvature, unravel = _laplace(key, fitted)
-    phi = jax.random.normal(jax.random.fold_in(key, 1), (NUM_DRAWS, mode.shape[0]), mode.dtype)
-    if curvature.ndim == 1:
-        moves = phi / jnp.sqrt(curvature)
-    else:
-        values, vectors = jnp.linalg.eigh(curvature)
-        moves = (phi / jnp.sqrt(values)) @ vectors.T
-    at = unravel(mode)["weights"]
-    total = jnp.zeros(())
-    for block in scored.blocks:
-        outputs, jacobian = jax.linearize(lambda w, b=block: b.forward.outputs(w, b.features), at)
+    normal = approximate(key, fitted, fitted.start).whitening
+    phi = jax.random.normal(jax.random.fold_in(key, 1), (NUM_DRAWS, normal.center.size))
+    linear = scored.linearized(ravel_pytree(fitted.start)[1](normal.center))
 
-        def log_prob(move: jax.Array, f: Any = outputs, j: Any = jacobian, b: Any = block) -> Any:
-            drawn = unravel(mode + move)
-            change = jax.tree.map(jnp.subtract, drawn["weights"], at)
-            return scored.likelihood.log_prob(f + j(change), b.y, drawn["likelihood"])
+    def log_prob(phi: jax.Array) -> jax.Array:
+        return linear.log_likelihood(normal.to_position(phi, fitted.start))
 
-        each = jax.lax.map(log_prob, moves, batch_size=16)
-        total = total + jnp.sum(jax.nn.logsumexp(each, axis=0) - jnp.log(NUM_DRAWS))
-    return total
+    each = jax.lax.map(log_prob, phi, batch_size=16)
+    return jnp.sum(jax.nn.logsumexp(each, axis=0) - jnp.log(NUM_DRAWS))
 
 
 @jax.jit
 def _log_evidence(key: jax.Array, fitted: NetworkTarget) -> jax.Array:
-    """Return log p(y) = log p(y, m) + d/2 log 2 pi - 1/2 log det H."""
-    mode, curvature, unravel = _laplace(key, fitted)
-    values = curvature if curvature.ndim == 1 else jnp.linalg.eigvalsh(curvature)
-    volume = mode.shape[0] * jnp.log(2 * jnp.pi) - jnp.sum(jnp.log(values))
-    return fitted.log_density(unravel(mode)) + 0.5 * volume
-
-
-def _laplace(key: jax.Array, target: NetworkTarget) -> tuple[jax.Array, jax.Array, Any]:
-    """Return mode `(d,)`, curvature there, and how a flat vector becomes a position."""
-    unravel = jax.flatten_util.ravel_pytree(target.start)[1]
-    mode = mode_near(target, target.start)
-    curvature = curvature_at(key, linearized(target, unravel(mode)), unravel(mode))
-    return mode, curvature, unravel
+    """Return log p(y) = log p(y, m) + n/2 log 2 pi + log |det R|."""
+    normal = approximate(key, fitted, fitted.start)
+    size = normal.whitening.center.size
+    return normal.log_density + 0.5 * size * jnp.log(2 * jnp.pi) + normal.whitening.log_volume()

@@ -22,7 +22,7 @@ from nbcore.posterior.stats import Stats
 from nbcore.posterior.stored import StoredPosterior
 from nbcore.posterior.summary import By, Summary, by_layer, summarize
 from nbcore.posterior.to_arviz import arviz_data
-from nbcore.subsets.split import ParameterSplit
+from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.target import NetworkTarget
 
 
@@ -175,6 +175,8 @@ class NetworkPosterior(Posterior):
         likelihood: the distribution of y given the outputs.
         scaler: units of y; `None` if the target was in the user's units.
         target: the log density with its data; `None` for a posterior that was loaded.
+        linearized_at: weights m at which the network is linearized, so that draws w predict by
+            f(m) + J(m) (w - m); `None` if they predict by the network itself.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
@@ -206,12 +208,15 @@ class NetworkPosterior(Posterior):
     likelihood: Likelihood
     scaler: Scaler | None = None
     target: NetworkTarget | None = field(default=None, repr=False, compare=False)
+    linearized_at: Weights | None = field(default=None, repr=False)
 
     @staticmethod
     def of(target: NetworkTarget, draws: Any, stats: Stats, info: RunInfo) -> NetworkPosterior:
-        """Return the posterior of a target whose positions were drawn."""
-        network, split, likelihood = target.network, target.split, target.likelihood
-        return NetworkPosterior(draws, stats, info, network, split, likelihood, target=target)
+        """Return the posterior of a target whose positions were drawn; linearized if it is."""
+        return NetworkPosterior(
+            draws, stats, info, target.network, target.split, target.likelihood, target=target,
+            linearized_at=target.linearized_at,
+        )  # fmt: skip
 
     @staticmethod
     def restore(
@@ -228,13 +233,15 @@ class NetworkPosterior(Posterior):
         split = stored.split(network)
         draws = stored.network_draws(split)
         return NetworkPosterior(
-            draws, stored.stats, stored.info, network, split, likelihood, stored.scaler
-        )
+            draws, stored.stats, stored.info, network, split, likelihood, stored.scaler,
+            linearized_at=stored.linearized_at,
+        )  # fmt: skip
 
     def _described(self) -> StoredPosterior:
         return StoredPosterior.of_network(
-            self.flat_draws(), self.stats, self.info, self.split, self.likelihood, self.scaler
-        )
+            self.flat_draws(), self.stats, self.info, self.split, self.likelihood, self.scaler,
+            self.linearized_at,
+        )  # fmt: skip
 
     def in_units_of(self, scaler: Scaler) -> NetworkPosterior:
         """Return the posterior that predicts in the units of y that the scaler knows."""
@@ -339,7 +346,10 @@ class NetworkPosterior(Posterior):
             ShapeError, DataError, TokenError: the inputs do not fit the network.
         """
         positions = flattened(self.draws, max_draws)
-        return predict(self.network, self.split, self.likelihood, self.scaler, positions, X)
+        return predict(
+            self.network, self.split, self.likelihood, self.scaler, positions, X,
+            self.linearized_at,
+        )  # fmt: skip
 
     def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
         """Return the network's outputs for each draw, `(draws, examples, outputs)`.
@@ -349,7 +359,9 @@ class NetworkPosterior(Posterior):
             max_draws: use at most this many draws, evenly spaced; all by default.
         """
         weights = flattened(self.draws["weights"], max_draws)
-        return network_outputs(self.network, self.split, self.likelihood, weights, X)
+        return network_outputs(
+            self.network, self.split, self.likelihood, weights, X, self.linearized_at
+        )
 
 
 def _index_labels(path: str, shape: tuple[int, ...]) -> list[str]:

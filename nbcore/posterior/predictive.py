@@ -52,6 +52,7 @@ def predict(
     scaler: Scaler | None,
     positions: Position,
     x: Any,
+    linearized_at: Weights | None = None,
 ) -> Prediction:
     """Return the mixture of the predictive distributions of some positions.
 
@@ -62,12 +63,13 @@ def predict(
         scaler: units of y.
         positions: draws of the stochastic weights and of the parameters, with a leading draw axis.
         x: inputs.
+        linearized_at: weights at which the network is linearized, if it is.
     """
     parameters = positions["likelihood"]
     df = likelihood.degrees_of_freedom(parameters)
     df = None if df is None else np.asarray(df).reshape(-1, 1, 1)
     means, variances = RowBuffer(num_examples(x)), RowBuffer(num_examples(x))
-    for indices, outputs in _in_batches(network, split, positions["weights"], x):
+    for indices, outputs in _in_batches(network, split, positions["weights"], x, linearized_at):
         mean, variance = _moments(likelihood, outputs, parameters)
         part = Prediction(np.asarray(mean), np.asarray(variance), likelihood.kind, df)
         part = part.in_units_of(scaler) if scaler else part
@@ -77,11 +79,16 @@ def predict(
 
 
 def network_outputs(
-    network: Network, split: ParameterSplit, likelihood: Likelihood, weights: Weights, x: Any
+    network: Network,
+    split: ParameterSplit,
+    likelihood: Likelihood,
+    weights: Weights,
+    x: Any,
+    linearized_at: Weights | None = None,
 ) -> np.ndarray:
     """Return the network's own outputs for draws of its weights, `(draws, examples, outputs)`."""
     found = RowBuffer(num_examples(x))
-    for indices, outputs in _in_batches(network, split, weights, x):
+    for indices, outputs in _in_batches(network, split, weights, x, linearized_at):
         found.put(indices, outputs[..., : likelihood.num_network_outputs(outputs.shape[2])])
     return found.array
 
@@ -92,7 +99,11 @@ def log_likelihoods(target: NetworkTarget, positions: Position) -> np.ndarray:
 
 
 def _in_batches(
-    network: Network, split: ParameterSplit, weights: Weights, x: Any
+    network: Network,
+    split: ParameterSplit,
+    weights: Weights,
+    x: Any,
+    linearized_at: Weights | None,
 ) -> Iterator[tuple[np.ndarray, jax.Array]]:
     """Yield indices of examples, and their outputs `(draws, examples, outputs)`.
 
@@ -104,6 +115,8 @@ def _in_batches(
     size = EXAMPLES_AT_ONCE if per_example else num_examples(x)
     for indices, inputs in batches(x, network.padding if per_example else None, size):
         forward = Forward.build(network, split, inputs, per_example=per_example)
+        if linearized_at is not None:
+            forward = forward.linearized(jax.tree.map(jnp.asarray, linearized_at))
         yield indices, _draw_outputs(forward, weights, forward.features(split, inputs))
 
 

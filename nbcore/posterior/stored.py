@@ -18,7 +18,7 @@ from nbcore.networks.network import Network
 from nbcore.posterior.prediction import Scaler
 from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats
-from nbcore.subsets.split import ParameterSplit
+from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.subsets.subset import ProbabilisticSubset
 
 
@@ -57,6 +57,7 @@ class StoredPosterior:
         split: ParameterSplit,
         likelihood: Likelihood,
         scaler: Scaler | None,
+        linearized_at: Weights | None,
     ) -> StoredPosterior:
         """Describe the draws of a network's weights; the frozen ones are stored once."""
         tree, params = storage.pack_tree(split.params)
@@ -68,6 +69,8 @@ class StoredPosterior:
         }
         described = _described(draws, stats, info, facts)
         described.arrays.update({f"params/{name}": array for name, array in params.items()})
+        at = (linearized_at or {}).items()
+        described.arrays.update({f"linearized_at/{path}": np.asarray(w) for path, w in at})
         return described
 
     def write(self, folder: str | Path, *, overwrite: bool) -> None:
@@ -97,6 +100,11 @@ class StoredPosterior:
     def scaler(self) -> Scaler | None:
         """Units of y."""
         return Scaler.from_data(self.facts["scaler"]) if self.facts["scaler"] else None
+
+    @property
+    def linearized_at(self) -> Weights | None:
+        """Weights at which the network is linearized, if it is."""
+        return storage.below(self.arrays, "linearized_at/") or None
 
     def density_draws(self) -> Any:
         """Return the draws of a plain density."""

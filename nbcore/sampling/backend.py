@@ -18,6 +18,16 @@ def nothing_shared(key: Any, target: Target, position: Any) -> Any:
     return ()
 
 
+def always_fit(shared: Any) -> None:
+    """Raise nothing: whatever chains share, sampling is possible."""
+    del shared
+
+
+def not_linearized(shared: Any) -> None:
+    """Return `None`: draws predict by the network itself."""
+    del shared
+
+
 class Kernel(NamedTuple):
     """A sampler as pure, jittable functions for one chain; states are pytrees of arrays.
 
@@ -31,6 +41,10 @@ class Kernel(NamedTuple):
         position: `state -> position`.
         shared: `(key, target, position) -> shared`, once per run, before the chains start.
         tune: `(key, target, shared, state) -> (state, stats)`, or None.
+        check: `shared -> None`, once per run and outside of jit: raises a `SamplingError` if
+            `shared` shows that sampling is impossible.
+        linearized_at: `shared -> position | None`, once per run: the position at which the network
+            is linearized where the draws predict, for approximations that are made of it.
     """
 
     init: Callable[[Any, Target, Any, Any], Any]
@@ -39,6 +53,8 @@ class Kernel(NamedTuple):
     position: Callable[[Any], Any]
     shared: Callable[[Any, Target, Any], Any] = nothing_shared
     tune: Callable[[Any, Target, Any, Any], tuple[Any, Stats]] | None = None
+    check: Callable[[Any], None] = always_fit
+    linearized_at: Callable[[Any], Any] = not_linearized
 
 
 class Backend(Hashable, Protocol):

@@ -178,6 +178,8 @@ def sample(
     run_key = jax.random.fold_in(key, num_chains)  # of what chains have in common
     shared_key = jax.random.fold_in(run_key, programs.SHARED)
     shared = programs.make_shared(kernel, place.replicate(shared_key), placed, starts[0])
+    kernel.check(shared)
+    expanded_at = kernel.linearized_at(shared)
     chains = Chains(
         kernel, placed, shared, keys, positions, plan.phases(kernel), place, report, store
     )
@@ -190,7 +192,8 @@ def sample(
         target.integrated_out,
     )  # fmt: skip
     draws = complete(target, jax.random.fold_in(run_key, programs.COMPLETE), found.draws)
-    network = target.network_target
+    sampled = target if expanded_at is None else target.linearized(expanded_at)
+    network = sampled.network_target
     if network is None:
         return Posterior(draws, found.stats, info)
     return NetworkPosterior.of(network, draws, found.stats, info)

@@ -96,7 +96,7 @@ def _log_prob_of_chunk(
     shared: tuple[Forward, Likelihood, Any], rows: tuple[Features, jax.Array]
 ) -> jax.Array:
     (forward, likelihood, position), (features, y) = shared, rows
-    outputs = forward.program.outputs(position["weights"], forward.constants, features)
+    outputs = forward.at_once(position["weights"], features)
     return likelihood.log_prob(outputs, y, position["likelihood"])
 
 

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
-import optax
+from jax.flatten_util import ravel_pytree
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.targets.target import Target
+from nbcore.errors import OptionError
+from nbcore.targets import gauss_newton
+from nbcore.targets.mode import Expansion, climb, find_mode
+from nbcore.targets.target import NetworkTarget, Target
+from nbcore.targets.whitening import FLOOR, Dense, Factor, LowRank, Whitening, low_rank
 
+Structure = Literal["auto", "full", "low_rank", "diagonal"]
 DENSE_LIMIT = 512
-MODE_STEPS = 200
+RANK = 128
+BYTE_BUDGET = 2**30
+WHITENING_BYTES = 2**22
+"""The same for samplers, which multiply by the factor in every step: 512 numbers in full."""
+MATRICES = 4
+"""How many matrices of the size of the curvature are held at a time."""
 PROBES = 32
-FLOOR = 1e-6
+AT_ONCE = 16
 
 
 @register_pytree
 @dataclass(frozen=True)
-class Whitening:
-    """An affine map to coordinates in which the log density has about unit curvature.
-
-    position = unravel(center + factor @ phi), with factor factor^T the inverse of the negative
-    Hessian at the mode (its diagonal where there are more than `DENSE_LIMIT` numbers).
+class NormalApproximation:
+    """The normal density with the mode and the curvature of a log density.
 
     Args:
-        center: the mode, flat `(d,)`.
-        factor: `(d, d)`, or `(d,)` for a diagonal.
+        whitening: the mode, and a factor R of the covariance R R^T.
+        log_density: the log density at the mode.
+        distance: how far the mode is from `whitening.center`, in deviations: sqrt(g^T H^-1 g).
+        steps: how many steps the search for the mode took.
     """
 
-    center: jax.Array
-    factor: jax.Array
-
-    def to_position(self, phi: jax.Array, like: Any) -> Any:
-        """Return the position of whitened coordinates `(d,)`, with the structure of `like`."""
-        move = self.factor * phi if self.factor.ndim == 1 else self.factor @ phi
-        place = (self.center + move).astype(self.center.dtype)  # whatever the type of phi
-        return jax.flatten_util.ravel_pytree(like)[1](place)
-
-    def from_position(self, position: Any) -> jax.Array:
-        """Return the whitened coordinates `(d,)` of a position."""
-        move = jax.flatten_util.ravel_pytree(position)[0] - self.center
-        if self.factor.ndim == 1:
-            return move / self.factor
-        return jnp.linalg.solve(self.factor, move)
+    whitening: Whitening
+    log_density: jax.Array
+    distance: jax.Array
+    steps: jax.Array
 
     def from_gradient(self, gradient: Any) -> jax.Array:
         """Return the gradient in whitened coordinates `(d,)` of a gradient in the position."""
@@ -75,43 +73,181 @@ def whitened_density(target: Target, whitening: Whitening) -> Callable[[jax.Arra
     return lambda phi: target.log_density(whitening.to_position(phi, like))
 
 
-def find_mode(log_density: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
-    """Climb to a mode with L-BFGS, from a flat position `(d,)`; at most 200 steps.
+def approximate(
+    key: jax.Array,
+    target: Target,
+    position: Any,
+    *,
+    structure: Structure = "auto",
+    find: bool = True,
+    byte_budget: int = BYTE_BUDGET,
+    rank: int = RANK,
+) -> NormalApproximation:
+    r"""Return the normal approximation of a log density; jittable.
+
+    The curvature of a network's weights is J^T L J + P, the generalized Gauss-Newton matrix of its
+    linearization, see `nbcore.targets.gauss_newton`; a plain density has its Hessian, with negative
+    curvature replaced by its size.
+
+    Args:
+        key: random key, of the directions that low-rank curvature starts with.
+        target: the log density.
+        position: where to climb from, or where to expand.
+        structure: `"full"`; `"low_rank"`, the `rank` largest directions relative to the prior, and
+            the diagonal of the rest; `"diagonal"`; or `"auto"`, the first of the three that the
+            byte budget holds, by shapes alone.
+        find: whether to climb to the mode first.
+        byte_budget: bytes that a full curvature may take.
+        rank: directions of a low-rank curvature.
+
+    Raises:
+        OptionError: the structure is `"full"`, and takes more bytes.
 
     References:
-        Nocedal & Wright (2006), "Numerical optimization", algorithm 7.4.
+        Martens (2020), "New insights and perspectives on the natural gradient method", section 8.
     """
+    network = target.network_target
+    if network is not None and network is target:
+        return _of_network(key, network, position, structure, find, byte_budget, rank)
+    return _of_density(key, target, position, structure, find, byte_budget, rank)
 
-    def loss(x: jax.Array) -> jax.Array:
-        return -log_density(x)
 
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
+def _of_network(
+    key: jax.Array,
+    target: NetworkTarget,
+    position: Any,
+    structure: Structure,
+    find: bool,
+    byte_budget: int,
+    rank: int,
+) -> NormalApproximation:
+    flat = ravel_pytree(position)[0]
+    num_parameters = flat.size - target.split.size
+    rows = sum(len(block.y) for block in target.blocks)
+    rows = rows * target.likelihood.num_network_outputs(target.num_outputs) + 2 * num_parameters
+    rank = min(rank, max(flat.size - 2 * num_parameters, 1))
+    nothing: Any
+    expand: Callable[[jax.Array, Any], Expansion]
+    if not _is_full(structure, flat.size, rows, byte_budget):
+        expand = functools.partial(gauss_newton.largest, target, rank=rank)
+        start = jax.random.normal(key, (flat.size, rank + 2 * num_parameters), flat.dtype)
+        nothing = LowRank(jnp.ones_like(flat), start, jnp.ones(start.shape[1], flat.dtype))
+    elif rows < flat.size:
+        expand = functools.partial(gauss_newton.dual, target)
+        start = jnp.zeros((flat.size, rows), flat.dtype)
+        nothing = LowRank(jnp.ones_like(flat), start, jnp.ones(rows, flat.dtype))
+    else:
+        expand = functools.partial(gauss_newton.primal, target)
+        nothing = Dense(jnp.zeros((flat.size, flat.size), flat.dtype), jnp.ones_like(flat))
+    if find:
+        mode = climb(expand, flat, nothing, target.num_examples)
+        flat, at, steps = mode.flat, mode.expansion, mode.steps
+    else:
+        at, steps = expand(flat, nothing), jnp.zeros((), jnp.int32)
+    distance = jnp.sqrt(jnp.vdot(at.gradient, at.curvature.solve(at.gradient)))
+    if structure == "diagonal":
+        factor: Factor = 1 / jnp.sqrt(gauss_newton.diagonal(target, flat))
+    else:
+        factor = at.curvature.root() if isinstance(at.curvature, Dense) else at.curvature
+    return NormalApproximation(Whitening(flat, factor), at.value, distance, steps)
 
-    def body(carry: tuple[jax.Array, Any, Any, Any]) -> tuple[jax.Array, Any, Any, Any]:
-        x, state, n, _ = carry
-        value, gradient = value_and_grad(x, state=state)
-        updates, state = solver.update(
-            gradient, state, x, value=value, grad=gradient, value_fn=loss
+
+def _is_full(structure: Structure, size: int, rows: int, byte_budget: int) -> bool:
+    """Whether the curvature of `size` numbers, from `rows` rows, is computed in full.
+
+    Raises:
+        OptionError: it was asked for, and takes more bytes than the budget.
+    """
+    if structure == "low_rank":
+        return False
+    wanted = MATRICES * jnp.dtype(jnp.result_type(float)).itemsize * size * min(size, rows)
+    if structure == "full" and wanted > byte_budget:
+        raise OptionError(
+            f"A full covariance of {size:,} numbers takes {wanted / 2**20:,.0f} MiB, and the byte "
+            f"budget is {byte_budget / 2**20:,.0f} MiB. Give structure='low_rank' or 'diagonal', "
+            f"or byte_budget={wanted}"
         )
-        moved: Any = optax.apply_updates(x, updates)
-        moved = jnp.where(jnp.all(jnp.isfinite(moved)), moved, x)
-        return moved, state, n + 1, jnp.max(jnp.abs(moved - x))
+    return wanted <= byte_budget
 
-    def going(carry: tuple[jax.Array, Any, Any, Any]) -> jax.Array:
-        return (carry[2] < MODE_STEPS) & (carry[3] > 1e-6)
 
-    start_carry = (
-        start,
-        solver.init(start),
-        jnp.zeros((), jnp.int32),
-        jnp.asarray(jnp.inf, start.dtype),
-    )
-    return jax.lax.while_loop(going, body, start_carry)[0]
+def _of_density(
+    key: jax.Array,
+    target: Target,
+    position: Any,
+    structure: Structure,
+    find: bool,
+    byte_budget: int,
+    rank: int,
+) -> NormalApproximation:
+    start, unravel = ravel_pytree(position)
+    flat = mode_near(target, position) if find else start
+    at = unravel(flat)
+    if structure == "auto" and not _is_full(structure, flat.size, flat.size, byte_budget):
+        structure = "diagonal"
+    if structure == "low_rank":
+        factor: Factor = _low_rank_hessian(key, target, at, min(rank, flat.size))
+    elif structure == "diagonal":
+        factor = inverse_root(curvature_diagonal(target, at))
+    else:
+        _is_full(structure, flat.size, flat.size, byte_budget)
+        factor = inverse_root(curvature_at(key, target, at, dense_limit=flat.size))
+    whitening = Whitening(flat, factor)
+    value, gradient = jax.value_and_grad(lambda x: target.log_density(unravel(x)))(flat)
+    distance = jnp.linalg.norm(whitening.pull(gradient))
+    return NormalApproximation(whitening, value, distance, jnp.zeros((), jnp.int32))
+
+
+def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
+    """Find the mode near a position and the curvature there, for samplers.
+
+    The factor is full for up to 512 numbers. Beyond, that of a network has a diagonal and the 128
+    largest directions, that of a plain density a diagonal, estimated with 32 random probes.
+
+    Args:
+        key: random key, for directions and probes.
+        target: the log density.
+        position: where to start.
+
+    Returns:
+        The whitening; where the density has no finite curvature at a mode, the identity around
+        `position`.
+    """
+    start, unravel = ravel_pytree(position)
+    if target.network_target is target:
+        found = approximate(key, target, position, byte_budget=WHITENING_BYTES).whitening
+    else:
+        center = mode_near(target, position)
+        found = Whitening(center, inverse_root(curvature_at(key, target, unravel(center))))
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(found)]))
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), found, _identity(start, found.factor))
+
+
+def _identity(center: jax.Array, like: Factor) -> Whitening:
+    """Return the coordinates in which R is the identity."""
+    if isinstance(like, LowRank):
+        return Whitening(center, LowRank(
+            jnp.ones_like(like.scale), jnp.zeros_like(like.vectors), jnp.ones_like(like.values)
+        ))  # fmt: skip
+    unit = jnp.ones_like(center) if like.ndim == 1 else jnp.eye(len(center), dtype=center.dtype)
+    return Whitening(center, unit)
+
+
+def mode_near(target: Target, position: Any) -> jax.Array:
+    """Climb from a position to the mode of a log density with L-BFGS, flat `(n,)`.
+
+    Unknown scales of the prior stay where they are: the joint mode of weights and their scale is
+    at scale 0, where all weights are at their center.
+    """
+    flat, unravel = ravel_pytree(position)
+
+    def log_density(x: jax.Array) -> jax.Array:
+        return target.log_density(target.with_hyperparameters_of(unravel(x), position))
+
+    return find_mode(log_density, flat)
 
 
 def curvature_product(target: Target, position: Any) -> Callable[[jax.Array], jax.Array]:
-    """Return v -> H v, with H the negative Hessian of the log density, for vectors `(d,)`.
+    """Return v -> H v, with H the negative Hessian of the log density, for vectors `(n,)`.
 
     Args:
         target: the log density.
@@ -125,7 +261,7 @@ def curvature_product(target: Target, position: Any) -> Callable[[jax.Array], ja
     References:
         Pearlmutter (1994), "Fast exact multiplication by the Hessian", equation 4.
     """
-    flat, unravel = jax.flatten_util.ravel_pytree(position)
+    flat, unravel = ravel_pytree(position)
     gradient = jax.grad(lambda x: target.log_density(unravel(x)))
     return lambda v: -jax.jvp(gradient, (flat,), (v,))[1]
 
@@ -133,30 +269,57 @@ def curvature_product(target: Target, position: Any) -> Callable[[jax.Array], ja
 def curvature_at(
     key: jax.Array, target: Target, position: Any, *, dense_limit: int = DENSE_LIMIT
 ) -> jax.Array:
-    """Return the negative Hessian of the log density, `(d, d)`, made positive definite.
+    """Return the negative Hessian of the log density, `(n, n)`, made positive definite.
 
     Directions of negative or vanishing curvature get the size of their curvature, floored at
-    1e-6 of the largest. With more than `dense_limit` numbers it is the diagonal `(d,)`, estimated
+    1e-6 of the largest. With more than `dense_limit` numbers it is the diagonal `(n,)`, estimated
     with 32 random probes.
 
     Args:
         key: random key of the probes.
         target: the log density.
         position: where.
-        dense_limit: up to how many numbers the whole matrix is computed, with d gradients.
+        dense_limit: up to how many numbers the whole matrix is computed, with n gradients.
 
     References:
         Bekas, Kokiopoulou & Saad (2007), "An estimator for the diagonal of a matrix", equation 2.
     """
-    flat = jax.flatten_util.ravel_pytree(position)[0]
+    flat = ravel_pytree(position)[0]
     size = flat.shape[0]
     curve = curvature_product(target, position)
     if size <= dense_limit:
-        hessian = jax.lax.map(curve, jnp.eye(size, dtype=flat.dtype), batch_size=16)
+        hessian = jax.lax.map(curve, jnp.eye(size, dtype=flat.dtype), batch_size=AT_ONCE)
         values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
         return (vectors * _floored(values)) @ vectors.T
     probes = jax.random.rademacher(key, (PROBES, size), flat.dtype)
-    return _floored(jnp.mean(jax.lax.map(lambda v: v * curve(v), probes, batch_size=8), axis=0))
+    each = jax.lax.map(lambda v: v * curve(v), probes, batch_size=AT_ONCE)
+    return _floored(jnp.mean(each, axis=0))
+
+
+def curvature_diagonal(target: Target, position: Any) -> jax.Array:
+    """Return the diagonal `(n,)` of the negative Hessian of a log density, with n gradients."""
+    flat = ravel_pytree(position)[0]
+    curve = curvature_product(target, position)
+
+    def entry(i: jax.Array) -> jax.Array:
+        return curve(jnp.zeros_like(flat).at[i].set(1))[i]
+
+    return jax.lax.map(entry, jnp.arange(flat.shape[0]), batch_size=AT_ONCE)
+
+
+def _low_rank_hessian(key: jax.Array, target: Target, position: Any, rank: int) -> LowRank:
+    """Return the largest directions of the Hessian, relative to its diagonal."""
+    scale = 1 / jnp.sqrt(_floored(curvature_diagonal(target, position)))
+    curve = curvature_product(target, position)
+
+    def product(vectors: jax.Array) -> jax.Array:
+        moved = jax.lax.map(lambda v: scale * curve(scale * v), vectors.T, batch_size=AT_ONCE)
+        return moved.T - vectors
+
+    basis = jax.random.normal(key, (scale.size, rank), scale.dtype)
+    for _ in range(gauss_newton.POWERS):
+        basis = product(jnp.linalg.qr(basis)[0])
+    return low_rank(scale, product, basis, jnp.zeros_like(scale))
 
 
 def _floored(values: jax.Array) -> jax.Array:
@@ -171,7 +334,7 @@ def inverse_root(curvature: jax.Array) -> jax.Array:
     1e-6 of the largest.
 
     Args:
-        curvature: `(d, d)`, or `(d,)` for a diagonal.
+        curvature: `(n, n)`, or `(n,)` for a diagonal.
 
     Examples:
         >>> inverse_root(jnp.array([4.0, -0.25])).tolist()
@@ -181,75 +344,6 @@ def inverse_root(curvature: jax.Array) -> jax.Array:
         return 1 / jnp.sqrt(_floored(curvature))
     values, vectors = jnp.linalg.eigh(curvature)
     return vectors / jnp.sqrt(_floored(values))
-
-
-def mode_near(target: Target, position: Any) -> jax.Array:
-    """Climb from a position to the mode of a log density, flat `(d,)`.
-
-    Unknown scales of the prior stay where they are: the joint mode of weights and their scale is
-    at scale 0, where all weights are at their center.
-    """
-    flat, unravel = jax.flatten_util.ravel_pytree(position)
-
-    def log_density(x: jax.Array) -> jax.Array:
-        return target.log_density(target.with_hyperparameters_of(unravel(x), position))
-
-    return find_mode(log_density, flat)
-
-
-def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
-    """Find the mode near a position and the curvature there.
-
-    Args:
-        key: random key, for the probes of a diagonal.
-        target: the log density.
-        position: where to start.
-
-    Returns:
-        The whitening; where the density has no finite curvature at a mode, the identity around
-        `position`.
-    """
-    start, unravel = jax.flatten_util.ravel_pytree(position)
-    center = mode_near(target, position)
-    factor = inverse_root(curvature_at(key, target, unravel(center)))
-    unit = jnp.ones_like(start) if factor.ndim == 1 else jnp.eye(len(start), dtype=start.dtype)
-    found = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(center))
-    return Whitening(jnp.where(found, center, start), jnp.where(found, factor, unit))
-
-
-def linearized(target: Target, position: Any) -> Target:
-    """Return the log density with the network replaced by its linearization at a position.
-
-    Its negative Hessian there is J^T L J + P for the weights, the generalized Gauss-Newton matrix,
-    with J the Jacobian of the outputs, and L and P the curvatures of the likelihood with respect
-    to the outputs and of the prior. Parameters of the likelihood and their coupling to the weights
-    keep their own Hessian; a plain density has no network, and is returned as it is.
-
-    Args:
-        target: the log density.
-        position: where to linearize; the result is for use within the same trace.
-
-    References:
-        Martens (2020), "New insights and perspectives on the natural gradient method", section 8.
-    """
-    network = target.network_target
-    if network is None or network is not target:
-        return target
-    at = position["weights"]
-    lines = [
-        jax.linearize(lambda w, b=block: b.forward.outputs(w, b.features), at)
-        for block in network.blocks
-    ]
-
-    def log_density(z: Any) -> jax.Array:
-        move = jax.tree.map(jnp.subtract, z["weights"], at)
-        total = network.log_prior(z)
-        for block, (outputs, jacobian) in zip(network.blocks, lines, strict=True):
-            each = network.likelihood.log_prob(outputs + jacobian(move), block.y, z["likelihood"])
-            total = total + block.total(each)
-        return total
-
-    return Target.from_log_density(log_density, position)
 
 
 def largest_curvature(

@@ -8,7 +8,7 @@ an unbiased estimate of the full one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from nbcore.networks.evaluation import HashableNetwork
 from nbcore.networks.inputs import network_for
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
-from nbcore.subsets.split import ParameterSplit
+from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.targets.blocks import Block, in_order, make_blocks, shapes_of
 from nbcore.targets.density_cost import DensityCost, density_cost
@@ -181,6 +181,11 @@ class Target:
         del key
         return position
 
+    def linearized(self, position: Any) -> Target:
+        """Return the log density with the network linearized at a position; itself without one."""
+        del position
+        return self
+
     def prior_position(self, key: jax.Array) -> Any:
         """Return a draw of the prior, as a position."""
         del key
@@ -329,6 +334,25 @@ class NetworkTarget(Target):
     def outputs(self, weights: Any) -> jax.Array:
         """Return the network's outputs `(N, outputs)` on the data, in their order."""
         return in_order(self.blocks, [b.forward.outputs(weights, b.features) for b in self.blocks])
+
+    @property
+    def linearized_at(self) -> Weights | None:
+        """Weights at which the network is linearized; `None` for the network itself."""
+        return self.blocks[0].forward.linearized_at
+
+    def linearized(self, position: Position) -> NetworkTarget:
+        """Return the log density with the network replaced by f(m) + J(m) (w - m).
+
+        Args:
+            position: its weights are m.
+
+        References:
+            Immer, Korzepa & Bauer (2021), "Improving predictions of Bayesian neural nets via local
+            linearization", equation 6.
+        """
+        at = position["weights"]
+        blocks = [replace(b, forward=b.forward.linearized(at)) for b in self.blocks]
+        return replace(self, blocks=tuple(blocks))
 
     def targets(self) -> np.ndarray:
         """Return the targets `(N, ...)` in the order of the data, as the likelihood reads them."""

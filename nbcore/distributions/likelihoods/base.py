@@ -38,6 +38,20 @@ class Likelihood(Protocol):
         """Return log p(y | outputs, parameters) of each example, `(examples,)`."""
         ...
 
+    def information(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
+        """Return the curvature -d^2 log p / d outputs^2, `(examples, outputs, outputs)`.
+
+        A likelihood whose curvature may be negative gives its expectation over y instead, the
+        Fisher information.
+        """
+
+        def one(f: jax.Array, y: jax.Array) -> jax.Array:
+            return -jax.hessian(lambda f: self.log_prob(f[None], y[None], parameters)[0])(f)
+
+        return jax.vmap(one)(outputs, y)
+
     def moments(
         self, outputs: jax.Array, parameters: LikelihoodParameters
     ) -> tuple[jax.Array, jax.Array]:

@@ -62,6 +62,15 @@ class Heteroskedastic(Likelihood):
         z = (y - means) * jnp.exp(-logs)
         return jnp.sum(-0.5 * z**2 - logs - 0.5 * jnp.log(2 * jnp.pi), axis=1)
 
+    def information(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
+        """Return the Fisher information: exp(-2 l) of a mean, 2 of a logarithm l."""
+        del y, parameters
+        means, logs = jnp.split(outputs, 2, axis=1)
+        diagonal = jnp.concatenate([jnp.exp(-2 * logs), jnp.full_like(means, 2.0)], axis=1)
+        return jax.vmap(jnp.diag)(diagonal)
+
     def moments(
         self, outputs: jax.Array, parameters: LikelihoodParameters
     ) -> tuple[jax.Array, jax.Array]:

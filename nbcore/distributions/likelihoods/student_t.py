@@ -110,6 +110,20 @@ class StudentT(Noisy):
         z = (y - outputs) / noise
         return jnp.sum(constant - jnp.log(noise) - (df + 1) / 2 * jnp.log1p(z**2 / df), axis=1)
 
+    def information(
+        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+    ) -> jax.Array:
+        """Return the Fisher information (nu + 1) / (nu + 3) / noise^2.
+
+        References:
+            Lange, Little & Taylor (1989), "Robust statistical modeling using the t distribution",
+            appendix B.
+        """
+        del y
+        df, noise = self.degrees_of_freedom(parameters), self._noise(parameters)
+        each = jnp.broadcast_to((df + 1) / (df + 3) / noise**2, outputs.shape)
+        return jax.vmap(jnp.diag)(each)
+
     def moments(
         self, outputs: jax.Array, parameters: LikelihoodParameters
     ) -> tuple[jax.Array, jax.Array]:

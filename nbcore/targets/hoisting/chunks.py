@@ -57,6 +57,45 @@ def sum_over(each: Each, size: int, count: int, shared: Any, rows: Rows) -> jax.
     return _sum(each, chunks, count, shared, filled)
 
 
+def fold(
+    part: Callable[[Any, Rows, jax.Array], tuple[Any, Any]],
+    size: int,
+    count: int,
+    shared: Any,
+    rows: Rows,
+) -> tuple[Any, Any]:
+    """Return the sum of the first of two results over chunks, and the second of all rows.
+
+    Args:
+        part: `(shared, rows, weights) -> (summed, kept)`, with weights 1, and 0 for copies that
+            fill up; what is kept has a leading axis, whose order in the result is not that of the
+            rows.
+        size: rows of a chunk, at most.
+        count: rows that weigh something; further ones are copies that fill up.
+        shared: what all rows need, a pytree of arrays.
+        rows: the rows.
+    """
+    total = len(jax.tree.leaves(rows)[0])
+    kind = jnp.result_type(float)
+    if total <= size:
+        return part(shared, rows, (jnp.arange(total) < count).astype(kind))
+    chunks = -(-total // size)
+    filled = _filled(rows, -total % chunks)
+    each = -(-total // chunks)
+
+    def one(i: Any) -> tuple[Any, Any]:
+        weights = (i + chunks * jnp.arange(each) < count).astype(kind)
+        return part(shared, _chunk(filled, chunks, i), weights)
+
+    def add(summed: Any, i: jax.Array) -> tuple[Any, Any]:
+        more, kept = one(i)
+        return jax.tree.map(jnp.add, summed, more), kept
+
+    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, 0)[0])
+    summed, kept = jax.lax.scan(add, start, jnp.arange(chunks))
+    return summed, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
+
+
 def map_over(each: Each, size: int, shared: Any, rows: Rows) -> jax.Array:
     """Return `each(shared, rows)`, computed in chunks of at most `size` rows."""
     total = len(jax.tree.leaves(rows)[0])

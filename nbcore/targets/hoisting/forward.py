@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from nbcore.common.pytrees import register_pytree
 from nbcore.networks.evaluation import HashableNetwork, as_columns, is_per_example
@@ -19,6 +21,7 @@ from nbcore.targets.hoisting import chunks, first_layer, staging
 from nbcore.targets.hoisting.sameness import same_program
 
 FEATURE_BATCH = 64
+DERIVATIVES_AT_ONCE = 16
 Features = Any
 """What is known of some examples: arrays with a leading example axis, or of all of them."""
 SplitAndRows = tuple[ParameterSplit, dict[str, first_layer.StochasticRows]]
@@ -75,11 +78,14 @@ class Forward:
         constants: what is computed once for all examples.
         program: how outputs are computed.
         chunk_size: how many examples are computed at a time; 0 is all of them.
+        linearized_at: weights m at which the network is linearized, so that outputs are
+            f(m) + J(m) (w - m); `None` is the network itself.
     """
 
     constants: Any
     program: ForwardProgram = field(metadata={"static": True})
     chunk_size: int = field(default=0, metadata={"static": True})
+    linearized_at: Weights | None = None
 
     @staticmethod
     def build(
@@ -138,9 +144,40 @@ class Forward:
     def outputs(self, weights: Weights, features: Features) -> jax.Array:
         """Return outputs `(examples, outputs)`, in chunks; jittable and differentiable."""
         if not self.chunk_size or not jax.tree.leaves(features):
-            return self.program.outputs(weights, self.constants, features)
+            return self.at_once(weights, features)
         shared = (self, weights)
         return chunks.map_over(_outputs_of_chunk, self.chunk_size, shared, features)
+
+    def at_once(self, weights: Weights, features: Features) -> jax.Array:
+        """Return outputs `(examples, outputs)`, all examples at a time."""
+
+        def run(weights: Weights) -> jax.Array:
+            return self.program.outputs(weights, self.constants, features)
+
+        if self.linearized_at is None:
+            return run(weights)
+        move = jax.tree.map(jnp.subtract, weights, self.linearized_at)
+        outputs, change = jax.jvp(run, (self.linearized_at,), (move,))
+        return outputs + change
+
+    def jacobian(self, weights: Weights, features: Features) -> tuple[jax.Array, jax.Array]:
+        """Return outputs `(N, outputs)` and their Jacobian in the weights `(N, outputs, d)`.
+
+        It takes as many derivatives as an example has outputs, or weights if those are fewer.
+        """
+        if not self.program.per_example:
+            at_a_time = functools.partial(jax.lax.map, batch_size=DERIVATIVES_AT_ONCE)
+            return _jacobian(lambda w: self.at_once(w, features), weights, at_a_time)
+
+        def one(features: Features) -> tuple[jax.Array, jax.Array]:
+            alone = jax.tree.map(lambda a: a[None], features)
+            return _jacobian(lambda w: self.at_once(w, alone)[0], weights, _all_at_once)
+
+        return jax.vmap(one)(features)
+
+    def linearized(self, weights: Weights) -> Forward:
+        """Return the network's linearization at some weights."""
+        return replace(self, linearized_at=weights)
 
     def same_as(self, other: Forward, weights: Weights, mine: Features, theirs: Features) -> bool:
         """Whether both compute the same outputs from features of the same shapes.
@@ -171,7 +208,32 @@ def _first(features: Features) -> Features:
 
 def _outputs_of_chunk(shared: tuple[Forward, Weights], features: Features) -> jax.Array:
     forward, weights = shared
-    return forward.program.outputs(weights, forward.constants, features)
+    return forward.at_once(weights, features)
+
+
+def _jacobian(
+    outputs: Callable[[Weights], jax.Array], weights: Weights, over: Callable[..., jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Return outputs, and their derivatives in the flat weights as a last axis.
+
+    Args:
+        outputs: weights -> outputs of any shape.
+        weights: where.
+        over: maps a function over the leading axis of an array.
+    """
+    flat, unravel = ravel_pytree(weights)
+    shape = jax.eval_shape(outputs, weights).shape
+    count = int(np.prod(shape))
+    if count <= flat.size:
+        there, pull = jax.vjp(lambda x: outputs(unravel(x)), flat)
+        rows = over(lambda c: pull(c.reshape(shape))[0], jnp.eye(count, dtype=there.dtype))
+        return there, rows.reshape(*shape, flat.size)
+    there, push = jax.linearize(lambda x: outputs(unravel(x)), flat)
+    return there, jnp.moveaxis(over(push, jnp.eye(flat.size, dtype=flat.dtype)), 0, -1)
+
+
+def _all_at_once(function: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
+    return jax.vmap(function)(rows)
 
 
 @functools.lru_cache(maxsize=256)
