@@ -116,7 +116,7 @@ def _in_batches(
     for indices, inputs in batches(x, network.padding if per_example else None, size):
         forward = Forward.build(network, split, inputs, per_example=per_example)
         if linearized_at is not None:
-            forward = forward.linearized(jax.tree.map(jnp.asarray, linearized_at))
+            forward = forward.linearized(linearized_at)
         yield indices, _draw_outputs(forward, weights, forward.features(split, inputs))
 
 

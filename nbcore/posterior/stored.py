@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common import storage
@@ -104,7 +105,8 @@ class StoredPosterior:
     @property
     def linearized_at(self) -> Weights | None:
         """Weights at which the network is linearized, if it is."""
-        return storage.below(self.arrays, "linearized_at/") or None
+        found = storage.below(self.arrays, "linearized_at/")
+        return {path: jnp.asarray(w) for path, w in found.items()} or None
 
     def density_draws(self) -> Any:
         """Return the draws of a plain density."""

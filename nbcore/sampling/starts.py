@@ -18,6 +18,8 @@ from nbcore.targets.curvature import whiten
 from nbcore.targets.target import Target
 
 Start = Literal["trained", "prior", "laplace"]
+UNUSUAL = 4.0
+BISECTIONS = 12
 
 
 @runtime_checkable
@@ -36,7 +38,8 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
         target: the log density.
         keys: a key for each chain.
         init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
-            prior), `"laplace"` (draws of the normal that has mode and curvature of the density),
+            prior), `"laplace"` (draws of the normal that has mode and curvature of the density,
+            pulled back towards the mode where the density falls faster than that normal),
             positions with a leading chain axis, or what gives them (`ChainStarts`).
 
     Raises:
@@ -80,11 +83,33 @@ def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
 
 @jax.jit
 def _laplace_draws(target: Target, keys: jax.Array) -> Any:
-    whitening = whiten(keys[0], target, target.start)
+    """Return a position for each key; beyond where the expansion holds, moves are shortened.
+
+    In n dimensions a normal log density falls by n/2 on average, with deviation sqrt(n/2). A draw
+    where the log density falls by `UNUSUAL` deviations more than that is pulled back towards the
+    mode, along a line, to about where it falls by as much.
+    """
+    whitening = whiten(jax.random.fold_in(keys[0], 1), target, target.start)
+    half = 0.5 * whitening.center.size
+    allowed = half + UNUSUAL * half**0.5
+
+    def log_density(phi: jax.Array) -> jax.Array:
+        return target.log_density(whitening.to_position(phi, target.start))
+
+    highest = log_density(jnp.zeros_like(whitening.center))
 
     def draw(key: jax.Array) -> Any:
         phi = jax.random.normal(key, whitening.center.shape, whitening.center.dtype)
-        return whitening.to_position(phi, target.start)
+
+        def bisect(_: Any, bounds: jax.Array) -> jax.Array:
+            low, high, tried = bounds
+            is_good = highest - log_density(tried * phi) <= allowed
+            low, high = jnp.where(is_good, tried, low), jnp.where(is_good, high, tried)
+            return jnp.stack([low, high, (low + high) / 2])
+
+        whole = jnp.array([0, 1, 1], phi.dtype)
+        factor = jax.lax.fori_loop(0, BISECTIONS, bisect, whole)[0]
+        return whitening.to_position(factor * phi, target.start)
 
     return jax.vmap(draw)(keys)
 

@@ -144,12 +144,11 @@ def _of_network(
         flat, at, steps = mode.flat, mode.expansion, mode.steps
     else:
         at, steps = expand(flat, nothing), jnp.zeros((), jnp.int32)
-    distance = jnp.sqrt(jnp.vdot(at.gradient, at.curvature.solve(at.gradient)))
+    found = at.curvature.root() if isinstance(at.curvature, Dense) else at.curvature
+    distance = jnp.linalg.norm(Whitening(flat, found).pull(at.gradient))
     if structure == "diagonal":
-        factor: Factor = 1 / jnp.sqrt(gauss_newton.diagonal(target, flat))
-    else:
-        factor = at.curvature.root() if isinstance(at.curvature, Dense) else at.curvature
-    return NormalApproximation(Whitening(flat, factor), at.value, distance, steps)
+        found = 1 / jnp.sqrt(gauss_newton.diagonal(target, flat))
+    return NormalApproximation(Whitening(flat, found), at.value, distance, steps)
 
 
 def _is_full(structure: Structure, size: int, rows: int, byte_budget: int) -> bool:

@@ -42,7 +42,7 @@ class Pieces(NamedTuple):
         border: rows of its negative Hessian that are of parameters `(k, n)`.
         prior: curvature of the log prior in each weight `(d,)`.
         reduced: the sum of what each chunk's design was reduced to.
-        design: the whole design `(rows, d)`, where it is kept.
+        design: the whole design `(rows, d)`; without rows if it is not kept.
     """
 
     value: jax.Array
@@ -50,7 +50,7 @@ class Pieces(NamedTuple):
     border: jax.Array
     prior: jax.Array
     reduced: Any
-    design: jax.Array | None
+    design: jax.Array
 
 
 class _Sums(NamedTuple):
@@ -107,7 +107,7 @@ def pieces(target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool
     prior = curve((places >= num_parameters).astype(flat.dtype))[num_parameters:]
     return Pieces(
         value + sums.value, gradient, border, prior, sums.reduced,
-        jnp.concatenate(kept) if keep else None,
+        jnp.concatenate(kept),
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _of_chunk(
         jnp.einsum("iak,iad->kd", cross[:, :own], jacobian),
         reduce(design),
     )
-    return sums, design if keep else ()
+    return sums, design if keep else design[:0]
 
 
 def _root(information: jax.Array) -> jax.Array:

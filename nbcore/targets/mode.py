@@ -45,19 +45,18 @@ class Mode(NamedTuple):
     Args:
         flat: the position `(n,)`.
         expansion: the log density around it.
-        distance: how far the mode is, in posterior deviations: sqrt(g^T H^-1 g).
         steps: how many steps were tried.
     """
 
     flat: jax.Array
     expansion: Expansion
-    distance: jax.Array
     steps: jax.Array
 
 
 class _Climb(NamedTuple):
     flat: jax.Array
     at: Expansion
+    step: jax.Array
     damping: jax.Array
     growth: jax.Array
     left: jax.Array
@@ -69,9 +68,10 @@ def climb(
 ) -> Mode:
     """Climb to a mode from a flat position `(n,)` with the Levenberg-Marquardt algorithm.
 
-    Step d = (H + damping D)^-1 g, with the damping lowered where the density rises as the
+    Steps d = (H + damping D)^-1 g, with the damping lowered where the density rises as the
     expansion says, and raised where it falls. The expansion is computed once a step, and a
-    compiled program holds it once.
+    compiled program holds it once. What is left of the squared distance g^T H^-1 g to the mode is
+    bounded by (1 + damping) g^T d, since D is at most H.
 
     Args:
         expand: `(flat, curvature) -> expansion` around a flat position, given the curvature at a
@@ -88,25 +88,24 @@ def climb(
     infinite = jnp.asarray(jnp.inf, kind)
 
     def body(now: _Climb) -> _Climb:
-        first = now.steps == 0
-        step = jnp.where(first, 0, now.at.curvature.solve(now.at.gradient, now.damping))
-        there = expand(now.flat + step, now.at.curvature)
+        there = expand(now.flat + now.step, now.at.curvature)
         noise = ROUNDING * (jnp.abs(there.value) + terms)
+        gain, promised = there.value - now.at.value, 0.5 * jnp.vdot(now.step, now.at.gradient)
         finite = jnp.isfinite(there.value) & jnp.all(jnp.isfinite(there.gradient))
-        accepted = finite & (there.value >= now.at.value - noise)
-        promised = 0.5 * jnp.vdot(step, now.at.gradient)
-        ratio = jnp.where(promised > noise, (there.value - now.at.value) / promised, 1.0)
-        lower = now.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, 1 / 10, 2)
-        damping = jnp.where(accepted, lower, now.damping * now.growth)
-        growth = jnp.where(accepted, 2.0, 2 * now.growth).astype(kind)
+        accepted = finite & (gain >= -noise)
+        ratio = jnp.where(promised > noise, gain / promised, 1)
+        change = jnp.where(accepted, jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2), now.growth)
+        damping = jnp.where(now.steps > 0, now.damping * change, now.damping)
+        damping = jnp.maximum(damping, LEAST_DAMPING).astype(kind)
+        growth = jnp.where(accepted, 2, 2 * now.growth).astype(kind)
         flat, at = jax.tree.map(
             lambda new, old: jnp.where(accepted, new, old),
-            (now.flat + step, there),
+            (now.flat + now.step, there),
             (now.flat, now.at),
         )
-        left = jnp.vdot(at.gradient, at.curvature.solve(at.gradient))
-        damping = jnp.where(first, now.damping, jnp.maximum(damping, LEAST_DAMPING))
-        return _Climb(flat, at, damping.astype(kind), growth, left, now.steps + 1)
+        step = at.curvature.solve(at.gradient, damping)
+        left = (1 + damping) * jnp.vdot(at.gradient, step)
+        return _Climb(flat, at, step, damping, growth, left, now.steps + 1)
 
     def going(now: _Climb) -> jax.Array:
         near = (now.left >= 0) & (now.left < TOLERANCE * start.size)
@@ -115,12 +114,11 @@ def climb(
 
     unseen = Expansion(-infinite, jnp.zeros_like(start), nothing)
     begin = _Climb(
-        start, unseen, jnp.asarray(FIRST_DAMPING, kind), jnp.asarray(2.0, kind), infinite,
-        jnp.zeros((), jnp.int32),
+        start, unseen, jnp.zeros_like(start), jnp.asarray(FIRST_DAMPING, kind),
+        jnp.asarray(2, kind), infinite, jnp.zeros((), jnp.int32),
     )  # fmt: skip
     end = jax.lax.while_loop(going, body, begin)
-    distance = jnp.sqrt(jnp.where(end.left >= 0, end.left, jnp.inf))
-    return Mode(end.flat, end.at, distance, end.steps)
+    return Mode(end.flat, end.at, end.steps)
 
 
 def find_mode(log_density: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:

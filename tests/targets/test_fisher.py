@@ -144,7 +144,7 @@ def test_gauss_newton_is_the_hessian_of_the_linearized_network(
         classes.network, classes.params, subset, classes.X, classes.y,
         likelihood=nb.Categorical(), prior=nb.NormalPrior(scale=2.0),
     )  # fmt: skip
-    linear = curvature.linearized(target, target.start)
+    linear = target.linearized(target.start)
     expected = curvature.curvature_at(jax.random.key(0), linear, target.start)
     found = classes.gauss_newton_matrix(layer) + jnp.eye(layer.size) / 4
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
