@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from nbcore import datasets as datasets
     from nbcore import errors as errors
     from nbcore import metrics as metrics
+    from nbcore.distributions.families import BernoulliDistribution as BernoulliDistribution
+    from nbcore.distributions.families import CategoricalDistribution as CategoricalDistribution
+    from nbcore.distributions.families import NormalDistribution as NormalDistribution
+    from nbcore.distributions.families import PoissonDistribution as PoissonDistribution
+    from nbcore.distributions.families import StudentTDistribution as StudentTDistribution
     from nbcore.distributions.likelihoods import Bernoulli as Bernoulli
     from nbcore.distributions.likelihoods import Categorical as Categorical
     from nbcore.distributions.likelihoods import Gaussian as Gaussian
@@ -84,6 +89,13 @@ _NAMES = {
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "networks.describe": ("print_layer_configs",),
     "networks.layers": ("Layer", "Leaf"),
+    "distributions.families": (
+        "BernoulliDistribution",
+        "CategoricalDistribution",
+        "NormalDistribution",
+        "PoissonDistribution",
+        "StudentTDistribution",
+    ),
     "distributions.likelihoods": (
         "Bernoulli",
         "Categorical",

@@ -322,11 +322,11 @@ def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Ev
         mean = np.reshape(det.predict(job.test.X), (1, -1, 1))
         if method != "holdout":  # there, the training rows and the others are not told apart
             noise = det.residual_noise(job.train.X, job.train.y)
-            naive = Prediction(mean, noise[None, None, :] ** 2, "normal")
+            naive = Prediction.normal(mean, noise**2)
             found.append(evaluation_of("deterministic + training noise", naive, y))
         if model.noise is not None:
             source = {"crossfit": "out-of-fold", "holdout": "held-out"}.get(method, "unseen")
-            honest = Prediction(mean, model.noise[None, None, :] ** 2, "normal")
+            honest = Prediction.normal(mean, model.noise**2)
             found.append(evaluation_of(f"deterministic + {source} noise", honest, y))
     ours = "partially Bayesian ensemble" if len(model.posteriors) > 1 else "partially Bayesian"
     return [*found, evaluation_of(ours, prediction, y)]

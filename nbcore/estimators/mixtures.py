@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,4 +36,4 @@ def predict_together(
     mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])
     if noise is None:
         return mixture
-    return replace(mixture, draw_variances=noise[None, None, :] ** 2)
+    return mixture.with_variance(noise**2)

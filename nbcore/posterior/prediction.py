@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
 from nbcore.common.keys import as_key
-from nbcore.distributions.families import FAMILIES, Draws, Family, FamilyName
-from nbcore.errors import DataError, OptionError, ShapeError, did_you_mean
+from nbcore.distributions.families import Distribution, NormalDistribution
+from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.metrics import crps
 
 CRPS_DRAWS = 2000
 
 SLICE = 2**22
-"""Numbers that are worked on at a time, where numpy makes copies."""
+"""Values of draws that are worked on at a time, because NumPy makes copies."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,12 @@ class Prediction:
     `(examples, classes)` with `mean` the class probabilities.
 
     Args:
-        draw_means: mean of each draw, `(draws, examples, outputs)`, in the units of y.
-        draw_variances: variance of each draw, broadcastable to `draw_means`.
-        kind: how y is distributed given a draw: `"normal"`, `"student-t"`, `"poisson"`,
-            `"bernoulli"` or `"categorical"`.
-        draw_df: degrees of freedom of Student's t, broadcastable to `draw_means`.
+        distribution: distribution of y for each draw, such as `nb.NormalDistribution(means,
+            deviations)`; parameters broadcast to `(draws, examples, outputs)`, in the units of y.
 
     Examples:
         >>> import numpy as np
-        >>> prediction = Prediction(np.array([[[0.0]], [[2.0]]]), np.ones((2, 1, 1)), "normal")
+        >>> prediction = Prediction.normal(np.array([[[0.0]], [[2.0]]]), np.ones((2, 1, 1)))
         >>> prediction.mean, prediction.epistemic_variance, prediction.variance
         (array([1.]), array([1.]), array([2.]))
 
@@ -84,34 +81,66 @@ class Prediction:
         Bayesian deep learning for efficient and risk-sensitive learning", equations 1 and 5.
     """
 
-    draw_means: np.ndarray
-    draw_variances: np.ndarray
-    kind: FamilyName = "normal"
-    draw_df: np.ndarray | None = None
+    distribution: Distribution
 
     def __post_init__(self) -> None:
-        """Check the kind."""
-        if self.kind not in FAMILIES:
+        """Check that there are draws, examples and outputs."""
+        if not isinstance(self.distribution, Distribution):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(
-                f"kind is {', '.join(FAMILIES)}, got {self.kind!r}."
-                f"{did_you_mean(str(self.kind), FAMILIES)}"
+                "A prediction is of a distribution for each draw, got "
+                f"{type(self.distribution).__name__}. Type: nb.Prediction.normal(means, "
+                "variances), or nb.Prediction(nb.PoissonDistribution(log_rates))"
             )
+        if len(self.distribution.shape) != 3:
+            raise ShapeError(
+                "A prediction has axes (draws, examples, outputs), got "
+                f"{self.distribution.shape}. Type: means[None, :, None] for one draw of one output."
+            )
+
+    @staticmethod
+    def normal(means: np.ndarray, variances: np.ndarray) -> Prediction:
+        """Return the prediction of normal draws.
+
+        Args:
+            means: mean of each draw `(draws, examples, outputs)`.
+            variances: variance of each draw, broadcastable to `means`.
+
+        Examples:
+            >>> import numpy as np
+            >>> Prediction.normal(np.zeros((3, 2, 1)), np.ones((1, 1, 1))).mean.shape
+            (2,)
+        """
+        means = np.asarray(means)
+        variances = np.asarray(variances, np.float64)
+        variances = variances.reshape((1,) * (means.ndim - variances.ndim) + variances.shape)
+        return Prediction(NormalDistribution(means, np.sqrt(variances)))
+
+    @property
+    def draw_means(self) -> np.ndarray:
+        """Mean of each draw, `(draws, examples, outputs)`."""
+        return np.broadcast_to(self.distribution.mean, self.distribution.shape)
+
+    @property
+    def draw_variances(self) -> np.ndarray:
+        """Variance of each draw, `(draws, examples, outputs)`."""
+        return np.broadcast_to(self.distribution.variance, self.distribution.shape)
 
     @property
     def mean(self) -> np.ndarray:
         """Predictive mean; for classes the mean probabilities."""
-        return self._shaped(self.draw_means.mean(axis=0, dtype=np.float64))
+        return self._shaped(self._mean)
 
     @property
     def aleatoric_variance(self) -> np.ndarray:
         """Variance of y that remains when the weights are known."""
-        average = self.draw_variances.mean(axis=0, dtype=np.float64)
-        return self._shaped(np.broadcast_to(average, self.draw_means.shape[1:]).copy())
+        return self._shaped(self._in_slices(lambda draws: _average(draws.variance, draws)))
 
     @property
     def epistemic_variance(self) -> np.ndarray:
         """Variance of the mean over the posterior draws."""
-        return self._shaped(self._in_slices(lambda draws: draws.mean.var(axis=0)))
+        return self._shaped(
+            self._in_slices(lambda draws: np.broadcast_to(draws.mean, draws.shape).var(axis=0))
+        )
 
     @property
     def variance(self) -> np.ndarray:
@@ -125,7 +154,7 @@ class Prediction:
         Raises:
             OptionError: these are no predictions of classes.
         """
-        return self._shaped(self._family.labels(self.draw_means.mean(axis=0, dtype=np.float64)))
+        return self._shaped(self.distribution.labels(self._mean))
 
     @property
     def total_entropy(self) -> np.ndarray:
@@ -134,13 +163,12 @@ class Prediction:
         Raises:
             OptionError: these are no predictions of classes.
         """
-        return self._shaped(self._family.entropy(self.draw_means.mean(axis=0, dtype=np.float64)))
+        return self._shaped(self.distribution.entropy(self._mean))
 
     @property
     def expected_entropy(self) -> np.ndarray:
         """Mean entropy of the draws, in nats: what remains when the weights are known."""
-        entropy = self._family.entropy
-        return self._shaped(self._in_slices(lambda draws: entropy(draws.mean).mean(axis=0)))
+        return self._shaped(self._in_slices(lambda draws: draws.entropy(draws.mean).mean(axis=0)))
 
     @property
     def mutual_information(self) -> np.ndarray:
@@ -159,9 +187,8 @@ class Prediction:
         levels = np.atleast_1d(np.asarray(q, np.float64))
         if not np.all((levels > 0) & (levels < 1)):
             raise OptionError(f"Quantiles are asked for between 0 and 1, got {q}.")
-        quantile = self._family.quantile
         found = [
-            self._shaped(self._in_slices(lambda draws, q=float(level): quantile(q, draws)))
+            self._shaped(self._in_slices(lambda draws, q=float(level): draws.quantile(q)))
             for level in levels
         ]
         return np.stack(found) if np.ndim(q) else found[0]
@@ -186,12 +213,11 @@ class Prediction:
 
         Examples:
             >>> import numpy as np
-            >>> Prediction(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), "normal").cdf(np.zeros(1))
+            >>> Prediction.normal(np.zeros((1, 1, 1)), np.ones((1, 1, 1))).cdf(np.zeros(1))
             array([0.5])
         """
         values = self._checked(y)
-        cdf = self._family.cdf
-        return self._shaped(self._in_slices(lambda draws, y: cdf(y, draws).mean(axis=0), values))
+        return self._shaped(self._in_slices(lambda draws, y: draws.cdf(y).mean(axis=0), values))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """Return log p(y_i) under the mixture `(examples,)`, summed over outputs within a draw.
@@ -203,11 +229,11 @@ class Prediction:
             LabelError, DataError: y is no label, or no count.
         """
 
-        def of_mixture(draws: Draws, y: np.ndarray) -> np.ndarray:
-            each = self._family.log_density(y, draws)
+        def of_mixture(draws: Distribution, y: np.ndarray) -> np.ndarray:
+            each = draws.log_density(y)
             peak = each.max(axis=0)
             finite = np.where(np.isfinite(peak), peak, 0.0)
-            with np.errstate(divide="ignore"):  # where no draw can give y
+            with np.errstate(divide="ignore"):  # no draw can give this y
                 return finite + np.log(np.exp(each - finite).mean(axis=0))
 
         return self._in_slices(of_mixture, self._checked(y))
@@ -231,7 +257,7 @@ class Prediction:
         Raises:
             OptionError: classes have no order; use `nb.metrics.brier`.
         """
-        known = self._family.crps(self._checked(y), self._draws())
+        known = self.distribution.take().crps(self._checked(y))
         return crps(y, self.sample(CRPS_DRAWS)) if known is None else known
 
     def sample(self, num_samples: int, key: Any = None) -> np.ndarray:
@@ -251,80 +277,65 @@ class Prediction:
         if num_samples < 1:
             raise OptionError(f"num_samples must be at least 1, got {num_samples}.")
         rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).tolist())
-        total = len(self.draw_means)
+        total = self.distribution.shape[0]
         few = np.linspace(0, total - 1, min(num_samples, total)).round().astype(int)
         chosen = np.resize(few, num_samples)
-        draws = Draws(*(part[np.minimum(chosen, len(part) - 1)] for part in self._draws()))
-        drawn = self._family.sample(rng, draws)
+        drawn = self.distribution.take(chosen).sample(rng)
         return drawn[..., 0] if drawn.ndim == 3 and drawn.shape[2] == 1 else drawn
 
     def in_units_of(self, scaler: Scaler) -> Prediction:
         """Return the prediction in the units of y that the scaler knows."""
-        return replace(
-            self,
-            draw_means=(scaler.shift + scaler.scale * self.draw_means).astype(
-                self.draw_means.dtype
-            ),
-            draw_variances=(scaler.scale**2 * self.draw_variances).astype(self.draw_means.dtype),
-        )
+        return Prediction(self.distribution.in_units(scaler.shift, scaler.scale))
+
+    def with_variance(self, variance: np.ndarray) -> Prediction:
+        """Return the prediction with another variance of y in each draw, of the same form.
+
+        Args:
+            variance: variance given the weights `(outputs,)`, in squared units of y.
+        """
+        return Prediction(self.distribution.with_variance(np.reshape(variance, (1, 1, -1))))
 
     @staticmethod
     def mixture(predictions: Sequence[Prediction]) -> Prediction:
         """Return the equal mixture of predictions at the same inputs, such as of an ensemble.
 
         Raises:
-            DataError: there is none, or they differ in kind, shape or number of draws.
+            DataError: there is none, or they differ in distribution, shape or number of draws.
         """
-        forms = {(p.kind, p.draw_means.shape) for p in predictions}
-        if len(forms) != 1:
+        found = [p.distribution for p in predictions]
+        if len({(jax.tree.structure(d), d.shape) for d in found}) != 1:
+            forms = sorted({f"{d.name} {d.shape}" for d in found})
             raise DataError(
-                "A mixture is of predictions of one kind, at the same inputs, with as many draws "
-                f"each; got {sorted(forms) or 'none'}."
+                "A mixture is of predictions with the same distribution, inputs and number of "
+                f"draws; got {', '.join(forms) or 'none'}."
             )
-        means = np.concatenate([p.draw_means for p in predictions])
-        variances = np.concatenate(
-            [np.broadcast_to(p.draw_variances, p.draw_means.shape) for p in predictions]
-        )
-        given = [p.draw_df for p in predictions if p.draw_df is not None]
-        counts = [len(p.draw_means) for p in predictions]
-        df = None
-        if given:
-            df = np.concatenate(
-                [np.broadcast_to(d, (n, *d.shape[1:])) for d, n in zip(given, counts, strict=True)]
-            )
-        return Prediction(means, variances, predictions[0].kind, df)
+        return Prediction(found[0].followed_by(found[1:]))
 
     @property
-    def _family(self) -> Family:
-        return FAMILIES[self.kind]
-
-    def _draws(self, examples: slice = slice(None)) -> Draws:
-        """Return what the draws predict at some examples, in double precision."""
-        means = self.draw_means
-        df = np.full((len(means), 1, 1), np.inf) if self.draw_df is None else self.draw_df
-        variances = np.broadcast_to(self.draw_variances, means.shape)
-        df = df[:, examples] if df.shape[1] > 1 else df
-        return Draws(
-            np.asarray(means[:, examples], np.float64),
-            np.asarray(variances[:, examples], np.float64),
-            np.asarray(df, np.float64),
-        )
+    def _mean(self) -> np.ndarray:
+        return self._in_slices(lambda draws: _average(draws.mean, draws))
 
     def _in_slices(self, function: Callable[..., np.ndarray], *values: np.ndarray) -> np.ndarray:
         """Return `function(draws, *values)` of all examples, computed for some at a time.
 
         Args:
-            function: returns one row for each example.
+            function: returns an array with a leading example axis, given the distribution.
             values: arrays with a leading example axis.
         """
-        draws, count, outputs = self.draw_means.shape
+        draws, count, outputs = self.distribution.shape
         size = max(1, SLICE // max(draws * outputs, 1))
         slices = [slice(first, first + size) for first in range(0, max(count, 1), size)]
-        return np.concatenate([function(self._draws(s), *(v[s] for v in values)) for s in slices])
+        return np.concatenate(
+            [function(self.distribution.take(None, s), *(v[s] for v in values)) for s in slices]
+        )
 
     def _checked(self, y: np.ndarray) -> np.ndarray:
-        _, count, outputs = self.draw_means.shape
-        return self._family.check(np.asarray(y), (count, outputs))
+        return self.distribution.check(np.asarray(y))
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if values.shape[1] == 1 else values
+
+
+def _average(moment: np.ndarray, draws: Distribution) -> np.ndarray:
+    """Return the average of a moment over draws, `(examples, outputs)`."""
+    return np.broadcast_to(moment.mean(axis=0), draws.shape[1:]).copy()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.distributions.likelihoods import Likelihood
+from nbcore.distributions.predictive import each_draw
 from nbcore.errors import OptionError
 from nbcore.networks.evaluation import is_per_example
 from nbcore.networks.inputs import check_inputs, num_examples
@@ -65,17 +66,11 @@ def predict(
         x: inputs.
         linearized_at: weights at which the network is linearized, if it is.
     """
-    parameters = positions["likelihood"]
-    df = likelihood.degrees_of_freedom(parameters)
-    df = None if df is None else np.asarray(df).reshape(-1, 1, 1)
-    means, variances = RowBuffer(num_examples(x)), RowBuffer(num_examples(x))
+    found = RowBuffer(num_examples(x))
     for indices, outputs in _in_batches(network, split, positions["weights"], x, linearized_at):
-        mean, variance = _moments(likelihood, outputs, parameters)
-        part = Prediction(np.asarray(mean), np.asarray(variance), likelihood.kind, df)
-        part = part.in_units_of(scaler) if scaler else part
-        means.put(indices, part.draw_means)
-        variances.put(indices, part.draw_variances)
-    return Prediction(means.array, variances.array, likelihood.kind, df)
+        found.put(indices, outputs)
+    prediction = Prediction(each_draw(likelihood, found.array, positions["likelihood"]))
+    return prediction if scaler is None else prediction.in_units_of(scaler)
 
 
 def network_outputs(
@@ -126,13 +121,6 @@ def _draw_outputs(forward: Forward, weights: Weights, features: Any) -> jax.Arra
         return forward.outputs(drawn, features)
 
     return jax.lax.map(one, weights, batch_size=DRAWS_AT_ONCE)
-
-
-@jax.jit
-def _moments(
-    likelihood: Likelihood, outputs: jax.Array, parameters: Any
-) -> tuple[jax.Array, jax.Array]:
-    return jax.vmap(likelihood.moments)(outputs, parameters)
 
 
 @jax.jit

@@ -65,7 +65,7 @@ def evaluation_of(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation
         ShapeError: y has not the shape of the predictions.
 
     Examples:
-        >>> exact = Prediction(np.zeros((1, 3, 1)), np.ones((1, 1, 1)), "normal")
+        >>> exact = Prediction.normal(np.zeros((1, 3, 1)), np.ones((1, 1, 1)))
         >>> result = evaluation_of("standard normal", exact, [-0.5, 0.0, 3.0])
         >>> result.coverage([0.5, 0.95]).round(3).tolist()
         [0.667, 0.667]

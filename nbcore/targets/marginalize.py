@@ -200,7 +200,7 @@ def check_possible(how: Marginalize, likelihood: Likelihood, capabilities: Colle
 
 
 def _check_kind(likelihood: Likelihood) -> None:
-    if likelihood.kind != "normal":
+    if not likelihood.is_normal:
         raise _not_normal(likelihood)
 
 
@@ -213,9 +213,11 @@ def _check_normal(target: NetworkTarget) -> None:
 
 
 def _not_normal(likelihood: Likelihood) -> TargetError:
+    name = type(likelihood).__name__
     return TargetError(
-        "Weights are integrated out of a normal likelihood, and this one is "
-        f"{type(likelihood).__name__}. Type: likelihood=nb.Gaussian(), or leave marginalize out."
+        f"Weights are integrated out of a normal likelihood, and this one is {name}. Type: "
+        "likelihood=nb.Gaussian(), or leave marginalize out. If y is normal given the outputs, add "
+        f"to class {name}: is_normal: ClassVar[bool] = True"
     )
 
 

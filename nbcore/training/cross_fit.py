@@ -47,7 +47,8 @@ class CrossFit:
             network predicts the noise itself, or there is none.
         training_noise: the same of `full` on the examples that it was trained on; as empty.
         residuals: out-of-fold residuals `(tested, outputs)` in y's own units; as empty.
-        variances: out-of-fold variances `(N, outputs)` that the networks predict; else empty.
+        held_out: prediction of each fold by the network that has not seen it, if the networks
+            predict a distribution; else empty.
     """
 
     full: DeterministicNN
@@ -58,17 +59,17 @@ class CrossFit:
     noise: np.ndarray
     training_noise: np.ndarray
     residuals: np.ndarray
-    variances: np.ndarray
+    held_out: tuple[Prediction, ...]
 
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
-        tested = self.fold >= 0
-        draws = self.predictions[None, tested]
-        known = self.noise**2 if self.noise.size else self.variances[tested]
-        variances = np.broadcast_to(known, draws.shape)
-        prediction = Prediction(draws, variances, self.full.likelihood.kind)
-        y = np.asarray(y)[tested]
-        return prediction.nlpd(y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
+        y = np.asarray(y)
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        if self.noise.size:
+            tested = self.fold >= 0
+            return Prediction.normal(self.predictions[None, tested], self.noise**2).nlpd(y[tested])
+        each = [p.log_density(y[self.fold == k]) for k, p in enumerate(self.held_out)]
+        return -float(np.mean(np.concatenate(each)))
 
 
 def cross_fit(
@@ -152,10 +153,9 @@ def cross_fit(
         for det, rows in zip(networks, [*unseen, np.arange(count)], strict=True)
     )
     predictions = _assembled(count, unseen, [part.draw_means[0] for part in parts])
-    variances = _assembled(count, unseen, [part.draw_variances[0] for part in parts])
     found = CrossFit(
         full, tuple(members), split.fold, split.trained,
-        predictions, NONE, NONE, NONE, variances,
+        predictions, NONE, NONE, NONE, tuple(parts),
     )  # fmt: skip
     if not full.is_squared_error:
         return found
@@ -165,7 +165,7 @@ def cross_fit(
         np.sqrt(np.mean(errors**2, axis=0)) for errors in (residuals, targets - seen.draw_means[0])
     )
     return replace(
-        found, noise=noise, training_noise=training_noise, residuals=residuals, variances=NONE
+        found, noise=noise, training_noise=training_noise, residuals=residuals, held_out=()
     )
 
 

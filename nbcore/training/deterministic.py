@@ -19,7 +19,9 @@ from nbcore.distributions.likelihoods import (
     Heteroskedastic,
     Likelihood,
     Poisson,
+    check_trainable,
 )
+from nbcore.distributions.predictive import each_draw
 from nbcore.errors import OptionError, ShapeError, TrainingError, did_you_mean
 from nbcore.networks.evaluation import as_columns, compiled_apply
 from nbcore.networks.inputs import check_data, check_inputs, network_for, num_examples
@@ -232,6 +234,7 @@ class DeterministicNN:
                 "example; or train in a loop of your own and pass the parameters to nb.PartialBNN."
             )
         self.num_outputs = form.num_outputs
+        check_trainable(self.likelihood, self.num_outputs)
         self.scaler = Scaler.fit(np.asarray(y)) if self.standardize else None
         self._network = network
         validation = None if validation_data is None else self._data(*validation_data)
@@ -278,7 +281,7 @@ class DeterministicNN:
         if self.is_squared_error:
             raise OptionError(
                 "The squared error does not say how large the noise is. Add it: "
-                "nb.Prediction(det.predict(X).reshape(1, len(X), -1), "
+                "nb.Prediction.normal(det.predict(X).reshape(1, len(X), -1), "
                 "det.residual_noise(X_unseen, y_unseen)[None, None] ** 2)"
             )
         return self._prediction(X)
@@ -350,9 +353,8 @@ def predict_at(
     network: Network, params: Params, likelihood: Likelihood, scaler: Scaler | None, X: Any
 ) -> Prediction:
     """Return the prediction of one set of weights; the likelihood has no parameters."""
-    outputs = jnp.asarray(network_outputs(network, params, X))
-    mean, variance = (np.asarray(part)[None] for part in likelihood.moments(outputs, {}))
-    prediction = Prediction(mean, variance, likelihood.kind)
+    outputs = network_outputs(network, params, X)
+    prediction = Prediction(each_draw(likelihood, outputs[None], {}))
     return prediction if scaler is None else prediction.in_units_of(scaler)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from nbcore.common.paths import leaves_by_path
 from nbcore.common.progress import Progress, progress_from
 from nbcore.distributions import likelihoods
 from nbcore.distributions.likelihoods import Likelihood
+from nbcore.distributions.predictive import each_draw
 from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples
@@ -200,13 +201,11 @@ class EnsembleDeterministicNN:
     def predict_distribution(self, X: Any) -> Prediction:
         """Return the whole predictive distribution; `draw_means` has each member's prediction."""
         likelihood = self.members[0].likelihood
-        outputs = jnp.asarray(self._outputs(X))
-        means, variances = jax.vmap(lambda f: likelihood.moments(f, {}))(outputs)
-        prediction = Prediction(np.asarray(means), np.asarray(variances), likelihood.kind)
+        prediction = Prediction(each_draw(likelihood, self._outputs(X), {}))
         prediction = prediction.in_units_of(self.scaler) if self.scaler else prediction
         if self.noise is None:
             return prediction
-        return replace(prediction, draw_variances=self.noise[None, None, :] ** 2)
+        return prediction.with_variance(self.noise**2)
 
     def chain_starts(self, target: Target, num_chains: int) -> list[Position]:
         """Return a position for each chain: chain c starts at member c.

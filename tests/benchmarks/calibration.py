@@ -55,7 +55,7 @@ def figures(prediction: nb.Prediction, y: np.ndarray) -> dict[str, float]:
 def normal(mean: np.ndarray, noise: np.ndarray) -> nb.Prediction:
     """Return one network's prediction with a noise level."""
     means = mean.reshape(1, len(mean), -1)
-    return nb.Prediction(means, np.broadcast_to(noise**2, means.shape), "normal")
+    return nb.Prediction.normal(means, noise**2)
 
 
 def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]:

@@ -251,7 +251,7 @@ def test_the_second_head_is_the_log_deviation_everywhere() -> None:
 def test_total_entropy_is_total() -> None:
     """NeuroBayes returns the expected entropy: two sure and contrary draws leave it at zero."""
     probabilities = np.array([[[0.999, 0.001]], [[0.001, 0.999]]])
-    prediction = nb.Prediction(probabilities, probabilities * (1 - probabilities), "categorical")
+    prediction = nb.Prediction(nb.CategoricalDistribution(np.log(probabilities)))
     np.testing.assert_allclose(prediction.total_entropy, np.log(2), rtol=1e-6)
     expected = -np.sum(probabilities * np.log(probabilities), axis=-1).mean()
     np.testing.assert_allclose(prediction.expected_entropy, expected, rtol=1e-6)

@@ -401,7 +401,7 @@ def mixture() -> tuple[Prediction, np.ndarray, np.ndarray]:
     """A mixture of normals, with its means and variances `(draws, examples, outputs)`."""
     rng = np.random.default_rng(5)
     means, variances = rng.normal(size=(7, 4, 1)), rng.uniform(0.1, 2.0, size=(7, 4, 1))
-    return Prediction(means, variances, "normal"), means, variances
+    return Prediction.normal(means, variances), means, variances
 
 
 def test_mixture_moments_follow_the_law_of_total_variance(mixture: Any) -> None:
@@ -430,7 +430,7 @@ def test_mixture_density_and_quantiles_are_those_of_the_mixture(mixture: Any) ->
 
 def test_a_mixture_of_predictions_is_the_mixture_of_their_draws(mixture: Any) -> None:
     prediction, means, _ = mixture
-    other = Prediction(means + 1, np.ones((1, 1, 1)), "normal")
+    other = Prediction.normal(means + 1, np.ones((1, 1, 1)))
     joined = Prediction.mixture([prediction, other])
     np.testing.assert_array_equal(joined.draw_means, np.concatenate([means, means + 1]))
     np.testing.assert_array_equal(joined.draw_variances[7:], np.ones((7, 4, 1)))
@@ -446,7 +446,7 @@ def test_predictions_refuse_what_does_not_fit(mixture: Any) -> None:
         prediction.coverage(np.zeros(3))
     with pytest.raises(errors.OptionError):
         prediction.quantile(1.0)
-    classes = Prediction(np.full((3, 2, 4), 0.25), np.full((3, 2, 4), 0.1), "categorical")
+    classes = Prediction(nb.CategoricalDistribution(np.zeros((3, 2, 4))))
     np.testing.assert_allclose(classes.log_density(np.array([0, 3])), np.log(0.25))
     for call in (lambda: classes.quantile(0.5), lambda: prediction.labels):
         with pytest.raises(errors.OptionError):

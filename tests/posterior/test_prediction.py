@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 import nbcore as nb
+from nbcore.distributions.predictive import each_draw
 from nbcore.errors import DataError, LabelError, OptionError, ShapeError
 from nbcore.metrics import crps_gaussian
 from nbcore.posterior import prediction
@@ -21,10 +22,10 @@ from nbcore.posterior.prediction import Prediction, Scaler
 RNG = np.random.default_rng(0)
 MEANS = RNG.normal(size=(7, 4, 2)) * 2
 VARIANCES = RNG.uniform(0.1, 3, size=(7, 4, 2))
-NORMAL = Prediction(MEANS, VARIANCES, "normal")
-SINGLE = Prediction(MEANS[:, :, :1], VARIANCES[:, :, :1], "normal")
+NORMAL = Prediction.normal(MEANS, VARIANCES)
+SINGLE = Prediction.normal(MEANS[:, :, :1], VARIANCES[:, :, :1])
 PROBABILITIES = RNG.dirichlet(np.ones(3), size=(7, 4))
-CLASSES = Prediction(PROBABILITIES, PROBABILITIES * (1 - PROBABILITIES), "categorical")
+CLASSES = Prediction(nb.CategoricalDistribution(np.log(PROBABILITIES)))
 
 
 def cdf(x: float, example: int) -> float:
@@ -57,8 +58,8 @@ def test_the_law_of_total_variance():
 
 
 def test_one_variance_for_all_draws_is_broadcast():
-    narrow = Prediction(MEANS, np.full((1, 1, 2), 0.5), "normal")
-    wide = Prediction(MEANS, np.full(MEANS.shape, 0.5), "normal")
+    narrow = Prediction.normal(MEANS, np.full((1, 1, 2), 0.5))
+    wide = Prediction.normal(MEANS, np.full(MEANS.shape, 0.5))
     for name in ("mean", "variance", "aleatoric_variance", "epistemic_variance"):
         assert np.array_equal(getattr(narrow, name), getattr(wide, name)), name
     assert np.array_equal(narrow.quantile(0.3), wide.quantile(0.3))
@@ -66,11 +67,12 @@ def test_one_variance_for_all_draws_is_broadcast():
 
 
 DF = np.array([3.0, 4.0, 5.0, 8.0, 12.0, 30.0, 100.0])[:, None, None]
-TAILED = Prediction(MEANS[:, :, :1], VARIANCES[:, :, :1], "student-t", DF)
+SCALES = np.sqrt(VARIANCES[:, :, :1] * (DF - 2) / DF)
+TAILED = Prediction(nb.StudentTDistribution(DF, MEANS[:, :, :1], SCALES))
 RATES = np.exp(RNG.normal(size=(7, 4, 1)))
-COUNTS = Prediction(RATES, RATES, "poisson")
+COUNTS = Prediction(nb.PoissonDistribution(np.log(RATES)))
 CHANCES = RNG.uniform(0.02, 0.98, size=(7, 4, 1))
-YES = Prediction(CHANCES, CHANCES * (1 - CHANCES), "bernoulli")
+YES = Prediction(nb.BernoulliDistribution(np.log(CHANCES / (1 - CHANCES))))
 
 
 def t_of(example: int):
@@ -109,8 +111,8 @@ def test_yes_and_no_have_the_probability_of_scipy():
     assert np.allclose(YES.log_density(y), stats.bernoulli.logpmf(y, p))
     assert YES.labels.tolist() == (p > 0.5).astype(int).tolist()
     assert np.allclose(YES.variance, p * (1 - p))
-    sure = nb.Bernoulli().moments(jnp.array([[30.0]]), {})
-    certain = Prediction(*(np.asarray(part)[None] for part in sure), "bernoulli")
+    certain = Prediction(each_draw(nb.Bernoulli(), np.full((1, 1, 1), 30, np.float32), {}))
+    assert certain.mean == pytest.approx(1)
     assert certain.log_density(np.array([0]))[0] == pytest.approx(-30, rel=1e-5)  # p rounds to 1
 
 
@@ -120,7 +122,7 @@ def test_entropy_is_expected_entropy_plus_mutual_information(prediction):
     total = prediction.expected_entropy + prediction.mutual_information
     assert np.allclose(prediction.total_entropy, total, rtol=1e-12)
     assert prediction.total_entropy.shape == (4,)
-    one = Prediction(prediction.draw_means[:1], prediction.draw_variances[:1], prediction.kind)
+    one = Prediction(prediction.distribution.take(np.arange(1)))
     assert np.all(one.mutual_information == 0)
 
 
@@ -129,21 +131,25 @@ def test_entropies_are_those_of_scipy():
     assert np.allclose(CLASSES.expected_entropy, stats.entropy(PROBABILITIES, axis=2).mean(axis=0))
     assert np.allclose(YES.total_entropy, stats.bernoulli(CHANCES.mean(axis=0)[:, 0]).entropy())
     # Sure draws that disagree: all of log 2 is in the weights, none in y.
-    split = Prediction(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), np.zeros((2, 1, 2)), "categorical")
+    sure = np.array([[[0.0, -np.inf]], [[-np.inf, 0.0]]])
+    split = Prediction(nb.CategoricalDistribution(sure))
     assert split.expected_entropy[0] == 0
     assert split.mutual_information[0] == pytest.approx(np.log(2))
 
 
-@pytest.mark.parametrize("prediction", [SINGLE, TAILED, COUNTS, YES], ids=lambda p: p.kind)
+FORMS = ["normal", "t", "counts", "yes or no"]
+
+
+@pytest.mark.parametrize("prediction", [SINGLE, TAILED, COUNTS, YES], ids=FORMS)
 def test_samples_have_the_moments_of_the_mixture(prediction):
     count = 7 * 3000
     samples = prediction.sample(count, 0)
     assert samples.shape == (count, 4)
     error = np.abs(samples.mean(axis=0) - prediction.mean)
     assert (error < 5 * np.sqrt(prediction.variance / count)).all()
-    if prediction.kind != "student-t":  # whose variance has no variance
+    if prediction is not TAILED:  # whose variance has no variance
         assert np.allclose(samples.var(axis=0), prediction.variance, rtol=0.1)
-    if prediction.kind in ("normal", "student-t"):
+    if prediction in (SINGLE, TAILED):
         ranks = np.mean(samples <= prediction.quantile(0.9), axis=0)
         assert (np.abs(ranks - 0.9) < 5 * np.sqrt(0.09 / count)).all()
     assert np.array_equal(samples, prediction.sample(count, jax.random.key(0)))
@@ -158,13 +164,13 @@ def test_sampled_labels_have_the_mean_probabilities():
 
 
 def test_few_samples_are_from_draws_that_are_evenly_spaced():
-    exact = Prediction(np.arange(7.0)[:, None, None], np.full((1, 1, 1), 1e-12), "normal")
+    exact = Prediction.normal(np.arange(7.0)[:, None, None], np.full((1, 1, 1), 1e-12))
     assert np.allclose(exact.sample(3)[:, 0], [0, 3, 6], atol=1e-4)
 
 
 def test_crps_of_draws_tends_to_the_closed_form():
     y = np.array([0.3, -1.0, 2.0, 0.0])
-    one = Prediction(MEANS[:1, :, :1], VARIANCES[:1, :, :1], "normal")
+    one = Prediction.normal(MEANS[:1, :, :1], VARIANCES[:1, :, :1])
     exact = one.crps(y)
     assert exact == pytest.approx(crps_gaussian(y, one.mean, one.variance))
     twice = Prediction.mixture([one, one])  # the same distribution, but no single normal
@@ -174,7 +180,8 @@ def test_crps_of_draws_tends_to_the_closed_form():
 
 
 def test_a_mixture_keeps_the_degrees_of_freedom():
-    heavy = Prediction(MEANS[:, :, :1], VARIANCES[:, :, :1], "student-t", np.full((1, 1, 1), 3.0))
+    heavy = replace(TAILED.distribution, df=np.full((1, 1, 1), 3.0))
+    heavy = Prediction(heavy)
     both = Prediction.mixture([TAILED, heavy])
     y = RNG.normal(size=4) * 5
     halves = [np.exp(p.log_density(y)) / 2 for p in (TAILED, heavy)]
@@ -191,7 +198,7 @@ def test_quantiles_solve_the_distribution_function(level):
 
 @given(st.floats(-100, 100), st.floats(0.01, 50), st.floats(0.01, 0.99))
 def test_a_single_draw_has_the_quantiles_of_a_normal(mean, deviation, level):
-    one = Prediction(np.full((1, 1, 1), mean), np.full((1, 1, 1), deviation**2), "normal")
+    one = Prediction.normal(np.full((1, 1, 1), mean), np.full((1, 1, 1), deviation**2))
     expected = stats.norm.ppf(level, mean, deviation)
     assert one.quantile(level)[0] == pytest.approx(expected, abs=1e-6 * deviation)
     assert one.cdf(np.array([expected]))[0] == pytest.approx(level)
@@ -246,7 +253,7 @@ def test_log_density_of_labels():
 
 
 def test_a_mixture_has_the_draws_of_all():
-    other = Prediction(MEANS + 1, np.full((1, 1, 1), 0.5), "normal")
+    other = Prediction.normal(MEANS + 1, np.full((1, 1, 1), 0.5))
     both = Prediction.mixture([NORMAL, other])
     assert np.allclose(both.mean, (NORMAL.mean + other.mean) / 2)
     y = RNG.normal(size=(4, 2))
@@ -261,8 +268,8 @@ def test_a_mixture_has_the_draws_of_all():
     [
         [],
         [NORMAL, SINGLE],
-        [NORMAL, Prediction(MEANS[:3], VARIANCES[:3], "normal")],
-        [CLASSES, Prediction(PROBABILITIES, PROBABILITIES, "normal")],
+        [NORMAL, Prediction.normal(MEANS[:3], VARIANCES[:3])],
+        [CLASSES, Prediction.normal(PROBABILITIES, PROBABILITIES)],
     ],
     ids=["none", "shapes", "draws", "kinds"],
 )
@@ -308,13 +315,16 @@ def test_the_scaler_standardizes_and_survives_json():
         (lambda: SINGLE.log_density(np.zeros((4, 1))), ShapeError, r"\(4, 1\).*\(4,\)"),
         (lambda: SINGLE.coverage(np.zeros(3)), ShapeError, r"\(3,\).*\(4,\)"),
         (lambda: SINGLE.cdf(np.zeros(3)), ShapeError, r"\(3,\).*\(4,\)"),
-        (lambda: NORMAL.total_entropy, OptionError, "Entropies are of classes"),
+        (lambda: NORMAL.total_entropy, OptionError, "Only labels have entropies"),
         (lambda: YES.quantile(0.5), OptionError, "Classes have no quantiles"),
         (lambda: CLASSES.crps(np.array([0, 1, 2, 0])), OptionError, "no order"),
         (lambda: YES.log_density(np.array([0, 1, 2, 0])), LabelError, "0 or 1, got 2"),
         (lambda: COUNTS.log_density(np.array([0, 1, 2, 0.5])), DataError, "whole numbers"),
         (lambda: NORMAL.sample(0), OptionError, "at least 1"),
-        (lambda: Prediction(MEANS, VARIANCES, "gaussian"), OptionError, "kind is normal"),
+        (lambda: Prediction(MEANS), OptionError, r"ndarray.*Prediction\.normal\(means"),
+        (lambda: Prediction.normal(MEANS[0], 1.0), ShapeError, r"draws.*\(4, 2\)"),
+        (lambda: COUNTS.with_variance(np.ones(1)), OptionError, "follows from its mean"),
+        (lambda: COUNTS.in_units_of(Scaler.identity(1)), OptionError, "has no units"),
         (lambda: CLASSES.log_density(np.array([0, 1, 2, 3])), LabelError, "0 to 2"),
         (lambda: CLASSES.log_density(np.array([0, 1, 2, 0.5])), LabelError, "integers"),
         (lambda: CLASSES.log_density(np.zeros((4, 3))), ShapeError, r"\(4,\), got \(4, 3\)"),
@@ -325,17 +335,20 @@ def test_impossible_questions(ask, error, says):
         ask()
 
 
-@pytest.mark.parametrize("kind", ["normal", "student-t", "categorical"])
-def test_examples_are_evaluated_a_few_at_a_time(kind):
+@pytest.mark.parametrize("form", ["normal", "t", "categorical"])
+def test_examples_are_evaluated_a_few_at_a_time(form):
     rng = np.random.default_rng(0)
-    means = rng.dirichlet([1.0, 2.0, 1.0], size=(4, 7)).astype(np.float32)
-    df = np.full((4, 1, 1), 5.0) if kind == "student-t" else None
-    several = Prediction(means, np.full((4, 1, 1), 0.3), kind, df)
-    y = np.arange(7) % 3 if kind == "categorical" else rng.normal(size=(7, 3))
+    values, scales = rng.normal(size=(4, 7, 3)).astype(np.float32), np.full((4, 1, 1), 0.3)
+    several = Prediction({
+        "normal": nb.NormalDistribution(values, scales),
+        "t": nb.StudentTDistribution(np.full((4, 1, 1), 5.0), values, scales),
+        "categorical": nb.CategoricalDistribution(values),
+    }[form])  # fmt: skip
+    y = np.arange(7) % 3 if form == "categorical" else rng.normal(size=(7, 3))
 
     def everything():
         found = [several.mean, several.variance, several.log_density(y)]
-        if kind == "categorical":
+        if form == "categorical":
             return [*found, several.expected_entropy, several.mutual_information]
         return [*found, several.cdf(y), several.quantile([0.1, 0.9])]
 

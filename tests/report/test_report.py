@@ -38,7 +38,7 @@ LEVELS = (0.5, 0.68, 0.95)
 
 
 def normal(mean: np.ndarray, variance: float) -> Prediction:
-    return Prediction(mean[None, :, None], np.full((1, 1, 1), variance), "normal")
+    return Prediction.normal(mean[None, :, None], np.full((1, 1, 1), variance))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_evaluation_of_a_perfectly_calibrated_normal_gives_the_levels_back() -> 
 def test_coverage_by_rank_is_coverage_by_interval(scale, shift, level, seed) -> None:
     rng = np.random.default_rng(seed)
     draws = shift + scale * rng.normal(size=(7, 30, 1))
-    prediction = Prediction(draws, scale**2 * rng.uniform(0.2, 2, size=(7, 30, 1)), "normal")
+    prediction = Prediction.normal(draws, scale**2 * rng.uniform(0.2, 2, size=(7, 30, 1)))
     y = shift + 2 * scale * rng.normal(size=30)
     way = evaluation_of("any", prediction, y)
     assert float(way.coverage([level])[0]) == prediction.coverage(y, level)
@@ -198,7 +198,7 @@ def test_crps_of_equal_components_is_that_of_one() -> None:
     mean = np.zeros(40)
     one = evaluation_of("one", normal(mean, 2.0), y).crps
     assert one == pytest.approx(metrics.crps_gaussian(y, mean, np.full(40, 2.0)), rel=1e-9)
-    several = Prediction(np.zeros((3, 40, 1)), np.full((3, 1, 1), 2.0), "normal")
+    several = Prediction.normal(np.zeros((3, 40, 1)), np.full((3, 1, 1), 2.0))
     assert evaluation_of("three", several, y).crps == pytest.approx(one, rel=0.02)
 
 

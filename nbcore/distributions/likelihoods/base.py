@@ -1,14 +1,14 @@
-"""What every likelihood offers, and what most of them share."""
+"""Base class of all likelihoods."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.families import FamilyName
+from nbcore.distributions.foreign import log_prob_of
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.network import Network
 
@@ -16,27 +16,82 @@ LikelihoodParameters = dict[str, jax.Array]
 """Unknown parameters of a likelihood, unconstrained: `position["likelihood"]`; may be empty."""
 
 
-class Likelihood(Protocol):
-    """p(y | outputs, parameters), per example; a pytree (its numbers are leaves).
+class Likelihood:
+    """Likelihood p(y | outputs, parameters) of each example; a pytree whose parameters are leaves.
 
-    Subclass it to write one; `check`, `log_prob` and `moments` have to be written, the rest has
-    the defaults of a likelihood without parameters whose y is not standardized.
+    Subclass it to write one, and define `distribution`. The other methods have defaults: those of
+    a likelihood of real targets, one for each output, without unknown parameters, whose y is not
+    standardized.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> import jax.numpy as jnp, nbcore as nb
+        >>> from nbcore.extend import register_pytree
+        >>> @register_pytree
+        ... @dataclass(frozen=True)
+        ... class Proportional(nb.Likelihood):
+        ...     ratio: float = 0.1
+        ...
+        ...     def distribution(self, outputs, parameters):
+        ...         return nb.NormalDistribution(outputs, self.ratio * jnp.abs(outputs))
+        >>> mean, variance = Proportional().moments(jnp.array([[20.0]]), {})
+        >>> float(mean[0, 0]), float(variance[0, 0])
+        (20.0, 4.0)
     """
 
-    kind: ClassVar[FamilyName] = "normal"
-    """How y is distributed about the mean of a draw, see `nb.Prediction`."""
     can_standardize: ClassVar[bool] = False
-    """Whether y may be standardized: labels and counts may not."""
+    """Whether y may be standardized for training: labels and counts may not."""
+    is_normal: ClassVar[bool] = False
+    """Whether y is normal about a mean given the outputs, so that weights may be integrated out."""
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
-        """Return the targets in the form that `log_prob` reads, or raise what is wrong."""
-        ...
+        """Return the targets in the form that `log_prob` reads, or raise what is wrong with them.
+
+        Args:
+            y: targets `(examples,)` or `(examples, targets)`.
+            num_outputs: number of network outputs.
+        """
+        return real_columns(y, num_outputs, type(self).__name__)
+
+    def distribution(self, outputs: jax.Array, parameters: LikelihoodParameters) -> Any:
+        """Return the distribution of y given outputs and parameters.
+
+        Args:
+            outputs: network outputs `(examples, outputs)`.
+            parameters: unknown parameters, unconstrained.
+
+        Returns:
+            An object with `log_prob(y)`, `sample(key)`, `mean` and `variance`, and for quantiles
+            `cdf(y)`, such as `numpyro.distributions.Laplace(outputs, 1.0)` or
+            `nb.NormalDistribution(outputs, deviation)`. Its batch shape is `(examples, targets)`,
+            or `(examples,)` if targets depend on each other.
+
+        Raises:
+            OptionError: the likelihood does not define it.
+        """
+        del outputs, parameters
+        name = type(self).__name__
+        raise OptionError(
+            f"{name} does not say how y is distributed, so there are no quantiles, intervals, "
+            f"samples or CRPS; .mean, .variance and .log_density need none. Add to class {name}:\n"
+            "    def distribution(self, outputs, parameters):\n"
+            "        return numpyro.distributions.Laplace(outputs, 1.0)  # log_prob, cdf, sample"
+        )
 
     def log_prob(
         self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
     ) -> jax.Array:
         """Return log p(y | outputs, parameters) of each example, `(examples,)`."""
-        ...
+        each = log_prob_of(self.distribution(outputs, parameters), y)
+        if each.shape == y.shape[:1]:
+            return each
+        if each.ndim != 2 or each.shape[1] not in (1, *y.shape[1:]) or len(each) != len(y):
+            raise ShapeError(
+                f"{type(self).__name__}.distribution has log_prob of shape {each.shape} for y of "
+                f"shape {y.shape}. Give it parameters of shape (examples, targets), or "
+                "(examples,) if its events are all targets of an example."
+            )
+        return jnp.sum(each, axis=1)
 
     def information(
         self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
@@ -56,15 +111,20 @@ class Likelihood(Protocol):
         self, outputs: jax.Array, parameters: LikelihoodParameters
     ) -> tuple[jax.Array, jax.Array]:
         """Return mean and variance of y given the outputs, `(examples, targets)` each."""
-        ...
-
-    def degrees_of_freedom(self, parameters: LikelihoodParameters) -> jax.Array | None:
-        """Return those of Student's t; `None` where mean and variance say all."""
-        del parameters
-        return None
+        found = self.distribution(outputs, parameters)
+        try:
+            mean, variance = jnp.broadcast_arrays(found.mean, found.variance)
+        except (AttributeError, NotImplementedError) as error:
+            name = type(self).__name__
+            raise OptionError(
+                f"{name}.distribution returns {type(found).__name__}, which has no mean or no "
+                f"variance. Add to class {name}:\n    def moments(self, outputs, parameters):\n"
+                "        return mean, variance  # (examples, targets) each"
+            ) from error
+        return mean, variance
 
     def initial(self, num_outputs: int) -> LikelihoodParameters:
-        """Return where the parameters start, unconstrained; `{}` where there are none."""
+        """Return the unconstrained parameters that chains start at; `{}` if there are none."""
         del num_outputs
         return {}
 
@@ -74,7 +134,7 @@ class Likelihood(Protocol):
         return jnp.zeros(())
 
     def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
-        """Draw the unconstrained parameters from their prior."""
+        """Sample the unconstrained parameters from their prior."""
         del key, num_outputs
         return {}
 
@@ -93,10 +153,13 @@ class Likelihood(Protocol):
         return self
 
     def rescaled(self, scale: np.ndarray) -> Likelihood:
-        """Return the likelihood of y in units of `scale` `(targets,)`, given that of y itself.
+        """Return the likelihood of y / scale, given that of y.
+
+        Args:
+            scale: units of each target `(targets,)`.
 
         Raises:
-            OptionError: y cannot be standardized, or the parameters do not say how they change.
+            OptionError: y cannot be standardized, or the likelihood does not define `rescaled`.
         """
         raise OptionError(
             f"y cannot be standardized with {type(self).__name__}. Give deterministic_weights "
@@ -105,21 +168,22 @@ class Likelihood(Protocol):
 
     @property
     def needs_noise_estimate(self) -> bool:
-        """Whether its noise is to come from rows that the network has not seen."""
+        """Whether the noise is to be estimated from examples that the network has not seen."""
         return False
 
     def with_estimated_noise(self, residuals: np.ndarray, count: int) -> Likelihood:
-        """Return the likelihood with a noise as sure as the residuals of unseen rows make it.
+        """Return the likelihood with a noise as certain as the residuals make it.
 
         Args:
-            residuals: y minus prediction `(rows, targets)`, in the units of y.
-            count: number of rows that the posterior is sampled on.
+            residuals: y minus prediction on unseen examples `(examples, targets)`, in the units
+                of y.
+            count: number of examples that the posterior is sampled on.
         """
         del residuals, count
         return self
 
     def for_training(self) -> Likelihood:
-        """Return what a network is trained with: a likelihood without parameters."""
+        """Return the likelihood that networks are trained with, which has no parameters."""
         return self
 
     def augment_network(self, network: Network) -> Network:
@@ -131,12 +195,29 @@ class Likelihood(Protocol):
         return num_outputs
 
 
+def check_trainable(likelihood: Likelihood, num_outputs: int) -> None:
+    """Check that a network can be trained with a likelihood: nothing in it is unknown.
+
+    Raises:
+        OptionError: the likelihood has parameters.
+    """
+    unknown = sorted(likelihood.initial(num_outputs))
+    if unknown:
+        name = type(likelihood).__name__
+        raise OptionError(
+            f"A network is trained with a likelihood without unknown parameters, and {name} has "
+            f"{', '.join(unknown)}. Add to class {name} what to train with, such as:\n"
+            "    def for_training(self):\n"
+            "        return nb.Gaussian(noise=1.0)  # squared error"
+        )
+
+
 def real_columns(y: Any, num_targets: int, name: str) -> jax.Array:
     """Return y as floats `(examples, targets)`.
 
     Raises:
         DataError: y holds no real numbers.
-        ShapeError: it has another number of columns.
+        ShapeError: y has another number of columns.
     """
     y = np.asarray(y)
     is_real = np.issubdtype(y.dtype, np.number) or y.dtype == bool

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import FamilyName
+from nbcore.distributions.families import BernoulliDistribution, CategoricalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import LabelError, ShapeError
 
@@ -25,8 +25,6 @@ class Categorical(Likelihood):
         >>> float(Categorical().log_prob(jnp.zeros((1, 2)), jnp.array([1]), {})[0])
         -0.6931471824645996
     """
-
-    kind: ClassVar[FamilyName] = "categorical"
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as integer labels `(examples,)`."""
@@ -56,20 +54,12 @@ class Categorical(Likelihood):
             )
         return {}
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the log probability of each label."""
-        del parameters
-        return jnp.take_along_axis(jax.nn.log_softmax(outputs), y[:, None], axis=1)[:, 0]
-
-    def moments(
+    def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the class probabilities p and p (1 - p)."""
+    ) -> CategoricalDistribution:
+        """Return the categorical distribution with these logits."""
         del parameters
-        p = jax.nn.softmax(outputs)
-        return p, p * (1 - p)
+        return CategoricalDistribution(outputs)
 
 
 @register_pytree
@@ -85,8 +75,6 @@ class Bernoulli(Likelihood):
         -0.6931471824645996
     """
 
-    kind: ClassVar[FamilyName] = "bernoulli"
-
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats 0 and 1 `(examples, outputs)`."""
         columns = real_columns(y, num_outputs, "Bernoulli")
@@ -100,17 +88,9 @@ class Bernoulli(Likelihood):
             )
         return columns
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the sum over outputs of the log probability of each label."""
-        del parameters
-        return jnp.sum(jax.nn.log_sigmoid(jnp.where(y > 0, outputs, -outputs)), axis=1)
-
-    def moments(
+    def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the probabilities p of 1, and p (1 - p)."""
+    ) -> BernoulliDistribution:
+        """Return the Bernoulli distribution with these logits."""
         del parameters
-        p = jax.nn.sigmoid(outputs)
-        return p, p * jax.nn.sigmoid(-outputs)
+        return BernoulliDistribution(outputs)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
+from nbcore.distributions.families import NormalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.positive import (
     HalfNormal,
@@ -170,17 +171,13 @@ class Gaussian(Noisy):
         -0.9189
     """
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the sum over outputs of the normal log density."""
-        return jnp.sum(jax.scipy.stats.norm.logpdf(y, outputs, self._noise(parameters)), axis=1)
+    is_normal: ClassVar[bool] = True
 
-    def moments(
+    def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the outputs and the squared noise."""
-        return outputs, jnp.broadcast_to(self._noise(parameters) ** 2, outputs.shape)
+    ) -> NormalDistribution:
+        """Return the normal distribution about the outputs."""
+        return NormalDistribution(outputs, self._noise(parameters))
 
 
 def _numbers(values: np.ndarray) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
+from nbcore.distributions.families import LogScaleNormal
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import ShapeError
 
@@ -36,6 +37,7 @@ class Heteroskedastic(Likelihood):
     """
 
     can_standardize: ClassVar[bool] = True
+    is_normal: ClassVar[bool] = True
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, outputs / 2)`."""
@@ -53,14 +55,11 @@ class Heteroskedastic(Likelihood):
                 f"and log standard deviations of {num_outputs // 2} target(s)."
             ) from error
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the sum over targets of the normal log density."""
+    def distribution(self, outputs: jax.Array, parameters: LikelihoodParameters) -> LogScaleNormal:
+        """Return the normal distribution with the means and log deviations of the two heads."""
         del parameters
         means, logs = jnp.split(outputs, 2, axis=1)
-        z = (y - means) * jnp.exp(-logs)
-        return jnp.sum(-0.5 * z**2 - logs - 0.5 * jnp.log(2 * jnp.pi), axis=1)
+        return LogScaleNormal(means, logs)
 
     def information(
         self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
@@ -70,14 +69,6 @@ class Heteroskedastic(Likelihood):
         means, logs = jnp.split(outputs, 2, axis=1)
         diagonal = jnp.concatenate([jnp.exp(-2 * logs), jnp.full_like(means, 2.0)], axis=1)
         return jax.vmap(jnp.diag)(diagonal)
-
-    def moments(
-        self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the means and exp(2 log deviation), `(examples, targets)` each."""
-        del parameters
-        means, logs = jnp.split(outputs, 2, axis=1)
-        return means, jnp.exp(2 * logs)
 
     def rescaled(self, scale: np.ndarray) -> Self:
         """Return itself: the network learns whatever units y has."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
+from nbcore.distributions.families import NormalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.likelihoods.gaussian import Gaussian
 from nbcore.distributions.positive import (
@@ -58,6 +59,7 @@ class NoiseModel(Likelihood):
     """
 
     can_standardize: ClassVar[bool] = True
+    is_normal: ClassVar[bool] = True
 
     noise: Noise = field(metadata={"static": True})
     priors: Mapping[str, PositivePrior]
@@ -98,19 +100,21 @@ class NoiseModel(Likelihood):
         """Return the parameters of the noise, by name."""
         return {name: from_unconstrained(prior, parameters[name]) for name, prior in self._sorted()}
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the sum over targets of the normal log density."""
-        means, deviations = self._means_and_deviations(outputs, parameters)
-        return jnp.sum(jax.scipy.stats.norm.logpdf(y, means, deviations), axis=1)
-
-    def moments(
+    def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the outputs and the squared noise."""
-        means, deviations = self._means_and_deviations(outputs, parameters)
-        return means, deviations**2
+    ) -> NormalDistribution:
+        """Return the normal distribution about the outputs with the noise at the covariates."""
+        means, x = outputs[:, : self.num_targets], outputs[:, self.num_targets :]
+        noise = jnp.asarray(self.noise(x, self.constrain(parameters)))
+        columns = noise[:, None] if noise.ndim == 1 else noise
+        if columns.shape not in ((len(x), 1), means.shape):
+            raise ShapeError(
+                f"noise(x, parameters) has shape {noise.shape} for {len(x)} example(s). Return "
+                f"(examples,){'' if self.num_targets == 1 else ' or (examples, targets)'}, one "
+                "standard deviation for each."
+            )
+        deviations = jnp.broadcast_to(columns, means.shape) / jnp.asarray(self.unit)
+        return NormalDistribution(means, deviations)
 
     def rescaled(self, scale: np.ndarray) -> Self:
         """Return it with a noise that is divided by the units of y; its parameters stay."""
@@ -134,20 +138,6 @@ class NoiseModel(Likelihood):
 
     def _sorted(self) -> list[tuple[str, PositivePrior]]:
         return sorted(self.priors.items())
-
-    def _means_and_deviations(
-        self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        means, x = outputs[:, : self.num_targets], outputs[:, self.num_targets :]
-        noise = jnp.asarray(self.noise(x, self.constrain(parameters)))
-        columns = noise[:, None] if noise.ndim == 1 else noise
-        if columns.shape not in ((len(x), 1), means.shape):
-            raise ShapeError(
-                f"noise(x, parameters) has shape {noise.shape} for {len(x)} example(s). Return "
-                f"(examples,){'' if self.num_targets == 1 else ' or (examples, targets)'}, one "
-                "standard deviation for each."
-            )
-        return means, jnp.broadcast_to(columns, means.shape) / jnp.asarray(self.unit)
 
 
 @dataclass(frozen=True)

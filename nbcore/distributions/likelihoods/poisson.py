@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import FamilyName
+from nbcore.distributions.families import PoissonDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import DataError
 
@@ -26,8 +25,6 @@ class Poisson(Likelihood):
         -1.0
     """
 
-    kind: ClassVar[FamilyName] = "poisson"
-
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as whole numbers `(examples, outputs)`, in a float type."""
         columns = real_columns(y, num_outputs, "Poisson")
@@ -41,18 +38,9 @@ class Poisson(Likelihood):
             )
         return columns
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the sum over outputs of y f - exp(f) - log y!."""
-        del parameters
-        each = y * outputs - jnp.exp(outputs) - jax.scipy.special.gammaln(y + 1)
-        return jnp.sum(each, axis=1)
-
-    def moments(
+    def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the rates, twice: they are mean and variance."""
+    ) -> PoissonDistribution:
+        """Return the Poisson distribution with these log rates."""
         del parameters
-        rates = jnp.exp(outputs)
-        return rates, rates
+        return PoissonDistribution(outputs)

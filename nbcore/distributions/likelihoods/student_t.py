@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import FamilyName
+from nbcore.distributions.families import StudentTDistribution
 from nbcore.distributions.likelihoods.base import LikelihoodParameters
 from nbcore.distributions.likelihoods.gaussian import Noisy
 from nbcore.distributions.positive import (
@@ -58,8 +58,6 @@ class StudentT(Noisy):
         Lange, Little & Taylor (1989), "Robust statistical modeling using the t distribution".
     """
 
-    kind: ClassVar[FamilyName] = "student-t"
-
     df: Any = None
     df_prior: PositivePrior | None = None
 
@@ -101,15 +99,6 @@ class StudentT(Noisy):
             found if self.df is not None else {**found, "df": self.degrees_of_freedom(parameters)}
         )
 
-    def log_prob(
-        self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
-    ) -> jax.Array:
-        """Return the sum over outputs of the log density of t."""
-        df, noise = self.degrees_of_freedom(parameters), self._noise(parameters)
-        constant = _log_gamma_ratio(df / 2) - 0.5 * jnp.log(df * jnp.pi)
-        z = (y - outputs) / noise
-        return jnp.sum(constant - jnp.log(noise) - (df + 1) / 2 * jnp.log1p(z**2 / df), axis=1)
-
     def information(
         self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
     ) -> jax.Array:
@@ -124,13 +113,12 @@ class StudentT(Noisy):
         each = jnp.broadcast_to((df + 1) / (df + 3) / noise**2, outputs.shape)
         return jax.vmap(jnp.diag)(each)
 
-    def moments(
+    def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the outputs and noise^2 nu / (nu - 2)."""
+    ) -> StudentTDistribution:
+        """Return the t distribution about the outputs."""
         df = self.degrees_of_freedom(parameters)
-        variance = self._noise(parameters) ** 2 * df / (df - LEAST)
-        return outputs, jnp.broadcast_to(variance, outputs.shape)
+        return StudentTDistribution(df, outputs, self._noise(parameters))
 
     def degrees_of_freedom(self, parameters: LikelihoodParameters) -> jax.Array:
         """Return nu."""
@@ -155,22 +143,6 @@ class StudentT(Noisy):
     @property
     def _df_prior(self) -> PositivePrior:
         return self.df_prior if self.df_prior is not None else LogNormal(8.0, 1.0)
-
-
-def _log_gamma_ratio(a: jax.Array) -> jax.Array:
-    """Return log Gamma(a + 1/2) - log Gamma(a): by its series where the difference loses digits.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> round(float(_log_gamma_ratio(jnp.array(0.5))), 5)  # -log(sqrt(pi))
-        -0.57236
-    """
-    gammaln = jax.scipy.special.gammaln
-    large = jnp.maximum(a, 8.0)
-    inverse = 1 / large
-    series = 0.5 * jnp.log(large) - inverse / 8 + inverse**3 / 192 - inverse**5 / 640
-    small = jnp.minimum(a, 8.0)
-    return jnp.where(a > 8.0, series, gammaln(small + 0.5) - gammaln(small))
 
 
 def fit_residuals(

@@ -59,7 +59,7 @@ def gaussian_process(split: Split, key: int) -> nb.Prediction:
     )
     process.fit(X, split.y)
     mean, deviation = process.predict(test_X, return_std=True)
-    return nb.Prediction(mean[None, :, None], deviation[None, :, None] ** 2)
+    return nb.Prediction.normal(mean[None, :, None], deviation[None, :, None] ** 2)
 
 
 _trained: dict[int, tuple[Split, nb.CrossFit]] = {}

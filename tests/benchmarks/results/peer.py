@@ -37,7 +37,7 @@ def fit(model: str, split: Split, _: int) -> nb.Prediction:
     subprocess.run(command, check=True, env=variables())
     found = dict(np.load(result))
     means = mean + deviation * found["outputs"][..., None]
-    return nb.Prediction(means, (deviation * found["noise"])[:, None, None] ** 2)
+    return nb.Prediction.normal(means, (deviation * found["noise"])[:, None, None] ** 2)
 
 
 if __name__ == "__main__":
