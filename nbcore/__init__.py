@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbcore import datasets as datasets
     from nbcore import errors as errors
     from nbcore import metrics as metrics
+    from nbcore.distributions.distribution_prior import DistributionPrior as DistributionPrior
     from nbcore.distributions.families import BernoulliDistribution as BernoulliDistribution
     from nbcore.distributions.families import CategoricalDistribution as CategoricalDistribution
     from nbcore.distributions.families import NormalDistribution as NormalDistribution
@@ -89,6 +90,7 @@ _NAMES = {
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "networks.describe": ("print_layer_configs",),
     "networks.layers": ("Layer", "Leaf"),
+    "distributions.distribution_prior": ("DistributionPrior",),
     "distributions.families": (
         "BernoulliDistribution",
         "CategoricalDistribution",

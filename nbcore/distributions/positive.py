@@ -1,7 +1,7 @@
-"""Priors over positive numbers, such as a noise level, and how samplers move on them.
+"""Priors of positive parameters, such as a noise level, and the coordinates they are sampled in.
 
-An unknown positive number x is sampled as u = (log x - log median) / spread (median and spread of
-its prior), so that samplers meet it on a scale of about 1. Its density has the Jacobian:
+An unknown positive parameter x is sampled as u = (log x - log median) / spread (median and spread
+of its prior), so that samplers meet it on a scale of about 1. Its density has the Jacobian:
 log p(u) = log p(x) + log x + log spread.
 """
 
@@ -15,20 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
+from nbcore.distributions.foreign import Independent, check_scalar, is_distribution
 from nbcore.errors import OptionError
 
 
 class PositivePrior(Protocol):
-    """A prior over one positive number, or over an array of independent ones; a pytree."""
+    """Prior of one positive parameter, or of an array of independent ones; a pytree."""
 
     @property
     def median(self) -> Any:
-        """The median, a sensible start."""
+        """Median: where chains start."""
         ...
 
     @property
     def log_spread(self) -> Any:
-        """How far log x spreads, about: samplers move on (log x - log median) / spread."""
+        """Spread of log x, about: samplers move on (log x - log median) / spread."""
         ...
 
     def log_prob(self, value: jax.Array) -> jax.Array:
@@ -36,21 +37,21 @@ class PositivePrior(Protocol):
         ...
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Draw positive numbers."""
+        """Sample an array of this shape."""
         ...
 
     def times(self, factor: np.ndarray) -> PositivePrior:
-        """Return the prior of the number in other units: of factor * x."""
+        """Return the prior in other units: of factor * x."""
         ...
 
 
 @register_pytree
 @dataclass(frozen=True)
 class HalfNormal:
-    """Half-normal prior of a positive number, p(x) = 2 N(x; 0, scale^2) for x > 0.
+    """Half-normal prior of a positive parameter, p(x) = 2 N(x; 0, scale^2) for x > 0.
 
     Args:
-        scale: scale, in the units of the number; a tuple gives one per output.
+        scale: scale, in the units of the parameter; a tuple gives one per output.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -62,12 +63,12 @@ class HalfNormal:
 
     @property
     def median(self) -> Any:
-        """The median, 0.6745 scale."""
+        """Median, 0.6745 scale."""
         return 0.6744897501960817 * jnp.asarray(self.scale)
 
     @property
     def log_spread(self) -> float:
-        """1: the spread of log x, about."""
+        """Spread of log x, about 1."""
         return 1.0
 
     def log_prob(self, value: jax.Array) -> jax.Array:
@@ -75,7 +76,7 @@ class HalfNormal:
         return jnp.log(2.0) + jax.scipy.stats.norm.logpdf(value, 0.0, jnp.asarray(self.scale))
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Draw positive numbers."""
+        """Sample an array of this shape."""
         return jnp.asarray(self.scale) * jnp.abs(jax.random.normal(key, shape))
 
     def times(self, factor: np.ndarray) -> HalfNormal:
@@ -86,10 +87,10 @@ class HalfNormal:
 @register_pytree
 @dataclass(frozen=True)
 class LogNormal:
-    """Log-normal prior of a positive number, log x ~ N(log median, spread^2).
+    """Log-normal prior of a positive parameter, log x ~ N(log median, spread^2).
 
     Args:
-        median: the median, in the units of the number; a tuple gives one per output.
+        median: median, in the units of the parameter; a tuple gives one per output.
         spread: standard deviation of log x, no units.
 
     Examples:
@@ -103,7 +104,7 @@ class LogNormal:
 
     @property
     def log_spread(self) -> float:
-        """The standard deviation of log x."""
+        """Standard deviation of log x."""
         return self.spread
 
     def log_prob(self, value: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ class LogNormal:
         return jax.scipy.stats.norm.logpdf(jnp.log(value), center, self.spread) - jnp.log(value)
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Draw positive numbers."""
+        """Sample an array of this shape."""
         return jnp.asarray(self.median) * jnp.exp(self.spread * jax.random.normal(key, shape))
 
     def times(self, factor: np.ndarray) -> LogNormal:
@@ -120,13 +121,79 @@ class LogNormal:
         return LogNormal(_multiplied(self.median, factor), self.spread)
 
 
+@register_pytree
+@dataclass(frozen=True)
+class PositiveDistribution:
+    """Prior of a positive parameter that is a distribution of another library.
+
+    Median and spread come from samples. They only choose the coordinates that samplers move in, so
+    the posterior does not depend on them.
+
+    Args:
+        values: the distribution, and its units.
+        median: median.
+        log_spread: half the distance of the 16th and the 84th percentile of log x.
+    """
+
+    values: Independent
+    median: Any
+    log_spread: Any
+
+    @staticmethod
+    def of(distribution: Any, name: str) -> PositiveDistribution:
+        """Return the prior that a distribution with `log_prob` and `sample` is.
+
+        Args:
+            distribution: distribution over positive numbers, such as
+                `numpyro.distributions.HalfCauchy(1.0)`.
+            name: the argument that it was given as.
+
+        Raises:
+            OptionError: it is none, or not over positive numbers.
+        """
+        drawn = check_scalar(distribution, name)
+        if not np.all(drawn > 0):
+            raise OptionError(
+                f"{name} is a prior of a positive parameter, and {type(distribution).__name__} "
+                f"gives {drawn.min():.4g}. Give one such as numpyro.distributions.HalfCauchy(1.0)."
+            )
+        low, high = np.percentile(np.log(drawn), [16, 84], axis=0)
+        median = np.median(drawn, axis=0)
+        return PositiveDistribution(
+            Independent(distribution), _plain(median), _plain(np.maximum((high - low) / 2, 1e-3))
+        )
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Return log p(value), elementwise."""
+        return self.values.log_prob(value)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Sample an array of this shape."""
+        return self.values.sample(key, shape)
+
+    def times(self, factor: np.ndarray) -> PositiveDistribution:
+        """Return the prior of factor * x, with density p(x / factor) / factor."""
+        values = Independent(self.values.distribution, _multiplied(self.values.unit, factor))
+        return PositiveDistribution(values, _multiplied(self.median, factor), self.log_spread)
+
+
+def as_positive(prior: Any, name: str) -> Any:
+    """Return the positive prior that a distribution of another library is; others as they are."""
+    if hasattr(prior, "log_spread") or not is_distribution(prior):
+        return prior
+    return PositiveDistribution.of(prior, name)
+
+
 def _multiplied(value: Any, factor: np.ndarray) -> Any:
-    product = np.asarray(value, np.float64) * factor
-    return tuple(product.tolist()) if product.ndim else float(product)
+    return _plain(np.asarray(value, np.float64) * factor)
+
+
+def _plain(value: np.ndarray) -> Any:
+    return tuple(value.tolist()) if value.ndim else float(value)
 
 
 def from_unconstrained(prior: PositivePrior, u: jax.Array) -> jax.Array:
-    """Return the positive number x = median exp(spread u).
+    """Return the positive parameter x = median exp(spread u).
 
     Examples:
         >>> import jax.numpy as jnp
@@ -144,7 +211,7 @@ def unconstrained_log_prob(prior: PositivePrior, u: jax.Array) -> jax.Array:
 
 
 def unconstrained_sample(prior: PositivePrior, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw u."""
+    """Sample u."""
     x = prior.sample(key, shape)
     return jnp.log(x / jnp.asarray(prior.median, x.dtype)) / jnp.asarray(prior.log_spread)
 
@@ -153,8 +220,15 @@ def check_prior(prior: PositivePrior, name: str) -> None:
     """Check that a prior has a positive median and a finite density there.
 
     Raises:
-        OptionError: it has not.
+        OptionError: it has not, or is no prior of a positive parameter.
     """
+    missing = [n for n in ("median", "log_spread", "log_prob", "sample") if not hasattr(prior, n)]
+    if missing:
+        raise OptionError(
+            f"{name} is nb.HalfNormal, nb.LogNormal, a distribution with log_prob and sample such "
+            "as numpyro.distributions.HalfCauchy(1.0), or an object of your own with median, "
+            f"log_spread, log_prob and sample; {prior!r} has no {', '.join(missing)}."
+        )
     median = np.asarray(prior.median)
     if not np.all((median > 0) & np.isfinite(median)):
         raise OptionError(f"{name}.median must be positive, got {median.tolist()}.")
@@ -168,7 +242,7 @@ def in_other_units(prior: PositivePrior, factor: np.ndarray) -> PositivePrior:
     """Return the prior of factor * x.
 
     Raises:
-        OptionError: the prior is somebody's own, without a method `times`.
+        OptionError: the prior is of a user's own class and has no method `times`.
     """
     times = getattr(prior, "times", None)
     if times is None:
@@ -183,10 +257,10 @@ def in_other_units(prior: PositivePrior, factor: np.ndarray) -> PositivePrior:
 def tight_prior(value: Any, count: int) -> LogNormal:
     """Return a prior so tight around a noise that `count` residuals do not move it.
 
-    N residuals know log noise to 1 / sqrt(2 N); the prior is ten times as sure.
+    N residuals determine log noise to 1 / sqrt(2 N); the prior is ten times as tight.
 
     Args:
-        value: noise of each output `(outputs,)`, or one number, from rows that were not trained on.
-        count: number of rows that the posterior is sampled on.
+        value: noise of each output `(outputs,)`, or one number, from unseen examples.
+        count: number of examples that the posterior is sampled on.
     """
     return LogNormal(_multiplied(value, np.ones(())), 0.1 / float(np.sqrt(2 * count)))

@@ -1,4 +1,4 @@
-"""Priors over the stochastic weights: their center and their scale, known or sampled."""
+"""Priors of the stochastic weights: normals whose scale is known or sampled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.positive import HalfNormal as HalfNormal
 from nbcore.distributions.positive import LogNormal as LogNormal
 from nbcore.distributions.positive import PositivePrior as PositivePrior
-from nbcore.distributions.positive import check_prior
+from nbcore.distributions.positive import as_positive, check_prior
 from nbcore.errors import OptionError
 from nbcore.networks.layers import Layer, Leaf
 from nbcore.subsets.rules import matches, unknown_layer
@@ -26,10 +26,10 @@ Hyperparameters = dict[str, jax.Array]
 
 
 class ResolvedPrior(Protocol):
-    """A prior that knows its center and scale for every stochastic weight; a pytree of arrays."""
+    """Prior of the stochastic weights of one split; a pytree of arrays."""
 
     def initial(self) -> Hyperparameters:
-        """Return where the parameters of the prior start; `{}` where there are none."""
+        """Return the hyperparameters that chains start at; `{}` if there are none."""
         ...
 
     def log_density(self, weights: Weights, hyperparameters: Hyperparameters) -> jax.Array:
@@ -37,12 +37,12 @@ class ResolvedPrior(Protocol):
         ...
 
     def sample(self, key: jax.Array) -> tuple[Weights, Hyperparameters]:
-        """Draw weights and parameters from the prior."""
+        """Sample hyperparameters, and weights given them."""
         ...
 
 
 class Prior(Protocol):
-    """A prior over the stochastic weights, not yet resolved against a split."""
+    """Prior of the stochastic weights, not yet resolved against a split."""
 
     def resolve(self, split: ParameterSplit) -> ResolvedPrior:
         """Return the prior of these stochastic weights."""
@@ -56,22 +56,23 @@ ScaleRule = float | PositivePrior
 class NormalPrior:
     r"""Independent normals, w_i ~ N(c_i, s_i^2).
 
-    A scale that is itself a prior makes the scale unknown: it is sampled with the weights, as
-    `position["prior"]["log_scale"]`, its density with the Jacobian, log p(scale) + log scale. The
-    parametrization is centered: draws of weights are weights, and with tens of them or more they
-    tell their scale well enough. The joint mode of weights and scale is at scale 0, so `laplace`
-    refuses it, and what climbs to a mode for a preconditioner holds the scale meanwhile.
+    A prior given as the scale makes the scale unknown: it is sampled with the weights, as
+    `position["prior"]["log_scale"]`, and its density has the Jacobian, log p(scale) + log scale.
+    The parametrization is centered: positions hold the weights themselves, and tens of weights
+    determine their scale well enough. The joint mode of weights and scale is at scale 0, so
+    `laplace` refuses an unknown scale, and searches for a mode keep it fixed.
 
     Args:
-        scale: standard deviation of every weight, a number; a prior of it (`nb.LogNormal`,
-            `nb.HalfNormal`), one scale for all weights; a mapping from layer patterns (as in
-            `ProbabilisticSubset.layers`) to either, where the last pattern that matches counts,
-            and every stochastic layer must match one; or a pytree like the parameters.
+        scale: standard deviation of every weight; a prior of one scale for all weights
+            (`nb.LogNormal`, `nb.HalfNormal`, or a distribution with `log_prob` and `sample`, such
+            as `numpyro.distributions.HalfCauchy(1.0)`); a mapping from layer patterns (as in
+            `ProbabilisticSubset.layers`) to either, of which the last pattern that matches counts
+            and one must match every stochastic layer; or a pytree like the parameters.
         center: `"params"` (the trained values), `"zero"` (for untrained networks; scale
             parameters of normalization layers keep center 1), or a pytree with the structure of
             the parameters.
         fan_in: whether the scale of each kernel is divided by the square root of the number of
-            inputs that an output of it sums; embeddings, biases and norms keep the scale.
+            inputs that each output sums; embeddings, biases and norms keep the scale.
 
     Raises:
         OptionError: a scale is not positive, a layer has none, or the center does not fit.
@@ -97,14 +98,7 @@ class NormalPrior:
     def resolve(self, split: ParameterSplit) -> ResolvedNormal:
         """Return the normal prior of these stochastic weights."""
         position = split.position
-        if isinstance(self.center, str) and self.center not in ("params", "zero"):
-            raise OptionError(
-                f"center is 'params', 'zero' or a pytree of parameters, got {self.center!r}."
-            )
-        if isinstance(self.center, str):
-            center = position if self.center == "params" else _zero_center(split)
-        else:
-            center = _selected(split, self.center, "center")
+        center = center_of(split, self.center)
         scales: Weights = {}
         unknown: dict[str, PositivePrior] = {}
         group: list[tuple[str, str]] = []
@@ -120,12 +114,12 @@ class NormalPrior:
                 group.append((path, name))
             else:
                 known = rule
-            divisor = np.sqrt(_fan_in(layer, leaf)) if self.fan_in else 1.0
+            divisor = np.sqrt(fan_in(layer, leaf)) if self.fan_in else 1.0
             scales[path] = jnp.asarray(known / divisor, position[path].dtype)
         return ResolvedNormal(center, scales, unknown, tuple(group))
 
     def _given_scales(self, split: ParameterSplit) -> Weights | None:
-        """Return the scales of a pytree like the parameters; `None` where it is none."""
+        """Return the scales of a pytree like the parameters; `None` if the scale is none."""
         nested = isinstance(self.scale, Mapping) and any(
             isinstance(value, Mapping | list | tuple) for value in self.scale.values()
         )
@@ -139,18 +133,9 @@ class NormalPrior:
 
     def _rule(self, split: ParameterSplit, layer: Layer, leaf: Leaf) -> tuple[str, Any]:
         """Return the scale of a leaf, and the pattern it is from (empty for one of all layers)."""
-        name, rule = "", cast("Any", None if isinstance(self.scale, Mapping) else self.scale)
-        if isinstance(self.scale, Mapping):
-            for pattern, value in cast("Mapping[str, Any]", self.scale).items():
-                if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
-                    raise unknown_layer(pattern, split.layers)
-                name, rule = (pattern, value) if matches(pattern, layer, leaf) else (name, rule)
-        if rule is None:
-            raise OptionError(
-                f"The prior has no scale for the stochastic layer {layer.name!r}. "
-                f"Add {layer.name!r} or '**' to scale."
-            )
+        name, rule = rule_of(split, self.scale, layer, leaf, "scale")
         if hasattr(rule, "log_prob"):
+            rule = as_positive(rule, "scale")
             check_prior(rule, "scale")
             if np.ndim(rule.median):
                 raise OptionError(f"The prior of a scale is of one number, got {rule}.")
@@ -159,8 +144,49 @@ class NormalPrior:
         return name, rule
 
 
+def center_of(split: ParameterSplit, center: Any) -> Weights:
+    """Return the center of a prior for every stochastic weight.
+
+    Args:
+        split: the stochastic weights.
+        center: `"params"`, `"zero"` or a pytree like the parameters, as in `NormalPrior`.
+    """
+    if isinstance(center, str) and center not in ("params", "zero"):
+        raise OptionError(f"center is 'params', 'zero' or a pytree of parameters, got {center!r}.")
+    if isinstance(center, str):
+        return split.position if center == "params" else _zero_center(split)
+    return _selected(split, center, "center")
+
+
+def rule_of(
+    split: ParameterSplit, given: Any, layer: Layer, leaf: Leaf, name: str
+) -> tuple[str, Any]:
+    """Return what is given for a leaf, and the layer pattern that it is given by.
+
+    Args:
+        split: the stochastic weights.
+        given: one value for all layers, or a mapping from layer patterns, the last of which counts.
+        layer: layer of the leaf.
+        leaf: the leaf.
+        name: the argument that is given.
+    """
+    if not isinstance(given, Mapping):
+        return "", given
+    found: tuple[str, Any] | None = None
+    for pattern, value in cast("Mapping[str, Any]", given).items():
+        if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
+            raise unknown_layer(pattern, split.layers)
+        found = (pattern, value) if matches(pattern, layer, leaf) else found
+    if found is None:
+        raise OptionError(
+            f"The prior has no {name} for the stochastic layer {layer.name!r}. "
+            f"Add {layer.name!r} or '**' to {name}."
+        )
+    return found
+
+
 def pretrained_priors(trained: Any, scale: Any = 1.0, *, fan_in: bool = False) -> NormalPrior:
-    """Return a prior around weights that were trained elsewhere, such as on simulations.
+    """Return a normal prior around weights that were trained elsewhere, such as on simulations.
 
     Args:
         trained: a trained `nb.DeterministicNN`, or parameters with the structure of the network's.
@@ -177,12 +203,12 @@ def pretrained_priors(trained: Any, scale: Any = 1.0, *, fan_in: bool = False) -
     return NormalPrior(scale, getattr(trained, "params", trained), fan_in)
 
 
-def _fan_in(layer: Layer, leaf: Leaf) -> int:
-    """Return how many inputs an output of a kernel sums; 1 for what is no kernel.
+def fan_in(layer: Layer, leaf: Leaf) -> int:
+    """Return the number of inputs that each output of a kernel sums; 1 for other leaves.
 
     Examples:
         >>> kernel = Leaf("Conv/kernel", "kernel", (3, 4, 8), (1, 2), ("in_channel", "out_channel"))
-        >>> _fan_in(Layer("Conv", "convolution", (kernel,)), kernel)
+        >>> fan_in(Layer("Conv", "convolution", (kernel,)), kernel)
         12
     """
     if leaf.role != "kernel" or leaf.size == 0:
@@ -232,7 +258,7 @@ class ResolvedNormal:
     Args:
         center: center of the weights.
         scale: scale of each leaf, a number or an array like it; in units of the unknown scale of
-            its group where it has one.
+            its group if it has one.
         unknown: prior of the unknown scale of each group.
         group: leaf paths with an unknown scale, and their group.
     """
@@ -243,7 +269,7 @@ class ResolvedNormal:
     group: tuple[tuple[str, str], ...] = field(default=(), metadata={"static": True})
 
     def initial(self) -> Hyperparameters:
-        """Return the log medians of the unknown scales; `{}` where all are known."""
+        """Return the log medians of the unknown scales; `{}` if all are known."""
         default = jnp.result_type(float)
         return {
             _hyper(name): jnp.asarray(jnp.log(jnp.asarray(prior.median)), default)
@@ -251,7 +277,7 @@ class ResolvedNormal:
         }
 
     def log_density(self, weights: Weights, hyperparameters: Hyperparameters) -> jax.Array:
-        """Return the sum of normal log densities, and those of log scales where they are unknown.
+        """Return the log density of the weights and of the unknown log scales.
 
         log p(log scale) = log p(scale) + log scale.
         """
@@ -274,7 +300,7 @@ class ResolvedNormal:
         return replace(self, center={p: c for p, c in self.center.items() if p not in paths})
 
     def sample(self, key: jax.Array) -> tuple[Weights, Hyperparameters]:
-        """Draw the unknown scales, and weights given them."""
+        """Sample the unknown scales, and weights given them."""
         hyperparameters: Hyperparameters = {}
         if self.unknown:
             key, *scale_keys = jax.random.split(key, len(self.unknown) + 1)

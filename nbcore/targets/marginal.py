@@ -147,10 +147,10 @@ def normal_prior_of(target: NetworkTarget) -> ResolvedNormal:
         TargetError: it is another one.
     """
     if not isinstance(target.prior, ResolvedNormal):
+        names = getattr(target.prior, "names", (type(target.prior).__name__,))
         raise TargetError(
-            "Weights are integrated out of a normal prior, and this one is "
-            f"{type(target.prior).__name__}. Type: prior=nb.NormalPrior(), or leave marginalize "
-            "out."
+            f"Weights are integrated out of a normal prior, and this one is {', '.join(names)}. "
+            "Type: prior=nb.NormalPrior(), or leave marginalize out."
         )
     return target.prior
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from nbcore.common.noise import with_noise
 from nbcore.common.pytrees import register_pytree
+from nbcore.distributions.distribution_prior import as_prior
 from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.errors import TargetError
@@ -96,7 +97,7 @@ class Target:
         likelihood = likelihood if likelihood is not None else Gaussian()
         network = likelihood.augment_network(network)
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
-        resolved = (prior if prior is not None else NormalPrior()).resolve(split)
+        resolved = as_prior(prior if prior is not None else NormalPrior()).resolve(split)
         form = output_form(network, _moved(split), X)
         targets = np.asarray(likelihood.check(y, form.num_outputs))
         likelihood = likelihood.resolve(jnp.asarray(targets))

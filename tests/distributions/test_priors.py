@@ -10,7 +10,7 @@ from scipy import integrate, stats
 
 import nbcore as nb
 from nbcore.distributions.positive import tight_prior
-from nbcore.distributions.priors import _fan_in
+from nbcore.distributions.priors import fan_in
 from nbcore.errors import OptionError, UnknownLayerError
 
 PARAMS = {
@@ -102,7 +102,7 @@ def test_fan_in_counts_what_an_output_sums(shape, axes, pair_axes, bias, expecte
     leaves = [kernel]
     if bias is not None:
         leaves.append(nb.Leaf("a/bias", "bias", bias, tuple(range(len(bias))), axes[-len(bias) :]))
-    assert _fan_in(nb.Layer("a", "attention", tuple(leaves)), kernel) == expected
+    assert fan_in(nb.Layer("a", "attention", tuple(leaves)), kernel) == expected
 
 
 def test_scales_may_be_given_weight_by_weight():

@@ -1,4 +1,4 @@
-"""Noise of one size: what is known of it, sampled of it, and learned from unseen rows."""
+"""Noise of one size: known, sampled with the weights, or estimated from unseen examples."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParamete
 from nbcore.distributions.positive import (
     HalfNormal,
     PositivePrior,
+    as_positive,
     check_prior,
     from_unconstrained,
     in_other_units,
@@ -27,7 +28,7 @@ from nbcore.errors import OptionError
 
 @dataclass(frozen=True)
 class Noisy(Likelihood):
-    """A noise that is known, or sampled with the weights; base of `Gaussian` and `StudentT`."""
+    """Likelihood with a noise level, known or sampled; base of `Gaussian` and `StudentT`."""
 
     can_standardize: ClassVar[bool] = True
 
@@ -35,6 +36,10 @@ class Noisy(Likelihood):
     noise_prior: PositivePrior | None = None
     shared: bool = field(default=False, metadata={"static": True})
     ratio: Any = 1.0
+
+    def __post_init__(self) -> None:
+        """Take distributions of other libraries as priors."""
+        object.__setattr__(self, "noise_prior", as_positive(self.noise_prior, "noise_prior"))
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, outputs)`."""
@@ -46,6 +51,7 @@ class Noisy(Likelihood):
         if self.noise is not None:
             given["noise"] = self.noise
         elif self.noise_prior is not None:
+            check_prior(self.noise_prior, "noise_prior")
             given["noise_prior.median"] = self.noise_prior.median
         for name, numbers in given.items():
             value = np.asarray(numbers)
@@ -58,8 +64,6 @@ class Noisy(Likelihood):
                     f"{', which share one noise' if self.shared else ''}. Give one number, or a "
                     f"tuple of {count}."
                 )
-        if self.noise is None and self.noise_prior is not None:
-            check_prior(self.noise_prior, "noise_prior")
 
     def initial(self, num_outputs: int) -> LikelihoodParameters:
         """Return u = 0, the prior's median noise, one per output or one for all."""
@@ -74,24 +78,24 @@ class Noisy(Likelihood):
         return unconstrained_log_prob(self._prior, parameters["noise"])
 
     def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
-        """Draw u from the prior of the noise."""
+        """Sample u from the prior of the noise."""
         if self.noise is not None:
             return {}
         return {"noise": unconstrained_sample(self._prior, key, (self._count(num_outputs),))}
 
     def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
-        """Return `{"noise": ...}` where it is unknown."""
+        """Return `{"noise": ...}` if the noise is unknown, else `{}`."""
         if self.noise is not None:
             return {}
         return {"noise": from_unconstrained(self._prior, parameters["noise"])}
 
     @property
     def in_units_of_y(self) -> frozenset[str]:
-        """The noise; a shared one stays in y's own units, and `ratio` says those of each output."""
+        """The noise; a shared one stays in the units of y, and `ratio` has those of each output."""
         return frozenset() if self.shared else frozenset({"noise"})
 
     def resolve(self, y: Any) -> Self:
-        """Return it with a half-normal noise prior as wide as y, where no prior was given."""
+        """Return the likelihood with a noise prior as wide as y, if no prior was given."""
         if self.noise is not None or self.noise_prior is not None:
             return self
         spread = np.std(np.asarray(y, np.float64), axis=0)
@@ -110,18 +114,18 @@ class Noisy(Likelihood):
 
     @property
     def needs_noise_estimate(self) -> bool:
-        """Whether nothing is said about the noise."""
+        """Whether neither the noise nor a prior of it was given."""
         return self.noise is None and self.noise_prior is None
 
     def with_estimated_noise(self, residuals: np.ndarray, count: int) -> Self:
-        """Return it with a noise prior tight around the root mean square residual."""
+        """Return the likelihood with a noise prior tight around the root mean square residual."""
         if not self.needs_noise_estimate:
             return self
         size = self._pooled(np.sqrt(np.mean(residuals**2, axis=0)) / np.asarray(self.ratio))
         return replace(self, noise_prior=tight_prior(size, count))
 
     def for_training(self) -> Likelihood:
-        """Return unit noise: networks are trained by squared error."""
+        """Return a Gaussian of unit noise: networks are trained by squared error."""
         return Gaussian(noise=1.0)
 
     @property
@@ -158,9 +162,10 @@ class Gaussian(Noisy):
 
     Args:
         noise: known noise standard deviation, in the units of y (a tuple gives one per output);
-            `None` samples it jointly, one per output.
-        noise_prior: prior of the unknown noise; `HalfNormal` or `LogNormal`. `None` is a
-            half-normal with the standard deviation of y as its scale, for each output.
+            `None` samples the noise jointly, one per output.
+        noise_prior: prior of the unknown noise: `nb.HalfNormal`, `nb.LogNormal`, or a distribution
+            with `log_prob` and `sample`, such as `numpyro.distributions.HalfCauchy(1.0)`. `None`
+            is a half-normal with the standard deviation of y as its scale, for each output.
         shared: whether all outputs have one noise.
         ratio: noise of each output over the shared one; known.
 

@@ -16,6 +16,7 @@ from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParamete
 from nbcore.distributions.likelihoods.gaussian import Gaussian
 from nbcore.distributions.positive import (
     PositivePrior,
+    as_positive,
     check_prior,
     from_unconstrained,
     unconstrained_log_prob,
@@ -35,19 +36,20 @@ Noise = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
 class NoiseModel(Likelihood):
     r"""Gaussian noise that is a function of x, y_ij ~ N(f_ij, noise(x_i, parameters)_j^2).
 
-    What the noise reads of x, its covariates, travels as further outputs of the network: it does
-    not depend on the weights, so it is computed once for each example and kept with it, in
+    What the noise reads of x, its covariates, are further outputs of the network. They do not
+    depend on the weights, so they are computed once for each example and kept with it, in
     minibatches and at new inputs alike. The network itself is trained by squared error.
 
     Args:
         noise: `(x, parameters) -> standard deviation` in the units of y: positive, of shape
             `(examples,)` or `(examples, targets)`; jittable. `x` are the covariates
             `(examples, k)`, `parameters` positive scalars by name.
-        priors: prior of each parameter, such as `{"floor": nb.HalfNormal(0.1)}`.
+        priors: prior of each parameter, such as `{"floor": nb.HalfNormal(0.1)}`; as for the noise
+            of `nb.Gaussian`.
         covariates: `x -> (examples, k)`, what the noise reads of the inputs; `None` is x itself,
-            which must have two axes then.
+            which then must have two axes.
         num_targets: number of columns of y.
-        unit: units of y, over those that `noise` is in; set where y is standardized.
+        unit: units of y, over those that `noise` is in; set if y is standardized.
 
     Examples:
         >>> import jax.numpy as jnp, nbcore as nb
@@ -66,6 +68,12 @@ class NoiseModel(Likelihood):
     covariates: Callable[[Any], jax.Array] | None = field(default=None, metadata={"static": True})
     num_targets: int = field(default=1, metadata={"static": True})
     unit: Any = 1.0
+
+    def __post_init__(self) -> None:
+        """Take distributions of other libraries as priors."""
+        if isinstance(self.priors, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  placeholders of JAX
+            found = {name: as_positive(p, f"priors[{name!r}]") for name, p in self.priors.items()}
+            object.__setattr__(self, "priors", found)
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, targets)`."""
@@ -90,7 +98,7 @@ class NoiseModel(Likelihood):
         return jnp.sum(jnp.stack(terms))
 
     def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
-        """Draw the parameters from their priors."""
+        """Sample the parameters from their priors."""
         del num_outputs
         keys = jax.random.split(key, len(self.priors))
         pairs = zip(self._sorted(), keys, strict=True)
@@ -117,12 +125,12 @@ class NoiseModel(Likelihood):
         return NormalDistribution(means, deviations)
 
     def rescaled(self, scale: np.ndarray) -> Self:
-        """Return it with a noise that is divided by the units of y; its parameters stay."""
+        """Return the likelihood of y / scale; the parameters of the noise keep their units."""
         unit = np.asarray(self.unit) * scale
         return replace(self, unit=tuple(float(u) for u in unit))
 
     def for_training(self) -> Likelihood:
-        """Return unit noise: networks are trained by squared error."""
+        """Return a Gaussian of unit noise: networks are trained by squared error."""
         return Gaussian(noise=1.0)
 
     def augment_network(self, network: Network) -> Network:
@@ -150,7 +158,7 @@ class WithCovariates(Network):
 
     @property
     def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the network."""
+        """Padding of the network's inputs."""
         return self.network.padding
 
     @property
@@ -180,7 +188,7 @@ class WithCovariates(Network):
         return self.network.layers(params)
 
     def check_inputs(self, x: Inputs) -> None:
-        """Check what the network asks of its inputs."""
+        """Check the inputs as the network itself does."""
         own: Callable[[Any], None] | None = getattr(self.network, "check_inputs", None)
         if own is not None:
             own(x)

@@ -16,6 +16,7 @@ from nbcore.distributions.likelihoods.gaussian import Noisy
 from nbcore.distributions.positive import (
     LogNormal,
     PositivePrior,
+    as_positive,
     check_prior,
     from_unconstrained,
     tight_prior,
@@ -35,11 +36,11 @@ class StudentT(Noisy):
     r"""Student's t noise, y_ij = f_ij + noise_j t_ij, with t_ij of nu degrees of freedom.
 
     Outliers pull less than with Gaussian noise. `noise` is the scale of the t distribution; the
-    standard deviation of y is noise sqrt(nu / (nu - 2)), so nu stays above 2. Where it is unknown,
-    nu - 2 is positive and sampled as such, one nu for all outputs.
+    standard deviation of y is noise sqrt(nu / (nu - 2)), so nu stays above 2. If nu is unknown,
+    nu - 2 is sampled as a positive parameter, one for all outputs.
 
     Args:
-        noise: known scale in the units of y (a tuple gives one per output); `None` samples it.
+        noise: known scale in the units of y (a tuple gives one per output); `None` samples one.
         noise_prior: prior of the unknown noise; `None` is as for `nb.Gaussian`.
         shared: whether all outputs have one noise.
         ratio: noise of each output over the shared one; known.
@@ -60,6 +61,11 @@ class StudentT(Noisy):
 
     df: Any = None
     df_prior: PositivePrior | None = None
+
+    def __post_init__(self) -> None:
+        """Take distributions of other libraries as priors."""
+        super().__post_init__()
+        object.__setattr__(self, "df_prior", as_positive(self.df_prior, "df_prior"))
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, outputs)`."""
@@ -85,7 +91,7 @@ class StudentT(Noisy):
         return total + unconstrained_log_prob(self._df_prior, parameters["df"])
 
     def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
-        """Draw the parameters from their priors."""
+        """Sample the parameters from their priors."""
         noise_key, df_key = jax.random.split(key)
         drawn = super().sample_prior(noise_key, num_outputs)
         if self.df is not None:
@@ -93,7 +99,7 @@ class StudentT(Noisy):
         return {**drawn, "df": unconstrained_sample(self._df_prior, df_key, ())}
 
     def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
-        """Return `{"noise": ..., "df": ...}`, those that are unknown."""
+        """Return `{"noise": ..., "df": ...}`, as far as they are unknown."""
         found = super().constrain(parameters)
         return (
             found if self.df is not None else {**found, "df": self.degrees_of_freedom(parameters)}
@@ -127,7 +133,7 @@ class StudentT(Noisy):
         return LEAST + from_unconstrained(self._df_prior, parameters["df"])
 
     def with_estimated_noise(self, residuals: np.ndarray, count: int) -> Self:
-        """Return it with priors tight around the t distribution that fits the residuals best."""
+        """Return the likelihood with priors tight around the t that fits the residuals best."""
         if not self.needs_noise_estimate:
             return self
         sampled = self.df is None and self.df_prior is None
@@ -153,12 +159,12 @@ def fit_residuals(
     The scale is that of the EM algorithm, s^2 = mean(w r^2) with w = (nu + 1) / (nu + r^2 / s^2).
 
     Args:
-        residuals: `(rows, outputs)`.
+        residuals: `(examples, outputs)`.
         candidates: degrees of freedom to choose from.
         pooled: whether all outputs have one scale.
 
     Returns:
-        The degrees of freedom, and the scales `(outputs,)`, or `(1,)` where they are pooled.
+        The degrees of freedom, and the scales `(outputs,)`, or `(1,)` if they are pooled.
 
     References:
         Liu & Rubin (1995), "ML estimation of the t distribution using EM and its extensions".
