@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from nbcore import datasets as datasets
     from nbcore import errors as errors
     from nbcore import metrics as metrics
+    from nbcore.distributions.continuous import NormalDistribution as NormalDistribution
+    from nbcore.distributions.continuous import StudentTDistribution as StudentTDistribution
+    from nbcore.distributions.discrete import BernoulliDistribution as BernoulliDistribution
+    from nbcore.distributions.discrete import CategoricalDistribution as CategoricalDistribution
+    from nbcore.distributions.discrete import PoissonDistribution as PoissonDistribution
     from nbcore.distributions.distribution_prior import DistributionPrior as DistributionPrior
-    from nbcore.distributions.families import BernoulliDistribution as BernoulliDistribution
-    from nbcore.distributions.families import CategoricalDistribution as CategoricalDistribution
-    from nbcore.distributions.families import NormalDistribution as NormalDistribution
-    from nbcore.distributions.families import PoissonDistribution as PoissonDistribution
-    from nbcore.distributions.families import StudentTDistribution as StudentTDistribution
     from nbcore.distributions.likelihoods import Bernoulli as Bernoulli
     from nbcore.distributions.likelihoods import Categorical as Categorical
     from nbcore.distributions.likelihoods import Gaussian as Gaussian
@@ -91,12 +91,11 @@ _NAMES = {
     "networks.describe": ("print_layer_configs",),
     "networks.layers": ("Layer", "Leaf"),
     "distributions.distribution_prior": ("DistributionPrior",),
-    "distributions.families": (
+    "distributions.continuous": ("NormalDistribution", "StudentTDistribution"),
+    "distributions.discrete": (
         "BernoulliDistribution",
         "CategoricalDistribution",
-        "NormalDistribution",
         "PoissonDistribution",
-        "StudentTDistribution",
     ),
     "distributions.likelihoods": (
         "Bernoulli",

@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from nbcore.common.options import check_positive
 from nbcore.common.progress import Progress, Report
+from nbcore.distributions.distribution_prior import as_prior
 from nbcore.distributions.priors import NormalPrior, Prior
 from nbcore.errors import OptionError, did_you_mean
 from nbcore.estimators.frozen import Examples, FrozenNetwork
@@ -76,8 +77,9 @@ def checked_prior(prior: Any) -> Prior | float | PriorScaleSearch:
     if isinstance(prior, int | float | np.number) and not isinstance(prior, bool):
         check_positive(prior=prior)
         return float(prior)
-    if not isinstance(prior, str | type) and callable(getattr(prior, "resolve", None)):
-        return prior
+    has_methods = callable(getattr(prior, "resolve", None)) or hasattr(prior, "log_prob")
+    if has_methods and not isinstance(prior, type):
+        return as_prior(prior)
     raise OptionError(
         "prior is an nb.Prior such as nb.NormalPrior(0.1), a standard deviation, 'auto' or an "
         f"nb.PriorScaleSearch; got {prior!r}.{did_you_mean(str(prior), ['auto'])}"

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from nbcore.common.keys import as_key
-from nbcore.distributions.families import Distribution, NormalDistribution
+from nbcore.distributions.continuous import NormalDistribution
+from nbcore.distributions.distribution import Distribution
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.metrics import crps
 

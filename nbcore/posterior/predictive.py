@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import Likelihood
-from nbcore.distributions.predictive import each_draw
 from nbcore.errors import OptionError
 from nbcore.networks.evaluation import is_per_example
 from nbcore.networks.inputs import check_inputs, num_examples

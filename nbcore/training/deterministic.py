@@ -12,6 +12,7 @@ from nbcore.common.keys import as_key
 from nbcore.common.moments import Moments
 from nbcore.common.options import check_count
 from nbcore.common.progress import Progress, progress_from
+from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import (
     Bernoulli,
     Categorical,
@@ -21,7 +22,6 @@ from nbcore.distributions.likelihoods import (
     Poisson,
     check_trainable,
 )
-from nbcore.distributions.predictive import each_draw
 from nbcore.errors import OptionError, ShapeError, TrainingError, did_you_mean
 from nbcore.networks.evaluation import as_columns, compiled_apply
 from nbcore.networks.inputs import check_data, check_inputs, network_for, num_examples

@@ -19,8 +19,8 @@ from nbcore.common.options import check_count
 from nbcore.common.paths import leaves_by_path
 from nbcore.common.progress import Progress, progress_from
 from nbcore.distributions import likelihoods
+from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import Likelihood
-from nbcore.distributions.predictive import each_draw
 from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples

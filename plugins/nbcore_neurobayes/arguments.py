@@ -91,13 +91,11 @@ def training_of(
 
 
 def noise_prior_of(prior: Any) -> Any:
-    """Return nbcore's prior of a positive number for a distribution of NumPyro.
+    """Return nbcore's prior of a positive parameter for a distribution of NumPyro.
 
     Args:
-        prior: a NumPyro `HalfNormal` or `LogNormal`, a prior of nbcore, or `None`.
-
-    Raises:
-        OptionError: it is another distribution.
+        prior: a distribution of NumPyro, a prior of nbcore, or `None`. A `HalfNormal` or a
+            `LogNormal` becomes that of nbcore, so that posteriors can be saved with it.
 
     Examples:
         >>> from numpyro import distributions as dist
@@ -111,10 +109,7 @@ def noise_prior_of(prior: Any) -> Any:
         return nbcore.HalfNormal(float(prior.scale))
     if name == "LogNormal":
         return nbcore.LogNormal(float(np.exp(prior.loc)), float(prior.scale))
-    raise OptionError(
-        f"A prior of the noise is HalfNormal or LogNormal, got {name}. For others write a class "
-        "with median, log_spread, log_prob and sample, as nbcore.HalfNormal has them."
-    )
+    return prior
 
 
 def weights_of(weights: Any) -> Any:

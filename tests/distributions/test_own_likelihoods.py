@@ -14,8 +14,9 @@ from samplers import Spread
 from scipy import stats
 
 import nbcore as nb
-from nbcore.distributions.predictive import each_draw
+from nbcore.distributions.each_draw import each_draw
 from nbcore.errors import DataError, OptionError, ShapeError, TargetError
+from nbcore.extend import register_pytree
 from nbcore.posterior.prediction import Prediction, Scaler
 
 dist = pytest.importorskip("numpyro.distributions")
@@ -25,7 +26,7 @@ OUTPUTS = RNG.normal(size=(6, 5, 1)).astype(np.float32)
 Y = RNG.normal(size=5) * 3
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Laplace(nb.Likelihood):
     """Laplace noise of a scale that is known, or sampled with a log-normal prior."""
@@ -55,7 +56,7 @@ class Laplace(nb.Likelihood):
         return nb.Gaussian(noise=1.0)
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Overdispersed(nb.Likelihood):
     """Counts with a variance above their mean."""
@@ -67,7 +68,7 @@ class Overdispersed(nb.Likelihood):
         return dist.NegativeBinomial2(jnp.exp(outputs), 3.0)
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Correlated(nb.Likelihood):
     """Two targets with correlated noise."""
@@ -77,7 +78,7 @@ class Correlated(nb.Likelihood):
         return dist.MultivariateNormal(outputs, covariance)
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class MomentsAlone(nb.Likelihood):
     """A logistic density, which says no more than it has to."""
@@ -162,7 +163,7 @@ def test_quantiles_of_counts_are_counts() -> None:
 
 
 def test_a_distribution_without_mean_has_quantiles() -> None:
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Cauchy(nb.Likelihood):
         def distribution(self, outputs: jax.Array, parameters: Any) -> Any:
@@ -211,7 +212,7 @@ def test_without_a_distribution_only_what_needs_none_is_answered() -> None:
 
 
 def test_neither_density_nor_distribution() -> None:
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Empty(nb.Likelihood):
         pass
@@ -228,7 +229,7 @@ def test_neither_density_nor_distribution() -> None:
 def test_a_density_that_is_not_that_of_the_distribution_is_refused() -> None:
     """A subclass that changes the density alone would inherit normal quantiles."""
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Sneaky(nb.Gaussian):
         def log_prob(self, outputs: jax.Array, y: jax.Array, parameters: Any) -> jax.Array:
@@ -239,7 +240,7 @@ def test_a_density_that_is_not_that_of_the_distribution_is_refused() -> None:
     ):
         predicted(Sneaky(noise=1.0))
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Honest(nb.Gaussian):
         def log_prob(self, outputs: jax.Array, y: jax.Array, parameters: Any) -> jax.Array:
@@ -249,7 +250,7 @@ def test_a_density_that_is_not_that_of_the_distribution_is_refused() -> None:
 
 
 def test_shapes_that_would_broadcast_are_refused() -> None:
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Flat(nb.Likelihood):
         def distribution(self, outputs: jax.Array, parameters: Any) -> Any:
@@ -260,7 +261,7 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"mean that Flat gives has shape \(1,\)"):
         predicted(Flat())
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class FlatWithMoments(Flat):
         def moments(self, outputs: jax.Array, parameters: Any) -> tuple[jax.Array, jax.Array]:
@@ -284,7 +285,7 @@ class Triangle(NamedTuple):
 
 
 def test_any_object_with_the_methods_is_a_distribution() -> None:
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Triangular(nb.Likelihood):
         def distribution(self, outputs: jax.Array, parameters: Any) -> Any:
@@ -293,7 +294,7 @@ def test_any_object_with_the_methods_is_a_distribution() -> None:
     with pytest.raises(OptionError, match=r"Triangle, which has no mean or no var[^@]*def moments"):
         predicted(Triangular())
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class WithMoments(Triangular):
         def moments(self, outputs: jax.Array, parameters: Any) -> tuple[jax.Array, jax.Array]:
@@ -355,7 +356,7 @@ def test_an_estimator_predicts_with_it_in_the_units_of_y() -> None:
     density = there.log_density(1e3 * TARGETS - 7)
     assert np.allclose(density, here.log_density(TARGETS) - np.log(1e3), atol=1e-3)
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Untrainable(Laplace):
         def for_training(self) -> nb.Likelihood:
@@ -366,18 +367,18 @@ def test_an_estimator_predicts_with_it_in_the_units_of_y() -> None:
 
 
 def test_marginalizing_asks_whether_y_is_normal() -> None:
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Wide(nb.Likelihood):
         def distribution(self, outputs: jax.Array, parameters: Any) -> Any:
             return nb.NormalDistribution(outputs, jnp.full((), 2.0))
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Declared(Wide):
         is_normal: ClassVar[bool] = True
 
-    @jax.tree_util.register_dataclass
+    @register_pytree
     @dataclass(frozen=True)
     class Wrong(MomentsAlone):
         is_normal: ClassVar[bool] = True

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 import nbcore as nb
-from nbcore.distributions.predictive import each_draw
+from nbcore.distributions.each_draw import each_draw
 from nbcore.errors import DataError, LabelError, OptionError, ShapeError
 from nbcore.metrics import crps_gaussian
 from nbcore.posterior import prediction

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import NormalDistribution
+from nbcore.distributions.continuous import NormalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.positive import (
     HalfNormal,

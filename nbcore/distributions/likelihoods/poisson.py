@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import PoissonDistribution
+from nbcore.distributions.discrete import PoissonDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import DataError
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import StudentTDistribution
+from nbcore.distributions.continuous import StudentTDistribution
 from nbcore.distributions.likelihoods.base import LikelihoodParameters
 from nbcore.distributions.likelihoods.gaussian import Noisy
 from nbcore.distributions.positive import (

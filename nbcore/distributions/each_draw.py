@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.families import Distribution, as_matrix, bisect, bisect_integers
+from nbcore.distributions.continuous import bisect
+from nbcore.distributions.discrete import bisect_integers
+from nbcore.distributions.distribution import Distribution, as_matrix
 from nbcore.distributions.foreign import cdf_of
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError, ShapeError
