@@ -31,7 +31,7 @@ class PoissonDistribution(Distribution):
         y = super().check(y)
         wrong = (y < 0) | (y != np.floor(y))
         if wrong.any():
-            raise DataError(f"Counts are whole numbers from 0 on, got {y[wrong][0]}.")
+            raise DataError(f"Counts are non-negative integers, got {y[wrong][0]}.")
         return y
 
     @property

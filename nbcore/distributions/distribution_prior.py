@@ -148,9 +148,9 @@ def as_prior(prior: Any) -> Prior:
     Raises:
         OptionError: the object has no method `resolve`.
     """
-    if callable(getattr(prior, "resolve", None)):
+    if callable(getattr(prior, "resolve", None)) and not isinstance(prior, type):
         return prior
-    own = type(prior).__name__
+    own = prior.__name__ if isinstance(prior, type) else type(prior).__name__
     if is_distribution(prior) and not hasattr(prior, "log_spread"):
         raise OptionError(
             f"A prior of weights has a center as well, and {own} is a distribution. Type: "

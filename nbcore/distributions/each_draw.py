@@ -34,7 +34,7 @@ def each_draw(likelihood: Likelihood, outputs: Any, parameters: Any) -> Distribu
     """Return the distribution of y for each draw.
 
     Args:
-        likelihood: what outputs say about y.
+        likelihood: distribution of y given the outputs.
         outputs: network outputs `(draws, examples, outputs)`.
         parameters: unconstrained parameters of the likelihood, with a leading axis of draws.
 

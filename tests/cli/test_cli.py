@@ -270,7 +270,7 @@ def test_strict_names_every_line_and_writes_nothing(run: Path, tmp_path, capsys)
         ("num_chains = 2", "mesh = {chain = 64}", ["[sample]", "needs 64 devices"]),
         ("num_chains = 2", "options = {max_tree_dept = 5}", ["[sample]", "max_tree_depth"]),
         ("[sample]", "[likelihood]\nname = 'cauchy'\n[sample]", ["line 16", "'student-t'"]),
-        ("[sample]", "[likelihood]\nname = 'poisson'\n[sample]", ["[likelihood]", "whole numbers"]),
+        ("[sample]", "[likelihood]\nname = 'poisson'\n[sample]", ["[likelihood]", "non-negative"]),
         ("[sample]", "[likelihood]\ndf = 4\n[sample]", ["[likelihood]", 'name = "student-t"']),
         (
             "[sample]",

@@ -91,9 +91,7 @@ def test_an_object_that_is_no_pytree_is_a_prior_too() -> None:
     expected = np.sum(np.log(np.log1p((0.1 / w) ** 2) / (2 * np.pi * 0.1)))
     found = jax.jit(lambda prior, w: prior.log_density(w, {}))(prior, WEIGHTS)
     assert found == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(
-        OptionError, match=r"Horseshoe has the log density inf.*NormalPrior\(sc"
-    ):
+    with pytest.raises(OptionError, match=r"Horseshoe has the log density inf.*NormalPrior\(sc"):
         nb.DistributionPrior(horseshoe).resolve(SPLIT)  # its pole is where chains would start
 
 

@@ -158,7 +158,7 @@ def test_quantiles_of_counts_are_counts() -> None:
         assert (each.cdf(k - 1).mean(axis=0) < level).all()
     y = np.array([0, 3, 1, 0, 7])
     assert np.allclose(prediction.log_density(y), np.log(each.pmf(y).mean(axis=0)))
-    with pytest.raises(DataError, match="whole numbers"):
+    with pytest.raises(DataError, match="non-negative integers"):
         prediction.log_density(y + 0.5)
 
 

@@ -319,7 +319,7 @@ def test_the_scaler_standardizes_and_survives_json():
         (lambda: YES.quantile(0.5), OptionError, "Classes have no quantiles"),
         (lambda: CLASSES.crps(np.array([0, 1, 2, 0])), OptionError, "no order"),
         (lambda: YES.log_density(np.array([0, 1, 2, 0])), LabelError, "0 or 1, got 2"),
-        (lambda: COUNTS.log_density(np.array([0, 1, 2, 0.5])), DataError, "whole numbers"),
+        (lambda: COUNTS.log_density(np.array([0, 1, 2, 0.5])), DataError, "non-negative integers"),
         (lambda: NORMAL.sample(0), OptionError, "at least 1"),
         (lambda: Prediction(MEANS), OptionError, r"ndarray.*Prediction\.normal\(means"),
         (lambda: Prediction.normal(MEANS[0], 1.0), ShapeError, r"draws.*\(4, 2\)"),

@@ -1,4 +1,4 @@
-"""Likelihoods: what the outputs of a network say about the targets."""
+"""Likelihoods: the distribution of the targets given the outputs of a network."""
 
 from nbcore.distributions.likelihoods.base import Likelihood as Likelihood
 from nbcore.distributions.likelihoods.base import LikelihoodParameters as LikelihoodParameters

@@ -1,4 +1,4 @@
-"""Labels: one of several classes, or yes and no."""
+"""Likelihoods of labels: one of several classes, or independent labels 0 and 1."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Categorical(Likelihood):
             raise ShapeError(f"Labels have shape (examples,), got {np.shape(y)}.")
         if not np.all(labels == np.floor(labels)):
             raise LabelError(
-                f"Labels are integers 0 to {num_outputs - 1}, got {labels.dtype} fractions."
+                f"Labels are integers 0 to {num_outputs - 1}, got fractions ({labels.dtype})."
             )
         rows = np.flatnonzero((labels < 0) | (labels >= num_outputs))
         if rows.size:
             raise LabelError(
                 f"The label {labels[rows[0]]} in row {rows[0]} is outside the {num_outputs} "
-                f"classes (0 to {num_outputs - 1}); {rows.size} row(s) are. A network for k "
+                f"classes (0 to {num_outputs - 1}), as in {rows.size} row(s). A network for k "
                 "classes has target_dim=k."
             )
         return jnp.asarray(labels, jnp.int32)
 
     def initial(self, num_outputs: int) -> LikelihoodParameters:
-        """Return `{}`: nothing is unknown."""
+        """Return `{}`: there are no unknown parameters."""
         if num_outputs < 2:
             raise ShapeError(
                 f"Categorical needs one logit per class, and the network has {num_outputs} output. "
@@ -65,9 +65,9 @@ class Categorical(Likelihood):
 @register_pytree
 @dataclass(frozen=True)
 class Bernoulli(Likelihood):
-    r"""Yes or no, y_ij ~ Bernoulli(sigmoid(f_ij)); the outputs are logits of 1.
+    r"""Labels 0 and 1, y_ij ~ Bernoulli(sigmoid(f_ij)); the outputs are logits of 1.
 
-    Several outputs are several independent labels.
+    Several outputs stand for several independent labels.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -83,8 +83,8 @@ class Bernoulli(Likelihood):
             row, output = (int(i) for i in wrong[0])
             raise LabelError(
                 f"Bernoulli labels are 0 or 1 (or booleans), got {columns[row, output]} in row "
-                f"{row}; {len(np.unique(wrong[:, 0]))} row(s) differ. Type nb.Categorical() for "
-                "several classes."
+                f"{row}; {len(np.unique(wrong[:, 0]))} row(s) have other values. Type "
+                "nb.Categorical() for several classes."
             )
         return columns
 

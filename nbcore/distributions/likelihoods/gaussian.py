@@ -1,4 +1,4 @@
-"""Noise of one size: known, sampled with the weights, or estimated from unseen examples."""
+"""Likelihoods with a noise level: known, sampled, or estimated from unseen examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise that a second head of the network predicts."""
+"""Likelihood with noise that a second head of the network predicts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nbcore.errors import ShapeError
 class Heteroskedastic(Likelihood):
     r"""Gaussian noise that depends on x, y_ij ~ N(m_ij, exp(2 l_ij)).
 
-    One convention, for training, sampling and prediction: the network returns
-    `(examples, 2 * targets)`; the first `targets` columns are the means m, the last ones the
-    logarithms l of the standard deviations, unconstrained. No softplus, no variance, anywhere.
+    There is one convention for training, sampling and prediction: the network returns
+    `(examples, 2 * targets)`, the means m in the first `targets` columns and the unconstrained
+    logarithms l of the standard deviations in the last.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -71,6 +71,6 @@ class Heteroskedastic(Likelihood):
         return jax.vmap(jnp.diag)(diagonal)
 
     def rescaled(self, scale: np.ndarray) -> Self:
-        """Return itself: the network learns whatever units y has."""
+        """Return the same likelihood: the network learns the units of y."""
         del scale
         return self

@@ -1,4 +1,4 @@
-"""Noise that is a function of x, with parameters of its own."""
+"""Likelihood with noise that is a function of x, with parameters of its own."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class NoiseModel(Likelihood):
 
 @dataclass(frozen=True)
 class WithCovariates(Network):
-    """A network whose outputs are followed by what the noise reads of x; see `NoiseModel`."""
+    """Network whose outputs are followed by the covariates of the noise; see `NoiseModel`."""
 
     network: Network
     covariates: Callable[[Any], jax.Array] | None

@@ -1,4 +1,4 @@
-"""Counts."""
+"""Likelihood of counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbcore.errors import DataError
 @register_pytree
 @dataclass(frozen=True)
 class Poisson(Likelihood):
-    r"""Counts, y_ij ~ Poisson(exp(f_ij)); the outputs are logarithms of the rates.
+    r"""Poisson counts, y_ij ~ Poisson(exp(f_ij)); the outputs are log rates.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -26,15 +26,16 @@ class Poisson(Likelihood):
     """
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
-        """Return y as whole numbers `(examples, outputs)`, in a float type."""
+        """Return y as counts `(examples, outputs)`, in a float type."""
         columns = real_columns(y, num_outputs, "Poisson")
         counts = np.asarray(columns)
         wrong = np.argwhere((counts < 0) | (counts != np.floor(counts)))
         if len(wrong):
             row, output = (int(i) for i in wrong[0])
             raise DataError(
-                f"Counts are whole numbers from 0 on, got {counts[row, output]} in row {row}; "
-                f"{len(np.unique(wrong[:, 0]))} row(s) differ. Type nb.Gaussian() for real numbers."
+                f"Counts are non-negative integers, got {counts[row, output]} in row {row}; "
+                f"{len(np.unique(wrong[:, 0]))} row(s) have other values. Type nb.Gaussian() for "
+                "real targets."
             )
         return columns
 

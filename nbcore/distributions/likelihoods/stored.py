@@ -24,9 +24,9 @@ STANDARD: dict[str, Any] = {
 
 
 def to_data(value: Any) -> Any:
-    """Return a standard likelihood or positive prior as JSON data; `None` for anybody else's.
+    """Return a standard likelihood or positive prior as JSON data; `None` for other classes.
 
-    A standard likelihood with somebody else's prior is somebody else's.
+    A standard likelihood with a prior of another class is not standard either.
     """
     if type(value).__name__ not in STANDARD or type(value) is not STANDARD[type(value).__name__]:
         return None
@@ -45,7 +45,7 @@ def to_data(value: Any) -> Any:
 
 
 def from_data(data: dict[str, Any]) -> Any:
-    """Return what `to_data` described."""
+    """Return the likelihood or the prior that `to_data` described."""
     options = {
         k: from_data(v) if isinstance(v, dict) else v for k, v in data.items() if k != "name"
     }  # pyright: ignore[reportUnknownArgumentType]

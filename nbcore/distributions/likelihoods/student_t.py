@@ -1,4 +1,4 @@
-"""Noise with heavy tails."""
+"""Likelihood with heavy-tailed noise."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class StudentT(Noisy):
         df = np.asarray(self.df if self.df is not None else np.inf)
         if df.shape != () or not df > LEAST:
             raise OptionError(
-                f"df is one number above 2, so that y has a variance; got {self.df}. "
+                f"df is one number above 2, so that y has a finite variance; got {self.df}. "
                 "Type: nb.StudentT(df=4), or leave it out to sample it."
             )
         check_prior(self._df_prior, "df_prior")
