@@ -63,7 +63,7 @@ class TrainingError(NbcoreError, RuntimeError):
 
 
 class SamplingError(NbcoreError, RuntimeError):
-    """Sampling failed: the chain cannot start or has left the finite numbers."""
+    """Sampling failed: a chain cannot start, or produced a non-finite value."""
 
 
 class PluginError(NbcoreError):
@@ -88,7 +88,7 @@ class MissingExtraError(NbcoreError, ImportError):
     """An optional library is needed and not installed."""
 
     def __init__(self, wanted: str, extra: str, module: str | None = None) -> None:
-        """Say what was wanted and which extra of nbcore brings it."""
+        """Name what was requested, and the extra of nbcore that installs it."""
         missing = f" (module {module!r} is missing)" if module else ""
         super().__init__(
             f"{wanted} needs the extra {extra!r}, which is not installed{missing}. "

@@ -1,4 +1,4 @@
-"""All that a plugin may import beside `nbcore` itself; `docs/extending.md` shows how it is used.
+"""Names that a plugin may import in addition to `nbcore`; `docs/extending.md` shows their use.
 
 The names are stable, and few: what is not here may change at any time. Like the names of `nbcore`,
 they are resolved when they are first used, so that a module of hooks imports nothing heavy. The

@@ -1,4 +1,4 @@
-"""Every Python block of README.md and of docs/ runs, in order, one namespace for each file."""
+"""Python blocks of README.md, docs/ and READMEs in nbcore/ run, one namespace for each file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def run(page: Path) -> dict[str, Any]:
 
 PAGES = [
     page
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+    for page in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("**/*.md")),
+        *sorted((ROOT / "nbcore").glob("**/README.md")),
+    ]
     if page.is_file() and snippets(page.read_text(encoding="utf-8"))
 ]
 
@@ -56,7 +60,7 @@ FAST = ("README.md", "extending.md")
 @pytest.mark.parametrize(
     "page",
     [pytest.param(p, marks=[] if p.name in FAST else [pytest.mark.slow]) for p in PAGES],
-    ids=lambda page: page.name,
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_every_block_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

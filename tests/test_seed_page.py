@@ -162,5 +162,5 @@ def test_thinned_data_of_one_kind_alone_is_refused(
     det_model: nb.DeterministicNN, train_data: dict[str, np.ndarray]
 ) -> None:
     model = nb.PartialBNN(det_model.network, det_model, probabilistic_layer_names=["FinalDense2"])
-    with pytest.raises(errors.ShapeError, match=r"32 rows and y has 320"):
+    with pytest.raises(errors.ShapeError, match=r"32 examples and y has 320"):
         model.fit(train_data["input_ids"][::10], train_data["solubility"])

@@ -1,4 +1,4 @@
-"""The command `nbcore`; importing this imports none of the libraries that it needs."""
+"""The command line `nbcore`; importing it imports none of the libraries that it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands. What they need is imported when they run, so that `--help` is quick."""
+"""Commands of `nbcore`; each imports what it needs when it runs, so that `--help` is quick."""
 
 # ruff: noqa: PLC0415
 from __future__ import annotations
@@ -96,7 +96,7 @@ def run_config(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Folder of what sampling has come to; the same command goes on there."),
+        typer.Option(help="Folder for the state of sampling; the same command resumes from it."),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Run even if it is estimated to take more than an hour.")
@@ -235,7 +235,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 @app.command()
 def plugins() -> None:
-    """List samplers, selectors and networks, who brings them, and plugins that are broken."""
+    """List samplers, selectors and networks with their distributions, and broken plugins."""
     registry = plugin_registry.registry()
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("kind", "name", "declares", "plugin", "distribution", "extra"):

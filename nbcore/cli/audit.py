@@ -1,4 +1,4 @@
-"""An audit of the data before training: what runs without an error and means something else."""
+"""An audit of the data before training, for faults that raise no error."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _feature(name: str, training: Table, target: np.ndarray) -> list[str]:
     if len(values) < 3:
         return []
     if np.all(values == values[0]):
-        return [f"{place} is {values[0]:.6g} in all training rows, and so tells nothing."]
+        return [f"{place} is {values[0]:.6g} in all training rows, and so carries no information."]
     if np.std(target) > 0 and abs(np.corrcoef(values, target)[0, 1]) > SAME:
         return [
             f"{place} determines the target (correlation 1 in all {len(values)} training rows). "

@@ -1,4 +1,4 @@
-"""What `nbcore run` is told: the sections of its configuration file."""
+"""The configuration of `nbcore run`: one dataclass for each section of the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DataSection:
         groups: column of what belongs together, such as a compound that was measured twice or a
             patient. Rows of one group are never split between training, folds and test.
         test_path: CSV file with the test rows.
-        test_fraction: fraction of the rows of `path` to test on; a fifth where no `test_path` is.
+        test_fraction: fraction of the rows of `path` to test on; a fifth if no `test_path` is.
         seed: seed of that split; the seed of the run by default.
         delimiter: character between cells.
     """
@@ -76,7 +76,7 @@ class NetworkSection:
 
     Args:
         name: a network that a plugin offers, see `nbcore plugins`.
-        options: its options, written beside the name.
+        options: its options, in the same section as the name.
     """
 
     name: str
@@ -106,7 +106,7 @@ class LikelihoodSection:
                 raise OptionError(f"{self.name} has no noise that could be known.")
             _positive(noise=self.noise)
         if self.df is not None and self.name != "student-t":
-            raise OptionError(f'df needs name = "student-t" beside it, got {self.name!r}.')
+            raise OptionError(f'df needs name = "student-t", got {self.name!r}.')
 
     def build(self) -> Likelihood:
         """Return the likelihood."""
@@ -156,7 +156,7 @@ class SelectSection:
         belonging = ("layer_names", *budgets, "options")
         alone = [name for name in belonging if getattr(self, name) is not None]
         if alone and self.method is None:
-            raise OptionError(f'{alone[0]} needs a method beside it, such as method = "variance".')
+            raise OptionError(f'{alone[0]} needs a method, such as method = "variance".')
         Budget(*(getattr(self, name) for name in budgets))
         if self.last is not None:
             _at_least(0, last=self.last)
@@ -251,7 +251,7 @@ def read_config(path: Path) -> Config:
     """Read a configuration file.
 
     Raises:
-        ConfigError: it cannot be read, is no TOML (the line is named), or says something unknown
+        ConfigError: it cannot be read, is not TOML (the line is named), or says something unknown
             or impossible (file, line, section and key are named).
     """
     source = Source(path, _text(path))
@@ -259,7 +259,7 @@ def read_config(path: Path) -> Config:
         tables = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
         hint = _unquoted(source.text, str(error))
-        raise ConfigError(f"{path}: this is no valid TOML: {error}.{hint}") from error
+        raise ConfigError(f"{path}: this is not valid TOML: {error}.{hint}") from error
     source.check_keys("", tables, ["seed", "data", "network", *OPTIONAL])
     for name, example in (("data", 'path = "molecules.csv"'), ("network", 'name = "mlp"')):
         if name not in tables:

@@ -1,4 +1,4 @@
-"""What the terminal shows: errors, remarks, bars, tables; plain where it is no terminal."""
+"""Output on the terminal: errors, remarks, bars and tables, in plain text outside of a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def show_error(error: NbcoreError) -> None:
 
 
 def remark(text: str) -> None:
-    """Say something that is no result."""
+    """Print a remark, on standard error."""
     err().print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
 
 
@@ -91,13 +91,13 @@ def progress() -> Generator[Progress]:
 
 
 class _Bars:
-    """One bar for training and one for each chain, which starts anew with each phase."""
+    """One bar for training and one for each chain, reset at each phase."""
 
     def __init__(self, bars: RichProgress) -> None:
         self.bars = bars
         self.tasks: dict[str, TaskID] = {}
         self.last: dict[str, Report] = {}
-        self.lock = threading.Lock()  # chains report from threads of their own
+        self.lock = threading.Lock()  # chains report from their own threads
 
     def __call__(self, report: Report) -> None:
         if not report.total:  # nothing to count: a remark, such as the estimate of the cost

@@ -1,4 +1,4 @@
-"""The demonstration: the main job on the molecules that ship with nbcore."""
+"""The demonstration: `nbcore run` on the molecules that ship with nbcore."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_project(folder: Path, *, seed: int, quick: bool) -> Path:
 
 
 def copy_data(project: Path, folder: Path) -> None:
-    """Put the molecules beside the configuration of a run, so that it can be run again."""
+    """Write the molecules next to the configuration of a run, so that it can be repeated."""
     shutil.copytree(project / "data", folder / "data")
 
 

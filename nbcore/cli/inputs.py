@@ -1,4 +1,4 @@
-"""From columns of a table to the arrays that a network reads, the same way for every table."""
+"""Columns of a table as arrays for a network, converted the same way for every table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Inputs(Protocol):
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """Options that the network needs for these inputs, where it has them."""
+        """Options that the network needs for these inputs, if it has them."""
         ...
 
     def read(self, table: Table) -> Reading:
@@ -126,7 +126,7 @@ class SmilesInputs:
         return Reading(X, rows, status)
 
     def to_data(self) -> dict[str, Any]:
-        """Return column and length; the tokenizer has a file of its own."""
+        """Return column and length; the tokenizer has its own file."""
         return {"kind": self.kind, "column": self.column, "max_length": self.max_length}
 
 

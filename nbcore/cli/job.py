@@ -1,4 +1,4 @@
-"""The job of `nbcore run`: a configuration in, a fitted and evaluated model out."""
+"""The job of `nbcore run`: from a configuration to a fitted and evaluated model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
+    """The outcome of a job.
 
     Args:
         job: the job.
@@ -189,7 +189,7 @@ def _sizes(known: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    """Return the type hints of a class of a plugin; none where they name what is not there."""
+    """Return the type hints of a class of a plugin; none if they name what is not there."""
     try:
         return get_type_hints(cls)
     except (NameError, TypeError):
@@ -264,7 +264,7 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
     Args:
         job: the job.
         progress: where progress goes.
-        checkpoint: a folder for what sampling has come to, see `nb.sample`.
+        checkpoint: a folder for the state and the draws of sampling, see `nb.sample`.
 
     Raises:
         NbcoreError: training or sampling failed.
@@ -320,7 +320,7 @@ def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Ev
         found.append(evaluation_of("deterministic", det.predict_distribution(job.test.X), y))
     elif det is not None:
         mean = np.reshape(det.predict(job.test.X), (1, -1, 1))
-        if method != "holdout":  # there, the training rows and the others are not told apart
+        if method != "holdout":  # there, training rows and others cannot be distinguished
             noise = det.residual_noise(job.train.X, job.train.y)
             naive = Prediction.normal(mean, noise**2)
             found.append(evaluation_of("deterministic + training noise", naive, y))

@@ -1,4 +1,4 @@
-"""A limit to how long a run may take unasked: an hour, unless the user says yes."""
+"""A limit on unattended run time: one hour, unless the user agrees to more."""
 
 from __future__ import annotations
 

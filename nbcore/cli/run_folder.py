@@ -1,4 +1,4 @@
-"""The folder of a run: what is written into it, and what `nbcore predict` reads back."""
+"""The folder of a run, written by `nbcore run` and read by `nbcore predict`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StoredRun:
         inputs: how rows become inputs.
         target: the column of y.
         posteriors: one, or one for each member of an ensemble.
-        ensemble_noise: noise of an ensemble; `None` where the posteriors' own is used.
+        ensemble_noise: noise of an ensemble; `None` if the posteriors' own is used.
     """
 
     inputs: Inputs
@@ -163,7 +163,7 @@ def _write_json(path: Path, data: Any) -> None:
 
 
 def _finite(data: Any) -> Any:
-    """Return JSON data with null where a number is not finite: NaN is no JSON."""
+    """Return JSON data with null for numbers that are not finite: JSON has no NaN."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(data, list | tuple):

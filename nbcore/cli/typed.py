@@ -1,4 +1,4 @@
-"""Tables of a TOML file as frozen dataclasses: what is wrong is named by file, line and key."""
+"""Tables of a TOML file as frozen dataclasses; errors name file, line and key."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Source:
         return ", ".join(part for part in parts if part)
 
     def _line(self, section: str, key: str) -> int | None:
-        """Return the line of a key (of a section, without one), where it is written plainly."""
+        """Return the line of a key (of a section, without one), if it is written plainly."""
         inside = ""
         for number, line in enumerate(self.text.splitlines(), 1):
             header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)

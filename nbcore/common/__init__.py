@@ -1,1 +1,1 @@
-"""What every room needs and what knows nothing of networks."""
+"""Helpers that know nothing of networks: keys, options, progress, files, plugins."""

@@ -1,4 +1,4 @@
-"""What backends and selectors declare, and the mistakes that can be made there."""
+"""Declarations of backends and selectors, and checks of what they declare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAPABILITIES: dict[str, str] = {
     "fixed_cost": "every step costs the same, so that chains can be vectorized",
     "independent": "draws do not depend on the draws before",
 }
-"""What a backend can declare."""
+"""Capabilities that a backend can declare."""
 
 NEEDS: dict[str, str] = {
     "data": "inputs X",
@@ -26,7 +26,7 @@ NEEDS: dict[str, str] = {
     "trajectory": "moments of the weights over the SWA snapshots",
     "curvature": "per-example gradients and Jacobians on X and y",
 }
-"""What a selector can ask for."""
+"""Needs that a selector can declare."""
 
 _WORDS: dict[PluginKind, tuple[str, Mapping[str, str]]] = {
     "backend": ("capabilities", CAPABILITIES),
@@ -36,7 +36,7 @@ _WORDS: dict[PluginKind, tuple[str, Mapping[str, str]]] = {
 
 
 def fault_of_specs(kind: PluginKind, specs: Any) -> str:
-    """Return what is wrong with what a hook returned, with what to type; empty if nothing.
+    """Return the fault of what a hook returned, and its remedy; empty if there is none.
 
     Args:
         kind: what the hook registers.
@@ -53,11 +53,11 @@ def fault_of_specs(kind: PluginKind, specs: Any) -> str:
     for number, spec in enumerate(specs):
         if not isinstance(spec, Spec):
             return (
-                f"returned {spec!r} in place {number} of its list, which is no Spec. "
+                f"returned {spec!r} in place {number} of its list, which is not a Spec. "
                 "Type: Spec('name', 'module:Class')"
             )
         if any(spec.name == other.name for other in specs[:number]):
-            return f"returned two Specs named {spec.name!r}. Give each a name of its own"
+            return f"returned two Specs named {spec.name!r}. Give each its own name"
         fault = _fault_of_spec(kind, spec)
         if fault:
             return f"returned a Spec {fault}"
@@ -68,7 +68,9 @@ def _fault_of_spec(kind: PluginKind, spec: Spec) -> str:
     for field in ("name", "target", "extra"):
         value = getattr(spec, field)
         if not isinstance(value, str) or not (value or field == "extra"):
-            return f"with {field}={value!r}, which is no name. Type: Spec('name', 'module:Class')"
+            return (
+                f"with {field}={value!r}, which is not a name. Type: Spec('name', 'module:Class')"
+            )
     module, _, cls = spec.target.partition(":")
     if not (module and cls):
         return (
@@ -83,19 +85,19 @@ def _fault_of_words(kind: PluginKind, declared: Any) -> str:
     word, known = _WORDS[kind]
     possible = f"Possible: {', '.join(known) or 'none'}"
     if not isinstance(declared, frozenset):
-        return f"{declared!r}, which is no frozenset. Type: frozenset({{...}}). {possible}"
+        return f"{declared!r}, which is not a frozenset. Type: frozenset({{...}}). {possible}"
     unknown = sorted(str(name) for name in declared if name not in known)
     if not unknown:
         return ""
     hint = did_you_mean(unknown[0], known)
-    return f"{sorted(map(str, declared))}: {word} that nobody knows: {unknown}.{hint} {possible}"
+    return f"{sorted(map(str, declared))}: unknown {word}: {unknown}.{hint} {possible}"
 
 
 def fault_of_class(kind: PluginKind, made: Any, spec: Spec | None = None) -> str:
-    """Return what is wrong with what a backend or a selector declares, or an empty string.
+    """Return the fault of what a backend or a selector declares, or an empty string.
 
     Args:
-        kind: what it is; nothing is asked of a network.
+        kind: kind of plugin; networks are not checked.
         made: an instance of the class.
         spec: what its plugin announces, if it was found by its name there.
 

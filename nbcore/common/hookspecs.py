@@ -23,7 +23,7 @@ class Spec:
     Args:
         name: the name that users type, such as `"numpyro-nuts"`.
         target: `"module:Class"`; imported when the name is asked for.
-        extra: the extra of the distribution that brings what it imports; empty for none.
+        extra: the extra of the distribution that installs what it imports; empty for none.
         capabilities: what it declares: the capabilities of a backend, the needs of a selector,
             in the words of docs/extending.md; empty for networks.
     """

@@ -1,4 +1,4 @@
-"""Random keys: typed ones, and what is accepted in their place."""
+"""Random keys: typed keys, and the seeds and old keys that are accepted in their place."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def lazy_names(package: str, homes: Mapping[str, str], extra: str = "") -> Calla
     Args:
         package: the module's own `__name__`.
         homes: per public name, the module that defines it; `".adapter"` is one of the package.
-        extra: the extra that brings the library, named as the library's module is; empty for
+        extra: the extra that installs the library, named like the library's module; empty for
             none.
 
     Raises:

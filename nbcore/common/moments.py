@@ -24,7 +24,7 @@ class Moments:
         mean: their mean, a pytree.
         sum_of_squares: M, the sum of squared deviations from the mean, a pytree.
         recent: the last K deviations x_n - mean_n, a pytree with a leading axis K, in turns;
-            `None` where they are not kept.
+            `None` if they are not kept.
 
     Examples:
         >>> import jax.numpy as jnp

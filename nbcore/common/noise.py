@@ -11,7 +11,7 @@ def with_noise(key: jax.Array, tree: Any, deviation: float) -> Any:
     """Return a pytree of arrays with independent normal noise added to every entry.
 
     Args:
-        key: random key; each leaf gets a key of its own.
+        key: random key; each leaf gets its own key.
         tree: a pytree of floating-point arrays.
         deviation: standard deviation of the noise.
 

@@ -1,4 +1,4 @@
-"""Checks of options and their values: what was got, what is possible."""
+"""Checks of options and their values; errors say what was got and what is possible."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_names(known: Iterable[str], *, owner: str, names: Iterable[str]) -> No
 
 
 def check_fraction(*, zero: bool = False, **options: Any) -> None:
-    """Raise unless every option is a number within (0, 1), or [0, 1) where zero is allowed.
+    """Raise unless every option is a number within (0, 1), or [0, 1) if zero is allowed.
 
     Args:
         zero: whether 0 is allowed.
@@ -85,7 +85,7 @@ def check_fraction(*, zero: bool = False, **options: Any) -> None:
 
 
 def check_positive(*, optional: bool = False, **options: Any) -> None:
-    """Raise unless every option is a finite positive number, or `None` where that is allowed.
+    """Raise unless every option is a finite positive number, or `None` if that is allowed.
 
     Args:
         optional: whether `None` is allowed.
@@ -125,11 +125,11 @@ def check_at_least(low: float, **options: Any) -> None:
 def check_count(
     low: int, high: int | None = None, *, optional: bool = False, **options: Any
 ) -> None:
-    """Raise unless every option is an integer from `low` to `high`, or `None` where allowed.
+    """Raise unless every option is an integer from `low` to `high`, or `None` if allowed.
 
     Args:
         low: the smallest possible value.
-        high: the largest one; `None` where there is none.
+        high: the largest one; `None` if there is none.
         optional: whether `None` is allowed.
         options: values by the name of their option.
 
@@ -156,7 +156,7 @@ def check_choice(choices: Iterable[str], *, owner: str = "", **options: Any) -> 
 
     Args:
         choices: the possible words.
-        owner: whose words they are, where others have more.
+        owner: whose words they are, if others have more.
         options: values by the name of their option.
 
     Raises:

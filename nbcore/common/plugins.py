@@ -1,4 +1,4 @@
-"""Finding plugins: loaded one by one into one manager, so that a broken one harms nobody."""
+"""The plugin registry: plugins are loaded one by one, so that a broken one harms no other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Plugin:
 
     Args:
         name: entry-point name.
-        distribution: the distribution that brings it.
+        distribution: the distribution that it is part of.
         error: why it could not be loaded; empty if it was.
         specs: what it offers, by kind.
     """
@@ -130,7 +130,7 @@ def _load_into(manager: Manager, plugin: Plugin, entry: EntryPoint) -> None:
         manager.register(module, name=plugin.label)
         _check_hooks(manager, module)
         plugin.specs = {kind: _specs_of(manager, module, kind) for kind in _REGISTER}
-    except Exception as error:  # a stranger's module may raise anything
+    except Exception as error:  # a third-party module may raise anything
         plugin.specs = {}
         plugin.error = _told(error)
         if manager.has_plugin(plugin.label):
@@ -173,7 +173,7 @@ def _check_hooks(manager: Manager, module: ModuleType) -> None:
     except pluggy.PluginValidationError as error:
         unknown = next(name for name in manager.hooks_of(module) if name not in HOOKS)
         raise PluginError(
-            f"{module.__name__}.{unknown} is no hook of nbcore.{_possible(unknown)}"
+            f"{module.__name__}.{unknown} is not a hook of nbcore.{_possible(unknown)}"
         ) from error
     if not manager.hooks_of(module):
         raise PluginError(f"{module.__name__} implements no hook.{_possible('')}")
@@ -194,7 +194,7 @@ def _specs_of(manager: Manager, module: ModuleType, kind: PluginKind) -> list[Sp
         return []
     try:
         answers = manager.ask(module, hook)
-    except Exception as error:  # a stranger's hook may raise anything
+    except Exception as error:  # a third-party hook may raise anything
         raise PluginError(f"{hook}() failed: {type(error).__name__}: {error}") from error
     for answer in answers or [None]:  # pluggy leaves out what is None
         fault = fault_of_specs(kind, answer)
@@ -252,9 +252,9 @@ def load(kind: PluginKind, name: str) -> type[Any]:
             raise MissingExtraError(f"The {kind} {name!r}", spec.extra, error.name) from error
         raise PluginError(
             f"{who} needs a module that is missing: {error.name!r}. Install it; if an extra of the "
-            "distribution brings it, name that in the Spec: extra='...'"
+            "distribution installs it, name that in the Spec: extra='...'"
         ) from error
-    except Exception as error:  # a stranger's module may raise anything
+    except Exception as error:  # a third-party module may raise anything
         raise PluginError(
             f"{who} could not be loaded from {spec.target!r}: {type(error).__name__}: {error}"
         ) from error
@@ -316,7 +316,7 @@ def networks_for(model: Any, *, example: Any = None) -> dict[str, Any]:
     """Return the networks that plugins make of a model, by plugin.
 
     Raises:
-        PluginError: nobody claims it, and a plugin failed when it was asked.
+        PluginError: no plugin claims it, and one failed when it was asked.
     """
     claims: dict[str, Any] = {}
     failures: dict[str, Exception] = {}

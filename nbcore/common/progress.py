@@ -1,4 +1,4 @@
-"""Progress: what the driver reports, and plain lines on standard error."""
+"""Progress reports of the driver, and their plain lines on standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Report(NamedTuple):
 
     Args:
         phase: `"training"`, `"warmup"`, `"tuning"` or `"sampling"`.
-        chain: which chain; `None` where all move together.
+        chain: which chain; `None` if all advance together.
         num_chains: number of chains.
         done: steps or epochs done.
         total: steps or epochs in all; 0 for a remark, which is in `note`.

@@ -1,4 +1,4 @@
-"""Folders and files of arrays (safetensors) and facts (JSON), whole or not at all; no pickle."""
+"""Folders and files of arrays (safetensors) and facts (JSON), written whole or not at all."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def check_free(folder: Path, marker: str, *, overwrite: bool, remedy: str) -> No
             )
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise RunFolderError(f"{folder} cannot be made: {parent} is no folder that can be written.")
+        raise RunFolderError(f"{folder} cannot be made: {parent} is not a writable folder.")
 
 
 @contextmanager
 def whole_folder(
     folder: Path, marker: str, *, overwrite: bool, remedy: str = "overwrite=True"
 ) -> Generator[Path]:
-    """Give a folder to write beside the final place, and move it there if all went well.
+    """Give a temporary folder to write, and move it to its final place if nothing failed.
 
     Arguments are those of `check_free`.
 
@@ -84,7 +84,7 @@ def whole_folder(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there, so that it is never half-written.
+    """Write a temporary file and move it to its place, so that it is never half-written.
 
     Raises:
         RunFolderError: it cannot be written.

@@ -1,4 +1,4 @@
-"""The molecules that ship with nbcore, and what turns SMILES and CSV files into arrays.
+"""Molecules that ship with nbcore, and readers that turn SMILES and CSV files into arrays.
 
 Nothing here imports jax: reading data is numpy and the standard library.
 """

@@ -1,4 +1,4 @@
-"""CSV files with a header, read strictly: what is wrong is named by file, line and column."""
+"""Strict reading of CSV files with a header; errors name file, line and column."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text cells that remembers the file and line of every row.
+    """A table of text cells with the file and the line of every row.
 
     Attributes:
         path: the file it was read from.

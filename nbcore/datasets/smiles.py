@@ -78,7 +78,7 @@ def _unreadable(smiles: str, position: int, where: str) -> str:
 
 
 def check_structure(tokens: Sequence[str]) -> str | None:
-    """Return why tokens are no molecule: an open branch or ring, a bond without an atom; or None.
+    """Return the fault of tokens (an open branch or ring, a bond without an atom), or None.
 
     Valences and aromaticity are not checked: that takes a chemistry toolkit.
 
@@ -175,5 +175,5 @@ def molecule(smiles: str, *, row: int | None = None) -> list[str]:
     problem = check_structure(tokens)
     if problem:
         where = "" if row is None else f" in row {row}"
-        raise TokenError(f"SMILES{where} {smiles.strip()!r} is no molecule: {problem}.")
+        raise TokenError(f"SMILES{where} {smiles.strip()!r} is not a molecule: {problem}.")
     return tokens

@@ -48,7 +48,7 @@ def solubility() -> Molecules:
 
     References:
         Huuskonen (2000), J. Chem. Inf. Comput. Sci. 40(3), 773-777, doi:10.1021/ci9901338.
-        Provenance and license: `solubility.SOURCE.md` beside this file.
+        Provenance and license: `solubility.SOURCE.md` in the same folder.
     """
     table = read_csv(Path(__file__).with_name("solubility.csv"))
     smiles = np.array(table.text("smiles"), dtype=object)

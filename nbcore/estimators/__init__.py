@@ -1,1 +1,1 @@
-"""Fit and predict: `PartialBNN` and `BNN`."""
+"""Estimators, which train what is frozen, sample the rest and predict."""

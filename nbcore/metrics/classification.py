@@ -17,7 +17,7 @@ def accuracy(labels: ArrayLike, probabilities: ArrayLike) -> float:
         probabilities: shape `(n, classes)`, rows sum to 1.
 
     Raises:
-        LabelError: a label is no integer or outside the classes.
+        LabelError: a label is not an integer, or is outside the classes.
         DataError: probabilities are negative or do not sum to 1.
 
     Examples:
@@ -37,7 +37,7 @@ def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
         probabilities: shape `(n, classes)`, rows sum to 1.
 
     Raises:
-        LabelError: a label is no integer or outside the classes.
+        LabelError: a label is not an integer, or is outside the classes.
         DataError: probabilities are negative or do not sum to 1.
 
     Examples:
@@ -64,7 +64,7 @@ def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
         bins: how many bins.
 
     Raises:
-        LabelError: a label is no integer or outside the classes.
+        LabelError: a label is not an integer, or is outside the classes.
         DataError: probabilities are negative or do not sum to 1.
         OptionError: bins is below 1.
 

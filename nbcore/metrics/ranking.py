@@ -35,7 +35,7 @@ class RankCorrelation(NamedTuple):
 def rank_correlation(
     y: ArrayLike, mean: ArrayLike, variance: ArrayLike, *, simulations: int = 200, seed: int = 0
 ) -> RankCorrelation:
-    """Spearman correlation of predicted deviation and |error|, beside that of perfect calibration.
+    """Spearman correlation of predicted deviation and |error|, and that of perfect calibration.
 
     `rho = corr(rank(sd_i), rank(|y_i - mean_i|))`. Even perfectly calibrated deviations do not
     reach 1, since an error is one draw from its distribution; how far they reach depends on how

@@ -1,1 +1,1 @@
-"""What a network is: pure functions over a parameter pytree, its layers and its inputs."""
+"""Networks as pure functions of parameters: their layers, inputs and outputs."""

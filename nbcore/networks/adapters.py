@@ -1,4 +1,4 @@
-"""What a model of any framework may say about itself; adapters read models through this.
+"""Properties that models of any framework may declare, as adapters read them.
 
 Every hint is optional on the model: an attribute `padding` (an `nb.Padding`), a method
 `check_inputs(x)` that raises on bad inputs, and a method `example_input(params)` that returns
@@ -21,7 +21,7 @@ def padding_of(model: Any) -> Padding | None:
 
 
 def check_inputs(model: Any, x: Inputs) -> None:
-    """Let the model look at concrete inputs, where it has a method for that."""
+    """Let the model check concrete inputs, if it has a method for that."""
     check = getattr(model, "check_inputs", None)
     if callable(check):
         check(x)
@@ -34,7 +34,7 @@ def example_for(model: Any, example: Inputs | None, weights: Any) -> Inputs | No
 
 
 def has_its_weights(module: Any, source: str) -> NetworkError:
-    """Return the error of a module that was built already, and is asked for other weights.
+    """Return the error for a module that is already built and is asked for other weights.
 
     Args:
         module: the module.

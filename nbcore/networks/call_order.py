@@ -45,12 +45,12 @@ def in_call_order(
 
 @dataclass(frozen=True)
 class _Value:
-    """What a traced value depends on.
+    """The dependencies of a traced value.
 
     Args:
         layers: the layers it depends on.
-        has_input: whether the network's input is among what it depends on.
-        ends: the weight layers that data met last on its ways to this value.
+        has_input: whether it depends on the network's input.
+        ends: the weight layers that data passed last on the way to this value.
     """
 
     layers: frozenset[int]
@@ -106,7 +106,7 @@ class _Trace:
         return _Value(frozenset[int]().union(*(v.layers for v in ins)), bool(data), ends)
 
     def _inner(self, eqn: jex.JaxprEqn, ins: list[_Value]) -> list[_Value] | None:
-        """Walk into calls, loops and branches; None where the equation has no such body."""
+        """Walk into calls, loops and branches; None if the equation has no such body."""
         params, name = eqn.params, eqn.primitive.name
         if name == "while":
             cond = params["cond_nconsts"]

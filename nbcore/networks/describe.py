@@ -1,4 +1,4 @@
-"""What a network is made of, printed: layer names, kinds, sizes and what pairs index."""
+"""Printed descriptions of a network: layer names, kinds, sizes, and what pairs index."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def print_layer_configs(net: Any, example: Any = None) -> None:
 
     Args:
         net: a network, a model that `nb.as_network` knows, or a trained `nb.DeterministicNN`.
-        example: a few inputs; needed where the network cannot make parameters without them.
+        example: a few inputs; needed if the network cannot make parameters without them.
 
     Raises:
         NetworkError: an example is needed and missing.
@@ -57,7 +57,7 @@ def layers_of(net: Any, example: Any = None) -> tuple[Layer, ...]:
     if example is None:
         example = _own_example(net)
     network: Network = as_network(net, example=example)
-    held = getattr(network, "params", None)  # of a module that brought its weights along
+    held = getattr(network, "params", None)  # of a module that already holds weights
     if held is not None:
         return network.layers(held)
     x = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)  # pyright: ignore[reportUnknownLambdaType]
@@ -67,7 +67,7 @@ def layers_of(net: Any, example: Any = None) -> tuple[Layer, ...]:
 def _own_example(net: Any) -> Any:
     try:
         return net.example_input({})
-    except Exception as error:  # a stranger's module may raise anything
+    except Exception as error:  # a third-party module may raise anything
         raise NetworkError(
             f"{type(net).__name__} needs inputs to make its parameters. "
             "Type: nb.print_layer_configs(net, example=X[:1])"

@@ -1,4 +1,4 @@
-"""Checks of X and y that every entry point shares; they run on concrete arrays, outside jit."""
+"""Checks of X and y, shared by every entry point, on concrete arrays outside jit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def num_examples(x: Any) -> int:
         )
     count = counts.pop()
     if count == 0:
-        raise ShapeError("X holds no example. Give at least one row.")
+        raise ShapeError("X holds no example. Give at least one.")
     return count
 
 
@@ -73,13 +73,13 @@ def _check_width(network: Network, x: Any, name: str) -> None:
 
 
 def check_inputs(network: Network, x: Any, *, name: str = "X") -> None:
-    """Check inputs: a shared example axis, finite numbers, and what the network itself asks.
+    """Check inputs: a shared example axis, finite numbers, and the checks of the network itself.
 
     The columns of a table of floats must be as many as those that the network was made for. The
     other axes of other inputs may have any length that the network can take.
 
     Raises:
-        ShapeError, DataError, TokenError: what is wrong, with the rows.
+        ShapeError, DataError, TokenError: what is wrong, with the indices of the examples.
     """
     num_examples(x)
     _check_width(network, x, name)
@@ -94,14 +94,14 @@ def check_data(network: Network, x: Any, y: Any, *, name: str = "X", target: str
     """Check inputs and targets together.
 
     Raises:
-        ShapeError, DataError, TokenError: what is wrong, with the rows.
+        ShapeError, DataError, TokenError: what is wrong, with the indices of the examples.
     """
     check_inputs(network, x, name=name)
     if np.ndim(y) == 0 or len(y) != num_examples(x):
-        got = "no axis" if np.ndim(y) == 0 else f"{len(y)} rows"
+        got = "no axis" if np.ndim(y) == 0 else f"{len(y)} examples"
         raise ShapeError(
-            f"{name} has {num_examples(x)} rows and {target} has {got}. "
-            "Give one target for each row."
+            f"{name} has {num_examples(x)} examples and {target} has {got}. "
+            "Give one target for each example."
         )
     _check_finite(np.asarray(y), target)
 
@@ -115,10 +115,11 @@ def network_for(model: Any, x: Any, y: Any) -> Network:
         y: targets.
 
     Raises:
-        ShapeError, DataError, TokenError: what is wrong with the data, with the rows.
+        ShapeError, DataError, TokenError: what is wrong with the data, with the indices of the
+            examples.
         NetworkError, PluginError: see `nb.as_network`.
     """
-    num_examples(x)  # refuses what is no array, before it is indexed
+    num_examples(x)  # refuses other objects than arrays before they are indexed
     network = as_network(model, example=jax.tree.map(lambda a: a[:1], x))  # pyright: ignore[reportUnknownLambdaType]
     check_data(network, x, y)
     return network
@@ -136,6 +137,6 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         rows = np.flatnonzero(bad)
         shown = ", ".join(str(r) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
         raise DataError(
-            f"{name} is not finite in {len(rows)} of {len(array)} rows: {shown}. "
+            f"{name} is not finite in {len(rows)} of {len(array)} examples: {shown}. "
             f"Drop them: keep = np.isfinite({name}.reshape(len({name}), -1)).all(axis=1)"
         )

@@ -1,4 +1,4 @@
-"""What a network is made of: layers, their leaves, their call order.
+"""Layers of a network: their leaves, roles, axes and call order.
 
 A *leaf* is one array of the parameter pytree; its *path* is the key path joined by `/`.
 A *layer* is a named group of leaves. A *pair* indexes the axes of a kernel that are not window
@@ -30,7 +30,7 @@ class Leaf:
         pair_axes: storage axes in canonical order (in ..., out ...); the others are window axes
             and belong to a pair as a whole.
         axes: names of the pair axes, in the same order.
-        component: part of the layer, such as `"query"`; empty where a layer has one part.
+        component: part of the layer, such as `"query"`; empty if a layer has one part.
     """
 
     path: str
@@ -81,10 +81,10 @@ class Layer:
 
     Args:
         name: module path joined by `/`.
-        kind: what it computes.
+        kind: the operation, such as `"dense"`.
         leaves: its arrays.
-        order: position in the call order, `None` where it is not known.
-        is_output: whether no weight layer comes after it, `None` where it is not known.
+        order: position in the call order, `None` if it is not known.
+        is_output: whether no weight layer comes after it, `None` if it is not known.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Layer:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Names of the parts that hold weights; empty where the layer has one unnamed part."""
+        """Names of the parts that hold weights; empty if the layer has one unnamed part."""
         return tuple(leaf.component for leaf in self.weights if leaf.component)
 
     @property

@@ -24,15 +24,15 @@ class Group:
     """Examples of similar length.
 
     Args:
-        rows: their row numbers, ascending.
-        length: length that they are trimmed to; `None` where nothing is trimmed.
+        rows: their indices, ascending.
+        length: length that they are trimmed to; `None` if nothing is trimmed.
     """
 
     rows: np.ndarray
     length: int | None
 
     def take(self, x: Any, padding: Padding | None) -> Any:
-        """Return the rows of `x`, trimmed."""
+        """Return the examples of `x`, trimmed."""
         rows = jax.tree.map(lambda a: np.asarray(a)[self.rows], x)
         if self.length is None or padding is None:
             return rows
@@ -40,7 +40,7 @@ class Group:
 
 
 def lengths(x: np.ndarray, padding: Padding) -> np.ndarray:
-    """Return the number of positions of each example up to the last that is no padding, >= 1.
+    """Return the number of positions of each example up to the last that is not padding, >= 1.
 
     Examples:
         >>> import numpy as np
@@ -75,18 +75,18 @@ def length_groups(
 
     The cuts minimize sum_g N_g L_g, the number of positions that are computed, exactly, by
     dynamic programming over the distinct lengths, rounded up: see `on_grid`, or to a multiple of 8
-    where `work` is given, since targets share programs with those of equal data alone.
+    if `work` is given, since targets share programs with those of equal data alone.
 
     Args:
-        x: inputs; one array where they are padded.
+        x: inputs; one array if they are padded.
         padding: how they are padded; `None` gives one group.
         max_groups: how many groups at most: each costs a compilation. By default one for every
-            256 rows, or for every 64 MiB of work, at most 6, and none that saves less than 8 % of
-            the positions, or 3 % where `work` is given.
-        work: bytes that a gradient writes to compute one group of all rows.
+            256 examples, or for every 64 MiB of work, at most 6, and none that saves less than
+            8 % of the positions, or 3 % if `work` is given.
+        work: bytes that a gradient writes to compute one group of all examples.
 
     Returns:
-        Groups in ascending order of length; every row is in exactly one.
+        Groups in ascending order of length; every example is in exactly one.
     """
     count = len(jax.tree.leaves(x)[0])
     if padding is None or count == 0:
@@ -110,7 +110,7 @@ def length_groups(
 def _best_cuts(
     values: np.ndarray, counts: np.ndarray, groups: int, least_gain: float
 ) -> np.ndarray:
-    """Return the largest length of each group, ascending; groups stop where one gains too little.
+    """Return the largest length of each group, ascending; groups stop when one gains too little.
 
     Args:
         values: lengths, ascending.
@@ -146,11 +146,11 @@ def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.nda
     Args:
         x: inputs.
         padding: how they are padded.
-        size: rows of a batch. Where there are more rows than that, the last batch of a group is
-            filled up with rows that are there already.
+        size: examples of a batch. If there are more than that, the last batch of a group is filled
+            up with examples that it already has.
 
     Yields:
-        Row numbers, and the inputs of at least those rows, in this order.
+        Indices of examples, and the inputs of at least those examples, in this order.
     """
     count = len(jax.tree.leaves(x)[0])
     groups = length_groups(x, padding, max_groups=1 if count <= size else None)
@@ -162,11 +162,11 @@ def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.nda
 
 
 class RowBuffer:
-    """Results of batches, written into one array in the order of the rows.
+    """Results of batches, written into one array in the order of the examples.
 
     Args:
-        count: number of rows.
-        axis: axis of the rows, in each result and in the array.
+        count: number of examples.
+        axis: axis of the examples, in each result and in the array.
     """
 
     array: np.ndarray
@@ -175,11 +175,11 @@ class RowBuffer:
         self.count, self.axis = count, axis
 
     def put(self, rows: np.ndarray, values: Any) -> None:
-        """Write the results of some rows; further ones are dropped.
+        """Write the results of some examples; further ones are dropped.
 
         Args:
-            rows: row numbers.
-            values: their results, and those of rows that filled up the batch.
+            rows: their indices.
+            values: their results, then those of the examples that filled up the batch.
         """
         values = np.asarray(values)
         if not hasattr(self, "array"):

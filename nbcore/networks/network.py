@@ -1,4 +1,4 @@
-"""The network protocol: pure functions over a parameter pytree, and how models become one."""
+"""The network protocol, pure functions over a parameter pytree, and how models become networks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Network(Protocol):
 
     Subclass it to write an adapter. `init` gives parameters, `apply` computes outputs with a
     leading example axis, `layers` describes the leaves of the parameters. A network made of a
-    model that has its weights already may bring them along as an attribute `params`.
+    model that already holds weights may offer them as an attribute `params`.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
@@ -67,7 +67,7 @@ class Network(Protocol):
         ...
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers in call order (in pytree order, `order=None`, where it is unknown)."""
+        """Return the layers in call order (in pytree order, `order=None`, if it is unknown)."""
         ...
 
     @staticmethod
@@ -86,7 +86,7 @@ class Network(Protocol):
             apply: `(params, x) -> outputs`; it may also take `train=` and `key=`.
             example: inputs to trace, so that the call order of the layers is known.
             padding: how inputs are padded, if they are.
-            layers: `params -> layers`, where names and shapes do not tell enough.
+            layers: `params -> layers`, if names and shapes do not determine the layers.
         """
         return FunctionNetwork(init, apply, padding, layers, example)
 
@@ -112,13 +112,13 @@ class FunctionNetwork(Network):
     def apply(
         self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
     ) -> Outputs:
-        """Return `apply_function(params, x)`, with `train` and `key` where it takes them."""
+        """Return `apply_function(params, x)`, with `train` and `key` if the function takes them."""
         known = inspect.signature(self.apply_function).parameters
         options = {"train": train, "key": key}
         return self.apply_function(params, x, **{k: v for k, v in options.items() if k in known})
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers; in call order where an example is known."""
+        """Return the layers; in call order if an example is known."""
         layers = self.layers_function(params) if self.layers_function else infer_layers(params)
         if self.example is None or any(layer.order is not None for layer in layers):
             return layers
@@ -136,7 +136,7 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
         The network.
 
     Raises:
-        NetworkError: nobody knows the model, or two plugins claim it.
+        NetworkError: no plugin recognizes the model, or two plugins claim it.
         PluginError: no plugin claims the model, and one failed when it was asked.
 
     Examples:
@@ -157,12 +157,12 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
         )
     if claims:
         return next(iter(claims.values()))
-    if isinstance(model, tuple) and _is_pair(model):  # a named one, which no framework claims
+    if isinstance(model, tuple) and _is_pair(model):  # a named tuple that no framework claims
         return Network.from_functions(*model, example=example)  # pyright: ignore[reportUnknownArgumentType]
     if not all(hasattr(model, name) for name in ("init", "apply", "layers", "padding")):
         raise NetworkError(
-            f"Got {type(model).__module__}.{type(model).__qualname__}, which is no network that "
-            "an installed plugin knows. Possible: a model of flax, equinox or haiku (pip install "
+            f"Got {type(model).__module__}.{type(model).__qualname__}, which no installed plugin "
+            "recognizes as a network. Possible: a model of flax, equinox or haiku (pip install "
             "'nbcore[flax]', ...), an (init, apply) pair, or any object with init, apply, layers "
             "and padding (nb.Network.from_functions(init, apply))."
         )
@@ -170,7 +170,7 @@ def as_network(model: Any, *, example: Inputs | None = None) -> Network:
 
 
 def _with_example(network: Network, example: Inputs | None) -> Network:
-    """Return the network with an example, where it has room for one and none yet."""
+    """Return the network with an example, if it can hold one and has none yet."""
     names = {f.name for f in fields(network)} if is_dataclass(network) else set[str]()
     if example is None or "example" not in names or getattr(network, "example", None) is not None:
         return network

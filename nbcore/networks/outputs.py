@@ -1,4 +1,4 @@
-"""The form of a network's outputs on given inputs, found by evaluating it on a few of them."""
+"""The form of a network's outputs, found by evaluating the network on a few inputs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def output_form(network: Network, params: Params, x: Inputs) -> OutputForm:
 
 
 def _check_padding(network: Network, params: Params, x: Any) -> None:
-    """Check on the shortest rows that trimming the padding leaves the outputs as they are.
+    """Check on the shortest examples that outputs do not change when the padding is trimmed.
 
     Raises:
         NetworkError: it does not, so the network reads its padding.

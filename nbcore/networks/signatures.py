@@ -1,4 +1,4 @@
-"""What a call reads besides the inputs: whether it is training, keys, and nothing else."""
+"""Signatures of models: the arguments that switch training on, take keys, or are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that a run leaves behind: figures and tables, in one HTML file that needs no other.
+"""The report of a run: figures and tables in one HTML file that needs no other file.
 
 Everything here works on plain data (`ReportData`), so that it needs no sampling to be tried.
 """

@@ -1,4 +1,4 @@
-"""What a report shows, as plain arrays, and how it is read off a posterior."""
+"""Contents of a report as plain arrays, and their extraction from a posterior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good predictions are on rows that were measured: one line of the table of results."""
+"""Evaluation of predictions on measured examples: one line of the table of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a report, one idea each; every function draws on axes that it is given."""
+"""Figures of a report, one idea each; every function draws on given axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as one HTML text, and the picture that sums it up."""
+"""The report as one HTML text, and its summary picture."""
 
 from __future__ import annotations
 

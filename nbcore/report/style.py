@@ -1,4 +1,4 @@
-"""The look of all figures: colors that color-blind readers tell apart, quiet axes, SVG or PNG."""
+"""The style of all figures: colors for color-blind readers, plain axes, SVG or PNG."""
 
 from __future__ import annotations
 

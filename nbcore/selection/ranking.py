@@ -1,4 +1,4 @@
-"""From what selectors return to the pairs that they stand for: budgets, order, ties, checks."""
+"""Ranking of pairs by scores: budgets, order, ties, and checks of what selectors return."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Budget:
 
     @property
     def pairs(self) -> int | None:
-        """Pairs of each layer; `None` where the budget is one of the network."""
+        """Pairs of each layer; `None` if the budget is one of the network."""
         if self.num_weights is None and self.fraction is None:
             return self.num_pairs_per_layer or DEFAULT_PAIRS
         return None
@@ -129,7 +129,7 @@ def _of_layer(
 
 
 def check_capacity(selected: Selected, num_weights: int, *, include_bias: bool) -> None:
-    """Raise where the layers hold fewer weights than a budget of the network.
+    """Check that the layers hold as many weights as a budget of the network.
 
     Raises:
         SelectionError: they do.
@@ -157,9 +157,9 @@ def best_of_network(
     """Return the best pairs of all layers together that fit a budget of weights.
 
     Pairs come in order of their scores, equal scores in call order of the layers and then by
-    index. A pair costs its entries and those of its bias that no earlier pair has brought; one
+    index. A pair costs its entries and those of its bias that no earlier pair has paid for; one
     that no longer fits is passed over. So the budget is never exceeded, and met exactly unless
-    what is left is less than any remaining pair costs.
+    the rest is less than any remaining pair costs.
 
     Raises:
         SelectionError: the selector has no scores, they break the contract, or too few pairs are

@@ -1,4 +1,4 @@
-"""Choosing the weights that are worth sampling: which layers, which budget, what selectors see."""
+"""Selection of the weights that are worth sampling: layers, budget, and the selector's context."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def select_bayesian_components(
         layer_names: layers, components (`Block0_Attention/query`) or patterns of them; None
             means every layer that has weights.
         method: name of a selector (see `list_selectors`) or a selector.
-        num_pairs_per_layer: how many pairs of each layer, 32 where no budget is given; in a layer
+        num_pairs_per_layer: how many pairs of each layer, 32 if no budget is given; in a layer
             with components, such as attention, in total: split evenly over them, what remains
             goes to the first ones (query, key, value, out).
         num_weights: how many weights of all layers together, the biases that come with the pairs
@@ -117,7 +117,7 @@ def select_bayesian_components(
             always chooses the same weights.
         exclude: layers, components or patterns to leave out.
         include_bias: whether the bias entries of the pairs become stochastic too.
-        **options: options of the selector, where `method` is a name.
+        **options: options of the selector, if `method` is a name.
 
     Returns:
         The subset, with pairs in ascending order.
@@ -176,7 +176,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         arguments: all but `det`; options of the selector among them.
 
     Raises:
-        OptionError: it is no mapping, a name or an option is unknown, or a budget is impossible.
+        OptionError: it is not a mapping, a name or an option is unknown, or a budget is impossible.
         UnknownSelectorError: no selector has the name `method`.
     """
     if not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -266,7 +266,7 @@ def _in_order(layer: Layer) -> list[Leaf]:
     """Return the weight leaves with query, key, value, out in this order."""
     if len({leaf.component for leaf in layer.weights}) < len(layer.weights):
         raise SelectionError(
-            f"Pairs cannot tell the kernels of {layer.name!r} apart "
+            f"Pairs cannot distinguish the kernels of {layer.name!r} "
             f"({', '.join(leaf.path for leaf in layer.weights)}). Type: exclude=[{layer.name!r}]"
         )
     rank = {part: n for n, part in enumerate(ATTENTION_PARTS)}
@@ -283,7 +283,7 @@ def _check_data(network: Network, X: Inputs | None, y: Any | None) -> None:
 
 
 def _check_needs(det: Trained, selector: Selector, X: Inputs | None, y: Any | None) -> None:
-    """Raise where something that a selector needs is missing; `_gradients` sees to gradients."""
+    """Raise if something that a selector needs is missing; `_gradients` checks gradients."""
     if "data" in selector.needs and X is None:
         raise SelectionError(
             f"The selector {selector.name!r} needs data. "

@@ -1,4 +1,4 @@
-"""The selector contract: a selector scores, or chooses, the entries of a layer to sample."""
+"""The selector protocol: a selector scores, or chooses, the entries of a layer to sample."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class SelectionContext:
     Args:
         network: the network.
         params: its trained parameters.
-        layers: its layers, in call order where that is known.
-        X: inputs, where they were given.
-        y: targets, where they were given.
+        layers: its layers, in call order if that is known.
+        X: inputs, if they were given.
+        y: targets, if they were given.
         gradients: moments of per-batch gradients, with the structure of the parameters; only for
             selectors that need them.
-        trajectory: moments of the weights over the SWA snapshots, where there are any.
+        trajectory: moments of the weights over the SWA snapshots, if there are any.
         curvature: per-example gradients and Jacobians on X and y, computed when they are read;
             only for selectors that need it.
         key: random key of the whole selection; see `key_for`.
@@ -97,7 +97,7 @@ class Selector(Protocol):
 
     A selector is a `ScoringSelector`, which ranks the entries of a layer, or a
     `ChoosingSelector`, which chooses them as a set. Either may also be a `RestrictingSelector`.
-    `needs` is a property where it depends on options.
+    `needs` is a property if it depends on options.
 
     Examples:
         >>> import jax
@@ -182,8 +182,8 @@ def get_selector(selector: str | Selector, /, **options: Any) -> ScoringSelector
     Raises:
         UnknownSelectorError: no selector has this name; the nearest names are suggested.
         MissingExtraError: the library behind it is not installed.
-        OptionError: an option is unknown or impossible, or options were given beside an instance,
-            or the object is no selector.
+        OptionError: an option is unknown or impossible, or options were given in addition to an
+            instance, or the object is not a selector.
 
     Examples:
         >>> get_selector("magnitude", threshold=0.1)
@@ -193,8 +193,8 @@ def get_selector(selector: str | Selector, /, **options: Any) -> ScoringSelector
         selector = plugins.build("selector", selector, options)
     elif options:
         raise OptionError(
-            f"Options {', '.join(options)} were given beside a {type(selector).__name__} instance. "
-            "Set them on the instance."
+            f"Options {', '.join(options)} were given in addition to a {type(selector).__name__} "
+            "instance. Set them on the instance."
         )
     if isinstance(selector, type) or not isinstance(selector, ScoringSelector | ChoosingSelector):
         raise OptionError(
@@ -203,5 +203,5 @@ def get_selector(selector: str | Selector, /, **options: Any) -> ScoringSelector
         )
     fault = fault_of_class("selector", selector)
     if fault:
-        raise OptionError(f"A {type(selector).__name__} is no selector: {fault}.")
+        raise OptionError(f"A {type(selector).__name__} is not a selector: {fault}.")
     return selector

@@ -1,4 +1,4 @@
-"""Whether a subset of stochastic weights can express enough: noise has to enter early."""
+"""A check of expressiveness: enough noise has to enter in the first layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_expressiveness(split: ParameterSplit, num_outputs: int) -> bool:
     frozen, wide networks can approximate any distribution of y given x. With randomness in the
     last layers alone there is no such guarantee. A unit counts if its bias or any weight that
     enters it is stochastic; a feature of an embedding is a unit. A first layer with fewer units
-    than outputs is held to all of them; where the call order of the layers is not known, nothing
+    than outputs is held to all of them; if the call order of the layers is not known, nothing
     is said. To silence it: `warnings.simplefilter("ignore", nb.ExpressivenessWarning)`.
 
     Args:

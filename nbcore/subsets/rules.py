@@ -1,4 +1,4 @@
-"""The rules that a subset is made of: each names entries of the layers of a network."""
+"""Rules of a subset: each names entries of the layers of a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LayersRule:
     """Every weight of the layers that match one of the patterns.
 
     Raises:
-        SubsetError: no pattern was given, or one is no string.
+        SubsetError: no pattern was given, or one is not a string.
     """
 
     kind: ClassVar[str] = "layers"
@@ -80,7 +80,7 @@ class PairsRule:
 
     @staticmethod
     def of(pairs: Mapping[str, Any], *, include_bias: bool) -> PairsRule:
-        """Return the rule of a dict by layer, and by component where a layer has some."""
+        """Return the rule of a dict by layer, and by component if a layer has some."""
         if not isinstance(pairs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise PairError(
                 f"pairs() takes a dict by layer, got {type(pairs).__name__}. "
@@ -117,7 +117,7 @@ class LastRule:
     """The last hidden layers and the outputs.
 
     Raises:
-        SubsetError: the count is no integer, or negative.
+        SubsetError: the count is not an integer, or is negative.
     """
 
     kind: ClassVar[str] = "last"
@@ -161,7 +161,7 @@ class EverythingRule:
     kind: ClassVar[str] = "everything"
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
-        """Return full masks of every leaf that is no state."""
+        """Return full masks of every leaf that is not state."""
         return _full(leaf for layer in layers for leaf in _weights(layer))
 
 
@@ -224,7 +224,7 @@ def _index_tuples(layer: str, part: str, value: Any) -> Pairs:
     try:
         pairs = [tuple(row) for row in rows]
         if not all(_is_index(i) for pair in pairs for i in pair):
-            raise TypeError("an index is no integer")
+            raise TypeError("an index is not an integer")
     except TypeError as error:
         raise PairError(
             f"The pairs of {where!r} must be index tuples such as [(0, 1), (2, 3)], "

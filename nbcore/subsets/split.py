@@ -1,4 +1,4 @@
-"""A subset resolved against one parameter pytree: partition it, and put it back exactly."""
+"""Splits of a parameter pytree into a stochastic and a frozen part, and their exact merge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights are stochastic: an ordered list of (sign, rule), pure data without arrays."""
+"""Subsets of stochastic weights: an ordered list of (sign, rule), data without arrays."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ProbabilisticSubset:
         then its whole subtree. `*` does not cross `/`, `**` does.
 
         Raises:
-            SubsetError: no pattern was given, or one is no string.
+            SubsetError: no pattern was given, or one is not a string.
         """
         return ProbabilisticSubset((("+", LayersRule(tuple(patterns))),))
 
@@ -88,7 +88,7 @@ class ProbabilisticSubset:
         normalization layers are not counted.
 
         Raises:
-            SubsetError: the count is no integer, or negative.
+            SubsetError: the count is not an integer, or is negative.
         """
         return ProbabilisticSubset((("+", LastRule(count)),))
 
@@ -99,7 +99,7 @@ class ProbabilisticSubset:
 
     @staticmethod
     def everything() -> ProbabilisticSubset:
-        """Return every weight; state, such as running statistics, is no weight."""
+        """Return every weight; state, such as running statistics, is not a weight."""
         return ProbabilisticSubset((("+", EverythingRule()),))
 
     def __or__(self, other: ProbabilisticSubset) -> ProbabilisticSubset:
@@ -125,7 +125,7 @@ class ProbabilisticSubset:
         """Return the subset that `to_json` wrote.
 
         Raises:
-            SubsetError: the text is no such JSON.
+            SubsetError: the text is not JSON of a subset.
         """
         try:
             data = json.loads(text)
@@ -137,7 +137,7 @@ class ProbabilisticSubset:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, SubsetError):
                 raise
-            raise SubsetError(f"This is no subset written by to_json(): {error!r}") from error
+            raise SubsetError(f"This is not a subset written by to_json(): {error!r}") from error
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
         """Resolve against the layers of a network: which entries of each leaf are stochastic.
@@ -162,7 +162,7 @@ class ProbabilisticSubset:
 
 @dataclass(frozen=True)
 class NestedRule:
-    """A whole subset as one rule, where `|` and `-` meet a subset that itself takes away."""
+    """A whole subset as one rule, if `|` and `-` meet a subset that itself takes away."""
 
     kind: ClassVar[str] = "subset"
     subset: ProbabilisticSubset

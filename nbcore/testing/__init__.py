@@ -1,4 +1,4 @@
-"""The conformance kit: is a backend, a selector or a network what the rest relies on?
+"""The conformance kit: checks that backends, selectors and networks keep their contracts.
 
 `parametrize_with_checks` is the whole interface; `pytest --pyargs nbcore.testing` holds every
 installed backend and selector to it. Importing this package imports neither jax nor pytest.

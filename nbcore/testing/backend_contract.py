@@ -1,4 +1,4 @@
-"""What every backend promises, whatever it computes: repeatable, honest, light."""
+"""Checks of what every backend promises: repeatable, honest and light runs."""
 
 from __future__ import annotations
 
@@ -144,11 +144,11 @@ def check_frozen_weights_stay(backend: Backend) -> None:
 
 @check("backend")
 def check_no_trace_per_draw(backend: Backend) -> None:
-    """A run with more draws, through the same chunks, traces and compiles nothing anew."""
+    """A run with more draws, through the same chunks, neither traces nor compiles again."""
     _, traces = runs.longer_run(backend)
     require(
         traces == 0,
-        "A longer run compiles nothing anew",
+        "A longer run compiles nothing again",
         measured=f"the density was traced {traces} more times",
         limit="0",
         cause="a state whose dtypes or weak types change from step to step (write "
@@ -158,7 +158,7 @@ def check_no_trace_per_draw(backend: Backend) -> None:
 
 @check("backend")
 def check_statistics_mean_what_they_say(backend: Backend) -> None:
-    """The fields of `Stats` are finite, or NaN where that is documented, and within bounds."""
+    """The fields of `Stats` are finite, or NaN if that is documented, and within bounds."""
     posterior = runs.short_run(backend)
     stats = jax.tree.map(np.asarray, posterior.stats)
     rules = {
@@ -177,7 +177,7 @@ def check_statistics_mean_what_they_say(backend: Backend) -> None:
             f"Stats.{name} is as documented",
             measured=f"shape {values.shape}, {values.dtype}, such as {values.ravel()[:3]}",
             limit=f"a scalar for each step; {says}",
-            cause="inf or -1 where NaN was meant; a field in the place of another one.",
+            cause="inf or -1 instead of NaN; a field in the place of another one.",
         )
     if "minibatch" not in backend.capabilities:
         _check_log_density(posterior, stats.log_density)

@@ -1,4 +1,4 @@
-"""Whether draws come from the posterior: closed forms, quantiles, and rank uniformity."""
+"""Checks that draws come from the posterior: closed forms, quantiles, rank uniformity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: data drawn from the prior, ranks of what drew them."""
+"""Simulation-based calibration: ranks of parameters drawn from the prior among their draws."""
 
 from __future__ import annotations
 

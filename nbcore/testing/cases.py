@@ -1,4 +1,4 @@
-"""Checks and subjects: which checks a backend, a selector or a network has to pass."""
+"""Checks and subjects: the checks that a backend, a selector or a network has to pass."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Check:
     Args:
         name: its name, as in the ids of the tests.
         kind: what it is a rule for.
-        function: the rule; raises a `ConformanceError` where it is broken.
+        function: the rule; raises a `ConformanceError` if it is broken.
         applies: which capabilities (needs of a selector) a subject must declare, as a predicate.
         options: which options a subject must have.
         slow: whether it takes more than about ten seconds.
@@ -61,8 +61,8 @@ class Check:
     def __call__(self, subject: Any) -> None:
         """Hold a subject to the rule.
 
-        What is installed is imported only now; so it is now that the test is skipped where its
-        library is missing, or where it lacks an option that the rule is about.
+        The subject is imported only now, and the test is skipped if its library is missing, or if
+        it lacks an option that the rule is about.
         """
         if isinstance(subject, Installed):
             import pytest  # noqa: PLC0415  no dependency of the library
@@ -173,7 +173,7 @@ def parametrize_with_checks(subjects: Iterable[Any]) -> pytest.MarkDecorator:
 
 
 def installed(kind: Literal["backend", "selector"], name: str | None = None) -> list[Installed]:
-    """Return the backends or selectors that are installed, strangers' included.
+    """Return the installed backends or selectors, those of third parties included.
 
     Args:
         kind: `"backend"` or `"selector"`.

@@ -1,4 +1,4 @@
-"""Rules that backends and selectors share: frozen options, honest specs, light listing."""
+"""Checks that backends and selectors share: frozen options, honest specs, light listing."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def check_unknown_option(kind: Literal["backend", "selector"], subject: Any) -> 
         f"The unknown option {wrong!r} is refused and the nearest one suggested",
         measured=message,
         limit="an OptionError with 'Did you mean ...'",
-        cause="a class that is no dataclass, or takes **options.",
+        cause="a class that is not a dataclass, or takes **options.",
     )
 
 
@@ -136,5 +136,5 @@ def check_lazy(kind: Literal["backend", "selector"], subject: Any) -> None:
         measured=f"imported: {', '.join([spec.target] * found.loaded + list(found.brought))}",
         limit="nothing but the module with the hooks",
         cause="an import at the top of the plugin's module; name the class as 'module:Class' "
-        "in the Spec, in a module of its own.",
+        "in the Spec, in a separate module.",
     )

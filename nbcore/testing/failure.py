@@ -1,4 +1,4 @@
-"""What a failing check raises: what was measured, the limit, and what commonly causes it."""
+"""The error of a failed check: the measured value, the limit, and common causes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class ConformanceError(AssertionError):
 
 
 def require(holds: object, what: str, *, measured: object, limit: object, cause: str) -> None:
-    """Raise where something does not hold.
+    """Raise if something does not hold.
 
     Args:
         holds: whether it does.

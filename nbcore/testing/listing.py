@@ -1,4 +1,4 @@
-"""What is imported by listing the plugins, seen in an interpreter of its own."""
+"""Imports caused by listing the plugins, observed in a separate interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every network promises: one function, exact parts, honest layers."""
+"""Checks of what every network promises: one function, exact parts, honest layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NetworkCase:
     Args:
         model: a network, or a model that `nb.as_network` knows.
         X: at least 3 examples, an array or a pytree of arrays with a leading example axis.
-        params: its parameters; by default those that the network brings along (`network.params`),
+        params: its parameters; by default those that the network holds (`network.params`),
             else `network.init(jax.random.key(0), X)`.
 
     Examples:
@@ -100,7 +100,7 @@ def check_outputs_have_an_example_axis(case: NetworkCase) -> None:
             measured=f"shape {outputs.shape}, {outputs.dtype} for {count} example(s)",
             limit=f"({count},) or ({count}, outputs), finite floats",
             cause="a model of one example: apply it under jax.vmap; or a squeeze() that drops "
-            "the example axis where there is one example.",
+            "the example axis if there is one example.",
         )
 
 

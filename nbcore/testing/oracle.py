@@ -1,4 +1,4 @@
-"""A target whose posterior is known in closed form: the last layer of a network, known noise.
+"""A target with a closed-form posterior: the last layer of a network with known noise.
 
 With hidden activations h, design rows (1, h), noise s and a normal prior N(c, p^2) of bias and
 kernel, the posterior of each output is normal, with precision D^T D / s^2 + I / p^2 and mean
@@ -158,6 +158,6 @@ def oracle() -> Oracle:
 
 
 def with_data(target: NetworkTarget, y: jax.Array) -> NetworkTarget:
-    """Return the target with other y `(N, outputs)`; nothing is compiled anew."""
+    """Return the target with other y `(N, outputs)`; nothing is recompiled."""
     blocks = tuple(replace(block, y=y[block.rows]) for block in target.blocks)
     return replace(target, blocks=blocks)

@@ -1,4 +1,4 @@
-"""What pytest learns when nbcore is installed: the options of the kit and the marker `slow`."""
+"""The pytest plugin of nbcore: the options of the kit and the marker `slow`."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def settle(
 ) -> Settled:
     """Draw until the smallest effective sample size is `MIN_ESS`.
 
-    Each round starts anew with more draws, as many as the last round's rate calls for (2 to 8
+    Each round starts over with more draws, as many as the last round's rate calls for (2 to 8
     times), so a run depends on its key alone; programs are compiled in the first round.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every selector promises: it uses what it declares, fills its budget, repeats itself."""
+"""Checks of what every selector promises: declared needs, a full budget, repeatability."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _curvature() -> LikelihoodCurvature:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a selection asks of a trained network; None where it is not given."""
+    """What a selection asks of a trained network; None if it is not given."""
 
     network: Network
     params: Params

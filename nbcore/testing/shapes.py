@@ -1,4 +1,4 @@
-"""Densities with known quantiles that are hard for a sampler: skewed ones, correlated ones."""
+"""Densities with known quantiles that are hard to sample: skewed and correlated ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-fitting: the noise of examples that a network has not seen, which calibrates a posterior.
+"""Cross-fitting, which estimates the noise on examples that a network has not seen.
 
 The frozen part of a network has seen the examples that it was trained on, so that their residuals
 are too small, and a noise level learned from them is too small as well, however well chains
@@ -185,10 +185,10 @@ def mixture_noise(
     A member's squared error is, on average over members, that of their mean plus the variance
     between them (Krogh & Vedelsby 1995, equation 6). So the mixture, whose variance is noise^2 +
     between + epistemic, is as wide as its mean errs with noise^2 = squared - 2 between -
-    epistemic, averaged over rows; at least a quarter of `squared` is kept.
+    epistemic, averaged over examples; at least a quarter of `squared` is kept.
 
     Args:
-        squared: squared error of a member on unseen rows `(outputs,)`.
+        squared: squared error of a member on unseen examples `(outputs,)`.
         between: variance between members `(outputs,)`.
         epistemic: mean variance within members `(outputs,)`.
     """
@@ -208,9 +208,9 @@ def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: s
 
 
 def warn_of_training_noise() -> None:
-    """Warn that the noise is that of rows which were trained on."""
+    """Warn that the noise is that of examples which were trained on."""
     warnings.warn(
-        "The noise is that of the training residuals, and so too small: no row was kept from "
+        "The noise is that of the training residuals, and so too small: no example was kept from "
         "training. Give validation_data=(X, y), or type bootstrap=True",
         CalibrationWarning,
         stacklevel=4,

@@ -1,4 +1,4 @@
-"""The network that is trained first: one set of weights, by MAP."""
+"""Deterministic networks: one set of weights, trained by maximum a posteriori (MAP)."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class DeterministicNN:
 
     @property
     def trajectory(self) -> Moments | None:
-        """Moments of the weights over the averaging window; `None` where nothing was averaged."""
+        """Moments of the weights over the averaging window; `None` if nothing was averaged."""
         return self.fit_result.trajectory
 
     @property
@@ -172,15 +172,15 @@ class DeterministicNN:
         plan: BatchPlan | None = None,
         progress: bool | Progress = True,
     ) -> DeterministicNN:
-        """Train from fresh weights; a second call starts anew.
+        """Train from fresh weights; a second call starts again from fresh weights.
 
         Args:
             X: inputs, an array or a pytree of arrays `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
             epochs: passes over the data.
-            batch_size: rows of a minibatch; minibatches are shuffled anew in every epoch. Padded
-                inputs are taken in parts of similar length, each minibatch its share of each.
-            validation_data: `(X, y)` for early stopping; its error is remembered for the noise.
+            batch_size: examples of a minibatch. Minibatches are shuffled in every epoch. Padded
+                inputs are taken in parts of similar length, of which each minibatch has its share.
+            validation_data: `(X, y)` for early stopping; its error is kept for the noise.
             key: random key for initial weights, minibatches and dropout.
             plan: shapes of the minibatches, instead of `batch_size`: networks that are trained on
                 parts of the same data share what is compiled if they share
@@ -229,8 +229,8 @@ class DeterministicNN:
         form = output_form(network, params, X)
         if not form.per_example:
             raise TrainingError(
-                "The outputs of this network mix the rows of X, which minibatches would tear "
-                "apart. Give the rows that belong together, such as the nodes of a graph, as one "
+                "The outputs of this network mix the examples of X, which minibatches would "
+                "separate. Give what belongs together, such as the nodes of a graph, as one "
                 "example; or train in a loop of your own and pass the parameters to nb.PartialBNN."
             )
         self.num_outputs = form.num_outputs
@@ -273,14 +273,14 @@ class DeterministicNN:
         return columns[:, 0] if columns.shape[1] == 1 else columns
 
     def predict_distribution(self, X: Any) -> Prediction:
-        """Return the predictive distribution at these weights, of one draw as it were.
+        """Return the predictive distribution at these weights, as a mixture of one draw.
 
         Raises:
-            OptionError: the loss is the squared error, which does not say how large the noise is.
+            OptionError: the loss is the squared error, which does not determine the noise.
         """
         if self.is_squared_error:
             raise OptionError(
-                "The squared error does not say how large the noise is. Add it: "
+                "The squared error does not determine the noise. Add it: "
                 "nb.Prediction.normal(det.predict(X).reshape(1, len(X), -1), "
                 "det.residual_noise(X_unseen, y_unseen)[None, None] ** 2)"
             )
@@ -321,7 +321,7 @@ class DeterministicNN:
         """Return what given data say about each weight, not computed yet.
 
         The noise, which the squared error leaves open, is that on the validation data of the
-        training where there were some, else on the given data; at least a thousandth of the
+        training if there were some, else on the given data; at least a thousandth of the
         spread of y.
 
         Args:

@@ -20,7 +20,7 @@ class EarlyStopping:
     """Remembers the weights with the lowest validation loss, of each member of an ensemble.
 
     Attributes:
-        active: whether training goes on, `()`; of an ensemble `(members,)`.
+        active: whether training continues, `()`; for an ensemble `(members,)`.
         losses: validation loss of each epoch, like `active`; NaN for members that have stopped.
     """
 

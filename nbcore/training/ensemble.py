@@ -1,4 +1,4 @@
-"""Several networks from weights of their own, trained as one program: a deep ensemble."""
+"""Deep ensembles: networks with initial weights of their own, trained as one program."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ RESIDUALS = "member_residuals"
 
 
 class EnsembleDeterministicNN:
-    r"""Networks that differ in their initial weights, and, if asked, in the rows they see.
+    r"""Networks that differ in their initial weights, and, if asked, in the examples they see.
 
     mean = E_m f_m(x), variance = Var_m f_m(x) + noise^2: between members, epistemic, and the
-    noise. The noise comes from rows that members have not seen: validation data, or those that
+    noise. The noise comes from examples that members have not seen: validation data, or those that
     the bootstrap left out. A member's squared error there is, on average, that of the mean plus
     the variance between members, so that the mixture is as wide as its mean errs with
     noise^2 = squared error of a member - 2 variance between members.
@@ -104,7 +104,7 @@ class EnsembleDeterministicNN:
 
     @property
     def member_noise(self) -> np.ndarray | None:
-        """Root mean square error of a member on unseen rows `(outputs,)`."""
+        """Root mean square error of a member on unseen examples `(outputs,)`."""
         residuals = self.member_residuals
         return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
 
@@ -115,7 +115,7 @@ class EnsembleDeterministicNN:
 
     @property
     def scaler(self) -> Scaler | None:
-        """Units of y; `None` where members were trained in y's own."""
+        """Units of y; `None` if members were trained in y's own."""
         return self.members[0].scaler
 
     def train(
@@ -131,20 +131,20 @@ class EnsembleDeterministicNN:
         key: Any = None,
         progress: bool | Progress = True,
     ) -> EnsembleDeterministicNN:
-        """Train every member from fresh weights; a second call starts anew.
+        """Train every member from fresh weights; a second call starts again from fresh weights.
 
         Members take their steps together, as one vectorized program. Without the bootstrap they
-        see the same minibatches. The noise is taken from `validation_data`, else from the rows
-        that the bootstrap left out, else, with a warning, from the training rows.
+        see the same minibatches. The noise is taken from `validation_data`, else from the examples
+        that the bootstrap left out, else, with a warning, from the training examples.
 
         Args:
             X: inputs, an array or a pytree of arrays `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
             epochs: passes over the data.
-            batch_size: rows of a minibatch.
+            batch_size: examples of a minibatch.
             validation_data: `(X, y)` for early stopping, of each member for itself, and the noise.
-            bootstrap: whether each member sees rows drawn with replacement.
-            bootstrap_fraction: how many rows it sees, as a fraction of N.
+            bootstrap: whether each member sees examples drawn with replacement.
+            bootstrap_fraction: how many examples it sees, as a fraction of N.
             key: random key, of which member m uses `fold_in(key, m)`; or a key for each member.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -336,7 +336,7 @@ class EnsembleDeterministicNN:
         return found.array
 
     def _measure_noise(self, X: Any, y: Any, rows: np.ndarray | None, validation: Any) -> None:
-        """Set the noise from rows that members have not seen, where there are such."""
+        """Set the noise from examples that members have not seen, if there are any."""
         self.noise = self.member_residuals = None
         if not self.members[0].is_squared_error:
             return

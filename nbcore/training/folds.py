@@ -1,4 +1,4 @@
-"""Folds of the examples, by which networks are kept from a part of them."""
+"""Folds of examples, each kept from the training of one network."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def group_codes(groups: Any, count: int) -> np.ndarray | None:
     if missing.size:
         raise DataError(
             f"groups has no label for some examples: {', '.join(map(str, missing[:5]))}. Give an "
-            "example that belongs to no other a label of its own."
+            "example that belongs to no group a label of its own."
         )
     try:
         return np.unique(labels, return_inverse=True)[1]

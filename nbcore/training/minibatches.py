@@ -1,4 +1,4 @@
-"""Minibatches: shuffled rows, in parts of similar length, in few shapes."""
+"""Minibatches: shuffled examples, in parts of similar length, in few shapes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Data(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows of a minibatch that have similar length.
+    """Examples of a minibatch that have similar length.
 
     Args:
         x: inputs, trimmed to that length.
         y: targets.
-        mask: 1 for rows that count, 0 for those that fill the part up.
+        mask: 1 for examples that count, 0 for those that fill the part up.
     """
 
     x: Any
@@ -44,9 +44,9 @@ class BatchPlan(NamedTuple):
     """The shapes of a minibatch: networks that are trained with the same share programs.
 
     Args:
-        lengths: to what length the rows of each part are trimmed, ascending; `None` where inputs
+        lengths: to what length the examples of each part are trimmed, ascending; `None` if inputs
             are not padded.
-        sizes: rows of each part, at most.
+        sizes: examples of each part, at most.
     """
 
     lengths: tuple[int | None, ...]
@@ -63,7 +63,7 @@ class BatchPlan(NamedTuple):
         )
 
     def rows_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
-        """Return the rows that belong to each part."""
+        """Return the examples that belong to each part."""
         if padding is None or self.lengths[-1] is None:
             return [np.arange(num_examples(X))]
         bounds = np.array(self.lengths)
@@ -78,7 +78,15 @@ def batch_loss(
     batch: Minibatch,
     key: jax.Array | None,
 ) -> jax.Array:
-    """Return the mean negative log likelihood of the rows that count; a key switches dropout on."""
+    """Return the mean negative log likelihood of the examples that count.
+
+    Args:
+        network: the network.
+        likelihood: the likelihood.
+        params: the parameters.
+        batch: the minibatch.
+        key: random key of dropout; `None` switches dropout off.
+    """
     total = jnp.zeros(())
     for g, part in enumerate(batch):
         own = None if key is None else jax.random.fold_in(key, g)
@@ -95,7 +103,7 @@ class Batches:
         network: the network, which says how inputs are padded.
         data: inputs and targets.
         plan: shapes of the minibatches.
-        rows: which rows there are, repeated ones included; `None` is every row once.
+        rows: which examples there are, repeated ones included; `None` is every example once.
     """
 
     def __init__(
@@ -111,23 +119,23 @@ class Batches:
         )
 
     def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
-        """Yield minibatches that hold every row once."""
+        """Yield minibatches that hold every example once."""
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
         shares = [np.array_split(rng.permutation(rows), self.per_epoch) for rows in self.rows]
         for n in range(self.per_epoch):
-            # Where rows do not divide evenly, parts take their turns to hold one row more.
+            # Where examples do not divide evenly, parts take their turns to hold one example more.
             yield tuple(
                 self._part(g, share[(n + g) % self.per_epoch]) for g, share in enumerate(shares)
             )
 
     def in_turn(self) -> Iterator[Minibatch]:
-        """Yield every row once, a part at a time, without shuffling."""
+        """Yield every example once, a part at a time, without shuffling."""
         for g, (rows, size) in enumerate(zip(self.rows, self.plan.sizes, strict=True)):
             for i in range(0, len(rows), size):
                 yield (self._part(g, rows[i : i + size]),)
 
     def _part(self, g: int, rows: np.ndarray) -> Part:
-        """Return rows, filled up to the size of the part with rows that do not count."""
+        """Return examples, filled up to the size of the part with examples that do not count."""
         size = self.plan.sizes[g]
         padded = rows if len(rows) else np.zeros(1, int)
         full = Group(np.resize(padded, size), self.plan.lengths[g])
@@ -136,13 +144,13 @@ class Batches:
 
 
 class MemberBatches:
-    """Minibatches of rows of its own for each member of an ensemble, stacked.
+    """Stacked minibatches, with separate examples for each member of an ensemble.
 
     Args:
         network: the network.
         data: inputs and targets of all.
         plan: shapes of the minibatches.
-        rows: rows of each member `(members, n)`.
+        rows: examples of each member `(members, n)`.
     """
 
     def __init__(self, network: Network, data: Data, plan: BatchPlan, rows: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""How a network is trained: learning rates, priors, and averaging of the last weights."""
+"""Recipes of training: learning rates, the prior, and averaging of the last weights."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class SWA:
 
     Snapshots are taken per optimizer step within the window; their mean becomes the weights, and
     their variance is what the variance selector reads. Moments are streamed: no list is kept.
-    However short the training, the window is long enough for two snapshots, where there are as
+    However short the training, the window is long enough for two snapshots, if there are as
     many steps.
 
     Every weight is averaged in the same way, scales and biases of normalization layers (LayerNorm,
     GroupNorm, BatchNorm) included. Running statistics of a BatchNorm are state, no weights: they
-    are not averaged, and need not be computed anew afterwards, because they normalize in training
+    are not averaged, and need not be recomputed afterwards, because they normalize in training
     as in prediction, at the values that the parameters came with.
 
     Args:
@@ -48,7 +48,7 @@ class SWA:
         swa_lr: learning rate of the window; `None` is a tenth of the peak rate (for
             `"constant"`: no change).
         decay_fraction: fraction of the optimizer steps over which the rate falls.
-        cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles, fewer where
+        cycle_length: epochs of a cycle; a fraction is allowed. `None` gives ten cycles, fewer if
             the window has not two steps for each.
         num_recent: how many of the last snapshots' deviations from the running mean to keep, each
             as large as the weights: the low-rank part of SWAG, for the selector `swag-variance`.
@@ -119,7 +119,7 @@ class SWA:
         if self.schedule == "linear":
             return rates, inside
         window = total - start - decay
-        shortest = 2 if window > 2 else 1  # where two steps are left, both are low points
+        shortest = 2 if window > 2 else 1  # of two steps, both are low points
         cycle = max(shortest, int((self.cycle_length or 0) * steps_per_epoch) or window // 10)
         if self.cycle_length is not None and cycle >= window:
             raise OptionError(

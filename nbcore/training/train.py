@@ -50,7 +50,7 @@ class Fit:
 
     Args:
         params: the trained parameters.
-        trajectory: moments of the snapshots; `None` where there were none.
+        trajectory: moments of the snapshots; `None` if there were none.
         gradients: moments of the per-batch gradients of the likelihood, near the end.
         losses: mean training loss of each epoch; of an ensemble `(members,)` each, NaN for members
             that have stopped.
@@ -85,7 +85,7 @@ class Members:
 
     Args:
         count: number of members.
-        rows: rows of the data that each member sees `(members, n)`; `None`: all of them, in the
+        rows: examples of the data that each member sees `(members, n)`; `None`: all of them, in the
             same minibatches.
     """
 
@@ -204,7 +204,7 @@ def _start(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _averaged(has_members: bool, state: _State) -> dict[str, jax.Array]:
-    """Return the mean of the snapshots, or the last weights where there are none."""
+    """Return the mean of the snapshots, or the last weights if there are none."""
 
     def one(state: _State) -> dict[str, jax.Array]:
         moments = state.trajectory

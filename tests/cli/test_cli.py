@@ -253,7 +253,7 @@ def test_strict_names_every_line_and_writes_nothing(run: Path, tmp_path, capsys)
         ("epochs = 4", "epochs = 0", ["[training]", "epochs is an integer of at least 1, got 0"]),
         ("[sample]", "[sampling]", ["line 15", "'sampling'", "Did you mean 'sample'?"]),
         ("seed = 3", "seed = 3.5", ["line 1", "3.5", "a whole number"]),
-        ("[data]", "[data", ["no valid TOML", "line 3"]),
+        ("[data]", "[data", ["not valid TOML", "line 3"]),
         ('target = "y"', "", ["[data]", "'target' is missing", "a string"]),
         ('target = "y"', 'target = "z"', ["rows.csv", "no column 'z'"]),
         ('target = "y"', 'target = "a"', ["[data]", "among the inputs"]),
@@ -404,7 +404,7 @@ def test_molecules_from_csv_to_predictions_and_back(tmp_path: Path, capsys) -> N
     assert main(["predict", str(out), "--input", str(new)]) == 0
     status = [row["status"] for row in table(capsys.readouterr().out)]
     assert status[:2] == ["ok", "unreadable: 11 tokens; the network reads 5"]
-    assert "'C(C' is no molecule: a branch '(' is not closed" in status[2]
+    assert "'C(C' is not a molecule: a branch '(' is not closed" in status[2]
 
 
 def test_molecules_are_read_with_the_line_of_what_is_wrong(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_molecules_are_read_with_the_line_of_what_is_wrong(tmp_path: Path) -> No
     with pytest.raises(DataError, match="2 of 4 rows cannot be read") as caught:
         encode(inputs, read_csv(path))
     assert "line 4: SMILES: no token begins with '!'" in str(caught.value)
-    assert "line 6: SMILES 'C(' is no molecule" in str(caught.value)
+    assert "line 6: SMILES 'C(' is not a molecule" in str(caught.value)
     path.write_text("smiles\nC!C\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"column 'smiles' holds no molecule.*begins with '!'"):
         SmilesInputs.fit("smiles", read_csv(path), [])

@@ -175,13 +175,13 @@ BROKEN = [
     ),
     (
         returning("[Spec('x', 'm:C', capabilities={'exact'})]"),
-        r"'x' with capabilities=\{'exact'\}, which is no frozenset. Type: frozenset\(\{",
+        r"'x' with capabilities=\{'exact'\}, which is not a frozenset. Type: frozenset\(\{",
     ),
     (
         returning("[Spec('x', 'm:C', capabilities=frozenset({'X'}))]").replace(
             "backends", "selectors"
         ),
-        "needs that nobody knows: .*'X'.*Possible: data, gradients, trajectory, curvature",
+        "unknown needs: .*'X'.*Possible: data, gradients, trajectory, curvature",
     ),
 ]
 
@@ -311,8 +311,11 @@ def test_a_name_whose_code_fails(world, code_module, extra, says):
     [
         (('name = "acme"', 'name = "acne"'), "name is 'acne', and its Spec says 'acme'"),
         (('name = "acme"', ""), "Sampler.name is None. Type: name: ClassVar"),
-        (("frozenset()", "frozenset({'exat'})"), "nobody knows: ['exat'].*Did you mean 'exact'"),
-        (("frozenset()", "{'exact'}"), "{'exact'}, which is no frozenset"),
+        (
+            ("frozenset()", "frozenset({'exat'})"),
+            "unknown capabilities: ['exat'].*Did you mean 'exact'",
+        ),
+        (("frozenset()", "{'exact'}"), "{'exact'}, which is not a frozenset"),
         (
             ("frozenset()", "frozenset({'exact'})"),
             "Sampler.capabilities is ['exact'], and the capabilities of its Spec are []",

@@ -269,7 +269,7 @@ def test_foreign_json_raises(text, message):
 )
 def test_what_is_no_molecule_is_refused(smiles: str, problem: str) -> None:
     for read in (SmilesTokenizer.fit, SmilesTokenizer(("C",)).encode):
-        with pytest.raises(TokenError, match=rf"SMILES in row 1 .* is no molecule: {problem}"):
+        with pytest.raises(TokenError, match=rf"SMILES in row 1 .* is not a molecule: {problem}"):
             read(["CCO", smiles])
 
 
@@ -278,7 +278,7 @@ def test_whole_molecules_are_read_and_halves_of_branches_are_not(tokens: list[st
     assert molecule("".join(tokens)) == tokens
     for k, token in enumerate(tokens):
         if token in "()":
-            with pytest.raises(TokenError, match="no molecule"):
+            with pytest.raises(TokenError, match="not a molecule"):
                 molecule("".join(tokens[:k] + tokens[k + 1 :]))
 
 

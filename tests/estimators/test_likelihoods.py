@@ -141,7 +141,7 @@ def test_weights_of_another_loss_are_refused() -> None:
         errors.OptionError, match=r"with Gaussian, .* of Poisson mean.*loss=nb.Poisson"
     ):
         fit(head(ONE, det, likelihood=nb.Poisson()), np.ones(40))
-    with pytest.raises(errors.OptionError, match="does not say how large the noise is"):
+    with pytest.raises(errors.OptionError, match="does not determine the noise"):
         det.predict_distribution(X)
     with pytest.raises(errors.OptionError, match="Did you mean 'heteroskedastic'"):
         nb.DeterministicNN(ONE, loss="heteroscedastic")

@@ -304,7 +304,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         lambda folder: fit(head(), with_nan(X, 3, 7), Y), errors.DataError, "X .* rows: 3, 7"
     ),
     "nan in y": (lambda folder: fit(head(), X, with_nan(Y, 5)), errors.DataError, "y .* rows: 5"),
-    "lengths": (lambda folder: fit(head(), X, Y[:7]), errors.ShapeError, "40 rows and y has 7"),
+    "lengths": (lambda folder: fit(head(), X, Y[:7]), errors.ShapeError, "40 examples and y has 7"),
     "no row": (lambda folder: fit(head(), X[:0], Y[:0]), errors.ShapeError, "no example"),
     "float tokens": (sequences(TOKENS.astype(float)), errors.TokenError, r"astype\('int32'\)"),
     "token": (sequences(np.where(TOKENS == 8, 9, TOKENS)), errors.TokenError, "vocab_size=10"),

@@ -161,7 +161,7 @@ def test_images_work_as_columns():
 
 def test_residuals_are_not_broadcast():
     det = trained("linen")
-    with pytest.raises(ShapeError, match="12 rows and y has 1 rows"):
+    with pytest.raises(ShapeError, match="12 examples and y has 1 examples"):
         det.residuals(X, Y[:1])
     with pytest.raises(ShapeError, match=r"2 column\(s\).*predicts 1"):
         det.residuals(X, np.stack([Y, Y], axis=1))

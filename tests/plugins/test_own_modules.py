@@ -190,7 +190,7 @@ def test_training_refuses_to_tear_a_graph_apart():
     def apply(params, x):  # each node and the mean of all
         return (x + x.mean(axis=0)) @ params["out"]["kernel"]
 
-    with pytest.raises(TrainingError, match=r"mix the rows of X.*as one example"):
+    with pytest.raises(TrainingError, match=r"mix the examples of X.*as one example"):
         nb.DeterministicNN((init, apply)).train(values(6, 2), values(6), 1, progress=False)
 
 

@@ -275,7 +275,12 @@ ONE = moments_of({"A": dense()})
         (needing("curvature"), {"X": np.ones((2, 1))}, errors.SelectionError, r"with targets"),
         (needing("tarot"), {}, errors.OptionError, r"'tarot'.*Possible: data, gradients"),
         (needing(), {"y": np.ones(2)}, errors.DataError, r"y without X"),
-        (needing(), {"X": np.ones(2), "y": np.ones(3)}, errors.ShapeError, r"2 rows.*3 rows"),
+        (
+            needing(),
+            {"X": np.ones(2), "y": np.ones(3)},
+            errors.ShapeError,
+            "2 examples.*3 examples",
+        ),
         (needing(), {"X": np.array([[1.0], [np.nan]])}, errors.DataError, r"1"),
     ],
 )
@@ -353,7 +358,7 @@ NO_PAIRS = {"num_pairs_per_layer": None}
         ({"method": "varianze"}, errors.UnknownSelectorError, r"Did you mean 'variance'"),
         ({"method": Scores}, errors.OptionError, r"name, needs, and score or choose"),
         ({"method": 3}, errors.OptionError, r"got 3"),
-        ({"threshold": 0.1}, errors.OptionError, r"threshold.*beside a Scores"),
+        ({"threshold": 0.1}, errors.OptionError, r"threshold.*in addition to a Scores"),
         ({"method": "magnitude", "treshold": 1.0}, errors.OptionError, r"mean 'threshold'"),
         ({"method": "random", "name": "x"}, errors.OptionError, r"no option 'name'.*none"),
     ],

@@ -248,8 +248,8 @@ def test_state_is_in_no_subset(s):
         (lambda: S.pairs({"a": np.ones((2, 2))}), PairError, r"no integer"),
         (lambda: S.pairs({"a": np.eye(2, dtype=bool)}), PairError, r"no integer"),
         (lambda: S.pairs({"a": None}), PairError, r"index tuples"),
-        (lambda: S.from_json("nothing"), SubsetError, r"no subset written by to_json"),
-        (lambda: S.from_json("[1]"), SubsetError, r"no subset written by to_json"),
+        (lambda: S.from_json("nothing"), SubsetError, r"not a subset written by to_json"),
+        (lambda: S.from_json("[1]"), SubsetError, r"not a subset written by to_json"),
         (lambda: S.from_json('{"format": "x"}'), SubsetError, r"'x'; possible: 'nbcore-subset-1'"),
     ],
 )
@@ -267,7 +267,7 @@ def test_what_is_wrong_at_once(make, error, says):
         ({"sign": "+", "rule": "last", "size": 2}, r"unexpected keyword"),
         ({"sign": "+", "rule": "layers", "patterns": [1]}, r"A layer name is a string"),
         ({"sign": "+", "rule": "pairs", "items": [["a", "", [[0, 0.5]]]]}, r"no integer"),
-        ("everything", r"no subset written by to_json"),
+        ("everything", r"not a subset written by to_json"),
     ],
 )
 def test_json_is_checked_like_python(term, says):

@@ -270,15 +270,15 @@ def spoilt(array, *rows, value=np.nan):
 @pytest.mark.parametrize(
     ("x", "y", "error", "says"),
     [
-        (spoilt(ROWS, 1, 4), Y[:6], DataError, r"X is not finite in 2 of 6 rows: 1, 4"),
-        (spoilt(ROWS, 2, value=np.inf), Y[:6], DataError, r"X is not finite in 1 of 6 rows: 2"),
+        (spoilt(ROWS, 1, 4), Y[:6], DataError, r"X is not finite in 2 of 6 examples: 1, 4"),
+        (spoilt(ROWS, 2, value=np.inf), Y[:6], DataError, r"X is not finite in 1 of 6 examples: 2"),
         (
             ROWS,
             spoilt(Y[:6], 0, 1, 2, 3, 4, 5),
             DataError,
-            r"y .* 6 of 6 rows: 0, 1, 2, 3, 4, \.\.\.",
+            r"y .* 6 of 6 examples: 0, 1, 2, 3, 4, \.\.\.",
         ),
-        (ROWS, Y[:5], ShapeError, r"X has 6 rows and y has 5 rows"),
+        (ROWS, Y[:5], ShapeError, r"X has 6 examples and y has 5 examples"),
         (ROWS, 1.0, ShapeError, r"y has no axis"),
         (ROWS, np.ones((6, 2)), ShapeError, r"y has shape \(6, 2\).*1 output"),
         (ROWS[:0], Y[:0], ShapeError, r"X holds no example"),

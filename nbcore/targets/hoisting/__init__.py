@@ -1,1 +1,1 @@
-"""What does not depend on the stochastic weights is computed once."""
+"""Hoisting: computing once what does not depend on the stochastic weights; see README.md."""
