@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from nbcore.common.paths import leaf_paths
+from nbcore.common.paths import leaf_paths, leaves_by_path
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.hoisting import products
 
@@ -69,7 +69,7 @@ class Step(NamedTuple):
 def stochastic_rows(split: ParameterSplit) -> dict[str, StochasticRows]:
     """Return the rows of the leaves where it pays: at most half of many rows are stochastic."""
     found: dict[str, StochasticRows] = {}
-    leaves = split.frozen
+    leaves = leaves_by_path(split.params)
     for path, indices in split.indices.items():
         leaf = split.owner(path)[1]
         if leaf.role not in ("kernel", "embedding") or not leaf.pair_axes:
