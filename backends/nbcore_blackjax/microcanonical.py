@@ -1,4 +1,4 @@
-"""What the two microcanonical samplers share: their parameters, and what they cannot sample."""
+"""Parameters that the two microcanonical samplers share, and the targets that they refuse."""
 
 from __future__ import annotations
 

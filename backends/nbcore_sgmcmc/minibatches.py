@@ -1,4 +1,4 @@
-"""What the stochastic-gradient samplers share: minibatch gradients in scaled coordinates.
+"""Minibatch gradients in scaled coordinates, shared by the stochastic-gradient samplers.
 
 A position x is flat `(d,)`; a `factor` R, `(d, d)` or `(d,)` for a diagonal, stands for
 coordinates phi with x = R phi, in which the log density has the gradient R^T g.

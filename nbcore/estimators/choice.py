@@ -1,4 +1,4 @@
-"""Which weights an estimator samples: exactly one way of choosing, or the default."""
+"""The choice of the weights that an estimator samples: one way of choosing, or the default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sampler runs, for how many steps."""
+"""The sampler of an estimator, and its numbers of steps."""
 
 from __future__ import annotations
 

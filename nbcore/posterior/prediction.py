@@ -1,4 +1,4 @@
-"""What a posterior says about new inputs: the mixture of the predictions of its draws."""
+"""Predictions of a posterior at new inputs: the mixture of the predictions of its draws."""
 
 from __future__ import annotations
 

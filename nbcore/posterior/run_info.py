@@ -1,4 +1,4 @@
-"""How a posterior was made."""
+"""Facts of a run: sampler, options, versions, times and numbers of gradients."""
 
 from __future__ import annotations
 

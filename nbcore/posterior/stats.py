@@ -1,4 +1,4 @@
-"""What every sampler reports for each step."""
+"""Statistics that every sampler reports for each step."""
 
 from __future__ import annotations
 

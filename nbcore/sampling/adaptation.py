@@ -1,4 +1,4 @@
-"""What warmup learns, for samplers of any kind: a step size and a whitening, as small states.
+"""Adaptation during warmup: step sizes and whitenings as small states, for any sampler.
 
 Both are pytrees of arrays that a sampler keeps in its own state and updates in `warmup`.
 """

@@ -1,4 +1,4 @@
-"""What a run will cost: from one timed gradient, and the curvature where the chains start."""
+"""Estimates of run time from one timed gradient and the curvature at the start."""
 
 from __future__ import annotations
 

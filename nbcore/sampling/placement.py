@@ -1,4 +1,4 @@
-"""Where chains and examples are: on one device, or spread over a mesh of devices.
+"""Placement of chains and examples: on one device, or over a mesh of devices.
 
 A mesh has the axes `chain` and `data`. Chains are spread by `shard_map`, so that each device runs
 its own and none waits for the trajectories of another; examples are spread by their sharding, and

@@ -1,4 +1,4 @@
-"""What draws depend on: the sampler, its options, and the versions of the libraries behind it."""
+"""Provenance of draws: the sampler, its options, and the versions of the libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where chains start: at the trained weights, at draws of the prior, or at Laplace draws.
+"""Starting positions of chains: trained weights, draws of the prior, or Laplace draws.
 
 Chains start where log density and gradient are finite.
 """

@@ -1,1 +1,1 @@
-"""Which weights are stochastic, and how parameters are split and merged exactly."""
+"""Subsets of stochastic weights, and the exact split and merge of parameters."""

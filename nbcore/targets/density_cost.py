@@ -1,4 +1,4 @@
-"""What one gradient of a log density costs: before and after hoisting."""
+"""The cost of one gradient of a log density, before and after hoisting."""
 
 from __future__ import annotations
 

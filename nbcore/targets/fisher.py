@@ -1,4 +1,4 @@
-"""What the data say about each weight of a trained network: Fisher and Gauss-Newton, streamed."""
+"""Fisher and Gauss-Newton matrices of a trained network, streamed over the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the options of the ready-made networks may be, and the errors where they are not."""
+"""Checks of the options of the ready-made networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not depend on the position is computed once.
+"""The cut of a traced network into what is computed once and the staged rest.
 
 `cut` traces a network for ONE example and classifies every equation: *constant* (depends on
 neither the position nor the example), *known* (depends on the example), or *staged* (depends on
