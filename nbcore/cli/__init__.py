@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after an error of the user.
 
     Args:
-        arguments: what was typed after `nbcore`; by default what the process was called with.
+        arguments: the arguments of the command `nbcore`; by default those of the process.
     """
     try:
         from nbcore.cli.app import run  # noqa: PLC0415  needs the extra "cli"

@@ -106,7 +106,7 @@ def run_config(
         typer.Option("--distributed", help="Be one of several processes, see docs/devices.md."),
     ] = False,
 ) -> None:
-    """Train, choose weights, sample, evaluate, as a configuration says."""
+    """Train, choose weights, sample and evaluate, by a configuration."""
     from nbcore.common.storage import whole_folder
     from nbcore.sampling.placement import connect
 
@@ -137,7 +137,7 @@ def predict(
         bool, typer.Option("--strict", help="Refuse a file with rows that cannot be read.")
     ] = False,
 ) -> None:
-    """Predict new rows with a run: mean, intervals, and where the uncertainty comes from."""
+    """Predict new rows with a run: mean, intervals, and the parts of the variance."""
     from nbcore.cli.inputs import encode
     from nbcore.cli.run_folder import predictions_csv, read_run
     from nbcore.common.storage import write_text
@@ -161,7 +161,7 @@ def predict(
 
 
 def _remark_on(status: Sequence[str]) -> None:
-    """Say how many rows are not like those of training; each row says why in its own column."""
+    """Print how many rows are unlike the training rows; the column `status` states why."""
     unreadable = sum(text.startswith("unreadable") for text in status)
     unlike = sum(text.startswith("unlike") for text in status)
     if unreadable:
@@ -255,7 +255,7 @@ def plugins() -> None:
 
 
 def _is_first() -> bool:
-    """Whether this is the process that speaks and writes, of one or several."""
+    """Whether this is the process, of one or several, that prints and writes."""
     import jax
 
     return jax.process_index() == 0
@@ -269,7 +269,7 @@ def _fit(
     *,
     yes: bool = False,
 ) -> Outcome:
-    """Check everything that can be checked, then train and sample."""
+    """Run all checks, then train and sample."""
     from nbcore.cli.config import read_config
     from nbcore.common.storage import check_free
 

@@ -39,7 +39,7 @@ def _target(data: DataSection, training: Table) -> list[str]:
 
 
 def _shared(data: DataSection, training: Table, test: Table) -> list[str]:
-    """Name test rows whose inputs are those of a training row."""
+    """Return a remark that names test rows whose inputs are those of a training row."""
     first = dict[tuple[str, ...], int]()
     for key, line in zip(_keys(data, training), training.line_numbers, strict=True):
         first.setdefault(key, line)
@@ -86,7 +86,7 @@ def _feature(name: str, training: Table, target: np.ndarray) -> list[str]:
 
 
 def _looks_counted(steps: np.ndarray) -> bool:
-    """Whether sorted integers are consecutive, but for rows that are in the other table."""
+    """Whether sorted integers are consecutive, apart from rows of the other table."""
     return float(np.mean(steps)) < 2
 
 

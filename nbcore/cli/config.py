@@ -30,15 +30,15 @@ OPTIONAL = ("likelihood", "training", "select", "sample", "calibration")
 
 @dataclass(frozen=True)
 class DataSection:
-    """Where the rows are and what they mean.
+    """Section `[data]`: the files, and the meaning of their columns.
 
     Args:
         path: CSV file, relative to the configuration file.
         target: column of y.
         smiles: column of SMILES strings.
         features: numeric columns; either these or `smiles`.
-        groups: column of what belongs together, such as a compound that was measured twice or a
-            patient. Rows of one group are never split between training, folds and test.
+        groups: column of groups, such as patients or compounds that were measured twice. Rows of
+            one group are never split between training, folds and test.
         test_path: CSV file with the test rows.
         test_fraction: fraction of the rows of `path` to test on; a fifth if no `test_path` is.
         seed: seed of that split; the seed of the run by default.
@@ -56,7 +56,7 @@ class DataSection:
     delimiter: str = ","
 
     def __post_init__(self) -> None:
-        """Check what contradicts."""
+        """Check that options do not contradict."""
         if (self.smiles is None) == (self.features is None):
             raise OptionError(
                 'Say where the inputs are, in one way: smiles = "column", or features = '
@@ -72,7 +72,7 @@ class DataSection:
 
 @dataclass(frozen=True)
 class NetworkSection:
-    """Which architecture.
+    """Section `[network]`: the architecture.
 
     Args:
         name: a network that a plugin offers, see `nbcore plugins`.
@@ -85,7 +85,7 @@ class NetworkSection:
 
 @dataclass(frozen=True)
 class LikelihoodSection:
-    """What the outputs of the network say about the target.
+    """Section `[likelihood]`: the distribution of the target given the outputs.
 
     Args:
         name: `"gaussian"` (noise of one size), `"student-t"` (the same with heavy tails),
@@ -100,7 +100,7 @@ class LikelihoodSection:
     df: float | None = None
 
     def __post_init__(self) -> None:
-        """Check what contradicts."""
+        """Check that options do not contradict."""
         if self.noise is not None:
             if self.name not in ("gaussian", "student-t"):
                 raise OptionError(f"{self.name} has no noise that could be known.")
@@ -119,7 +119,7 @@ class LikelihoodSection:
 
 @dataclass(frozen=True)
 class SelectSection:
-    """Which weights are sampled: one way of choosing, or none for the first and output layers.
+    """Section `[select]`: one way of choosing weights; by default the first and output layers.
 
     Args:
         method: a selector, see `nbcore plugins`; `layer_names`, one of the budgets
@@ -147,7 +147,7 @@ class SelectSection:
     everything: bool = False
 
     def __post_init__(self) -> None:
-        """Check that one way was used."""
+        """Check that one way of choosing was used."""
         ways = ("method", "layers", "last", "first_and_last", "everything")
         given = [way for way in ways if getattr(self, way) not in (None, False)]
         if len(given) > 1:
@@ -164,7 +164,7 @@ class SelectSection:
 
 @dataclass(frozen=True)
 class SampleSection:
-    """How the weights are sampled.
+    """Section `[sample]`: the sampler and its steps.
 
     Args:
         backend: a sampler, see `nbcore plugins`.
@@ -199,7 +199,7 @@ class SampleSection:
 
 @dataclass(frozen=True)
 class CalibrationSection:
-    """Where the noise comes from, see `nb.CalibrationOptions`.
+    """Section `[calibration]`: the estimate of the noise, see `nb.CalibrationOptions`.
 
     Args:
         method: `"crossfit"`, `"holdout"` or `"none"`.
@@ -212,7 +212,7 @@ class CalibrationSection:
     folds: int = CalibrationOptions.folds
 
     def __post_init__(self) -> None:
-        """Check what contradicts."""
+        """Check that options do not contradict."""
         self.build()
 
     def build(self) -> CalibrationOptions:
@@ -251,8 +251,8 @@ def read_config(path: Path) -> Config:
     """Read a configuration file.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML (the line is named), or says something unknown
-            or impossible (file, line, section and key are named).
+        ConfigError: it cannot be read, is not TOML (the line is named), or has an unknown key
+            or an impossible value (file, line, section and key are named).
     """
     source = Source(path, _text(path))
     try:

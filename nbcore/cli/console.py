@@ -27,17 +27,17 @@ from nbcore.errors import NbcoreError
 
 
 def out() -> Console:
-    """Return the console for results: standard output, as it is now."""
+    """Return the console for results, on the current standard output."""
     return Console(highlight=False)
 
 
 def err() -> Console:
-    """Return the console for everything else: standard error, as it is now."""
+    """Return the console for everything else, on the current standard error."""
     return Console(stderr=True, highlight=False)
 
 
 def show_error(error: NbcoreError) -> None:
-    """Say what went wrong and what to type next, without a traceback."""
+    """Print an error without a traceback."""
     err().print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
 
 
@@ -76,7 +76,7 @@ def remarks() -> Generator[None]:
 
 @contextmanager
 def progress() -> Generator[Progress]:
-    """Give the function to report progress to: bars in a terminal, else a line now and then."""
+    """Yield the function to report progress to: bars in a terminal, otherwise occasional lines."""
     console = err()
     if not console.is_terminal:
         yield Lines()
@@ -119,7 +119,7 @@ class _Bars:
 
 
 def results_table(results: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Return a table of results: a row for each way of predicting, the last one is ours."""
+    """Return a table of results: a row for each way of predicting, the Bayesian network last."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     levels = list(results[0]["coverage"])

@@ -26,7 +26,8 @@ class Reading:
     Args:
         X: inputs of the readable rows, in their order.
         rows: indices of the readable rows.
-        status: of every row: `"ok"`, how it is unlike training, or why it cannot be read.
+        status: for every row `"ok"`, its difference from the training rows, or why it cannot be
+            read.
     """
 
     X: np.ndarray
@@ -35,7 +36,7 @@ class Reading:
 
 
 class Inputs(Protocol):
-    """How rows become inputs of a network."""
+    """A conversion of rows to inputs of a network."""
 
     kind: ClassVar[str]
 
@@ -58,7 +59,7 @@ class Inputs(Protocol):
         ...
 
     def to_data(self) -> dict[str, Any]:
-        """Return all this as JSON data."""
+        """Return the conversion as JSON data."""
         ...
 
 
@@ -131,7 +132,7 @@ class SmilesInputs:
 
 
 def _tokenized(table: Table, column: str) -> tuple[list[list[str]], dict[int, str]]:
-    """Return the tokens of each row, and the problem of each row that has none."""
+    """Return the tokens of each row, and the problem of each row without tokens."""
     found: list[list[str]] = []
     problems: dict[int, str] = {}
     for row, smiles in enumerate(table.cells(column)):
@@ -149,7 +150,7 @@ def _readable(status: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """Numeric columns, standardized with what the training rows say.
+    """Numeric columns, standardized by the training rows.
 
     Args:
         names: the columns.
@@ -215,7 +216,7 @@ def inputs_from_data(data: dict[str, Any], tokenizer: SmilesTokenizer | None) ->
     """Return the inputs that `to_data` described.
 
     Raises:
-        RunFolderError: they are described in another way.
+        RunFolderError: the description is unknown.
     """
     if data["kind"] == FeatureInputs.kind:
         columns = (tuple(data[name]) for name in ("names", "shift", "scale"))

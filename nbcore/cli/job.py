@@ -55,12 +55,12 @@ class EncodedRows:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that was checked before the first second of training.
+    """A checked job, ready for training.
 
     Args:
-        config: what was asked for.
-        inputs: how rows become inputs.
-        network: the model, and the options that it was made with.
+        config: the configuration.
+        inputs: conversion of rows to inputs.
+        network: the model, and its options.
         train: rows to train on.
         test: rows to evaluate on.
     """
@@ -92,7 +92,7 @@ class Outcome:
 
 
 def prepare(config: Config) -> Job:
-    """Read the data, make the network, and check whatever can be checked before training.
+    """Read the data, make the network, and run all checks that need no training.
 
     Raises:
         ConfigError: a section asks for something impossible.
@@ -189,7 +189,7 @@ def _sizes(known: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    """Return the type hints of a class of a plugin; none if they name what is not there."""
+    """Return the type hints of a class of a plugin; none if they name something undefined."""
     try:
         return get_type_hints(cls)
     except (NameError, TypeError):
@@ -197,7 +197,7 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
 
 
 def _rehearse(job: Job) -> None:
-    """Meet in a second what would otherwise fail after minutes: names, options, pairs."""
+    """Check names, options and pairs, which would otherwise fail after minutes."""
     config, source = job.config, job.config.source
     model, _ = job.network
     with source.blame("sample"):
@@ -247,7 +247,7 @@ def _subset(select: SelectSection) -> ProbabilisticSubset | None:
 
 
 def selection_arguments(job: Job) -> dict[str, Any]:
-    """Return the arguments of `nb.select_bayesian_components` that the section `[select]` means."""
+    """Return the arguments of `nb.select_bayesian_components` of the section `[select]`."""
     select = job.config.select
     arguments: dict[str, Any] = {"method": select.method, "key": job.config.seed}
     if select.layer_names is not None:
@@ -313,7 +313,7 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
 
 
 def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Evaluation]:
-    """Evaluate the network without sampling as well: what did sampling bring?"""
+    """Evaluate the network without sampling as well, to measure the effect of sampling."""
     found: list[Evaluation] = []
     method, det, y = job.config.calibration.method, model.det, job.test.y
     if det is not None and not det.is_squared_error:

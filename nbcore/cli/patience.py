@@ -22,14 +22,14 @@ REMEDIES = {
 
 @dataclass
 class Patience:
-    """Progress that stops a run which would take more than an hour.
+    """A progress function that stops a run which would take more than an hour.
 
     Args:
-        progress: where reports go.
-        limit_seconds: how long training, or sampling, may take by its estimate.
+        progress: the function to report to.
+        limit_seconds: longest estimated time of training, or of sampling.
 
     Raises:
-        OptionError: by a report that estimates more, with what to change.
+        OptionError: a report estimates more; the message names what to change.
     """
 
     progress: Progress
@@ -37,7 +37,7 @@ class Patience:
     began: float = field(default_factory=time.perf_counter)
 
     def __call__(self, report: Report) -> None:
-        """Pass the report on, and judge it."""
+        """Pass the report on, and check its estimate."""
         self.progress(report)
         seconds = report.seconds
         if report.phase == "training" and report.done:

@@ -42,10 +42,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that was read back.
+    """A run that was loaded.
 
     Args:
-        inputs: how rows become inputs.
+        inputs: conversion of rows to inputs.
         target: the column of y.
         posteriors: one, or one for each member of an ensemble.
         ensemble_noise: noise of an ensemble; `None` if the posteriors' own is used.
@@ -65,7 +65,7 @@ class StoredRun:
 
 
 def write_run(outcome: Outcome, folder: Path) -> ReportData:
-    """Write everything about a run into an empty folder, and return what its report shows."""
+    """Write a run into an empty folder, and return the contents of its report."""
     job, model = outcome.job, outcome.model
     inputs, (_, network) = job.inputs, job.network
     for place, posterior in zip(_places(len(model.posteriors)), model.posteriors, strict=True):
@@ -94,7 +94,7 @@ def write_run(outcome: Outcome, folder: Path) -> ReportData:
 
 
 def read_run(folder: Path) -> StoredRun:
-    """Read a run back.
+    """Load a run.
 
     Raises:
         RunFolderError: the folder holds no run, or a damaged one.
@@ -130,7 +130,7 @@ def _places(count: int) -> list[str]:
 
 
 def metrics(outcome: Outcome) -> dict[str, Any]:
-    """Return what is measured of a run, as JSON data."""
+    """Return the measurements of a run as JSON data."""
     posteriors = outcome.model.posteriors
     first = posteriors[0]
     return {
@@ -178,7 +178,7 @@ def predictions_csv(
     status: Sequence[str],
     y: np.ndarray | None = None,
 ) -> str:
-    """Return predictions as CSV: a line for each row, with what it was predicted from.
+    """Return predictions as CSV: a line for each row, with its inputs.
 
     Args:
         table: the rows.
@@ -214,7 +214,7 @@ def _columns(prediction: Prediction) -> list[np.ndarray]:
 
 
 def report_data(outcome: Outcome) -> ReportData:
-    """Return what the report of a run shows."""
+    """Return the contents of the report of a run."""
     job, model, prediction = outcome.job, outcome.model, outcome.prediction
     low, high = prediction.quantile(LEVELS)
     first = model.posteriors[0]

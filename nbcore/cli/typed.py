@@ -36,24 +36,24 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A TOML file that is being read.
+    """A TOML file during reading.
 
     Args:
         path: the file.
-        text: what it holds.
+        text: its contents.
     """
 
     path: Path
     text: str
 
     def place(self, section: str, key: str = "") -> str:
-        """Return where something stands, such as `config.toml, line 4, [data]`."""
+        """Return the place of a key, such as `config.toml, line 4, [data]`."""
         line = self._line(section, key)
         parts = [str(self.path), f"line {line}" if line else "", f"[{section}]" if section else ""]
         return ", ".join(part for part in parts if part)
 
     def _line(self, section: str, key: str) -> int | None:
-        """Return the line of a key (of a section, without one), if it is written plainly."""
+        """Return the line of a key (of a section, without one), if it can be found."""
         inside = ""
         for number, line in enumerate(self.text.splitlines(), 1):
             header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
@@ -67,7 +67,7 @@ class Source:
 
     @contextmanager
     def blame(self, section: str) -> Generator[None]:
-        """Turn errors about what a section says into errors that name the section."""
+        """Turn errors about the contents of a section into errors that name the section."""
         try:
             yield
         except ConfigError:
@@ -109,7 +109,7 @@ class Source:
                 )
 
     def check_types(self, section: str, table: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-        """Check values against type hints; hints of other kinds than TOML has say nothing."""
+        """Check values against type hints; hints that TOML cannot express are ignored."""
         for key, value in table.items():
             if key in hints and not _fits(value, hints[key]):
                 raise ConfigError(
@@ -155,7 +155,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """Return a value as its type hint has it: lists as tuples, paths as paths."""
+    """Return a value converted to its type hint: lists to tuples, strings to paths."""
     hints = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if Path in hints:
         return Path(value)

@@ -20,7 +20,7 @@ def is_key(leaf: Any) -> bool:
 def as_key(key: Any) -> jax.Array:
     """Return a typed key of a typed key, an old uint32 key `(2,)`, or an integer seed.
 
-    `None` gives `jax.random.key(0)`: the same call gives the same numbers.
+    `None` gives `jax.random.key(0)`, so that the same call gives the same results.
 
     Examples:
         >>> import jax

@@ -14,7 +14,7 @@ PHASES = ("warmup", "tuning", "sampling")
 
 
 class Report(NamedTuple):
-    """How far something is.
+    """The progress of one phase.
 
     Args:
         phase: `"training"`, `"warmup"`, `"tuning"` or `"sampling"`.
@@ -22,7 +22,7 @@ class Report(NamedTuple):
         num_chains: number of chains.
         done: steps or epochs done.
         total: steps or epochs in all; 0 for a remark, which is in `note`.
-        note: what else there is to say, such as a loss.
+        note: further information, such as a loss.
         seconds: estimate of the wall time of the phase, given before it starts; else `None`.
     """
 
@@ -39,7 +39,7 @@ Progress = Callable[[Report], None]
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in the unit that suits it.
+    """Return a duration as text, in a suitable unit.
 
     Examples:
         >>> duration(42.4), duration(400), duration(9000), duration(433594)
@@ -91,12 +91,12 @@ class Lines:
 
 @dataclass
 class Slowest:
-    """Reports of groups of chains that move side by side, as one: that of the slowest group.
+    """Reports of concurrent groups of chains as one report, of the slowest group.
 
-    Every group says where it is before it moves, or when it first has.
+    Every group reports its state before its first step, or after it.
 
     Args:
-        report: where it goes.
+        report: the function to report to.
         num_groups: number of groups.
     """
 
@@ -106,7 +106,7 @@ class Slowest:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, group: int) -> Progress:
-        """Return what a group reports to."""
+        """Return the function that a group reports to."""
 
         def note(report: Report) -> None:
             with self._lock:

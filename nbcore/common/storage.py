@@ -25,11 +25,11 @@ Arrays = dict[str, np.ndarray]
 
 
 def check_free(folder: Path, marker: str, *, overwrite: bool, remedy: str) -> None:
-    """Check that a folder can be written; only what nbcore wrote itself is ever replaced.
+    """Check that a folder can be written; only folders that nbcore wrote are ever replaced.
 
     Args:
         folder: where to write.
-        marker: the file by which a folder that was written earlier is known.
+        marker: the file that identifies a folder written earlier.
         overwrite: whether such a folder may be replaced.
         remedy: what to type in order to replace it.
 
@@ -109,7 +109,7 @@ def write_folder(
         arrays: arrays by name.
         facts: JSON data.
         overwrite: whether a folder of this kind may be replaced.
-        kind: what it holds; the facts are in the file of that name.
+        kind: kind of contents; the facts are in the file of that name.
 
     Raises:
         RunFolderError: the folder exists and may not be replaced.
@@ -143,7 +143,7 @@ def read_folder(folder: Path, *, kind: str = "posterior") -> tuple[Arrays, dict[
 
 
 def write_arrays(path: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
-    """Write one file of arrays, with facts in its header; it is never half-written.
+    """Write one file of arrays with facts in its header, whole or not at all.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -175,7 +175,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
 
 def _in_rows(arrays: Arrays) -> Arrays:
-    """Return arrays whose memory is in the order that safetensors writes."""
+    """Return arrays in row-major memory order, which safetensors writes."""
     return {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
 
 

@@ -20,7 +20,7 @@ from nbcore.networks.network import Inputs, Network, Outputs, Params
 
 @dataclass(frozen=True, eq=False)
 class HashableNetwork:
-    """A network as a static argument: equal networks share what was compiled for one of them.
+    """A network as a static argument; equal networks share compiled programs.
 
     A network that cannot be hashed equals only itself.
     """
@@ -36,7 +36,7 @@ class HashableNetwork:
         return hash(self._identity)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the network alone: an identity by address means nothing in another process."""
+        """Pickle the network alone, since an address identifies nothing in another process."""
         return HashableNetwork, (self.network,)
 
     @functools.cached_property
@@ -105,7 +105,7 @@ def as_columns(outputs: Outputs, count: int) -> jax.Array:
 
     Args:
         outputs: what the network returned.
-        count: number of examples that it was given.
+        count: number of examples in its inputs.
 
     Raises:
         ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
@@ -116,7 +116,7 @@ def as_columns(outputs: Outputs, count: int) -> jax.Array:
 
 
 def _checked(outputs: Any, count: int) -> Any:
-    """Return outputs, or their shape and dtype, if they are one array of floats as they must be."""
+    """Return outputs, or their shape and dtype, if they are one array of floats."""
     if not (hasattr(outputs, "shape") and hasattr(outputs, "dtype")):
         found = ", ".join(f"{path or 'it'}: {np.shape(a)}" for path, a in _by_path(outputs))
         raise ShapeError(
@@ -128,7 +128,7 @@ def _checked(outputs: Any, count: int) -> Any:
     if not shape or shape[0] != count:
         raise ShapeError(
             f"The network was given {count} examples, and its outputs have the shape {shape}: "
-            f"{shape[0] if shape else 'no'} output(s) along the first axis, where there must be "
+            f"{shape[0] if shape else 'no'} output(s) along the first axis; expected "
             "one for each example. One example alone is given as X[None]; a network that computes "
             "one example at a time is mapped over them: jax.vmap(network)"
         )

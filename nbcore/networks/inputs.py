@@ -34,7 +34,7 @@ def num_examples(x: Any) -> int:
 def other_inputs(network: Network, x: Any, *, name: str = "X") -> str:
     """Return how inputs differ from those that a network was made for; empty if they do not.
 
-    The number of examples does not count, and nothing is known of a network without an example.
+    The number of examples is ignored. A network without an example has nothing to compare with.
     """
     example = getattr(network, "example", None)
     if example is None:

@@ -56,7 +56,7 @@ def lengths(x: np.ndarray, padding: Padding) -> np.ndarray:
 def on_grid(each: np.ndarray, longest: int) -> np.ndarray:
     """Round lengths up to 8, 16, 24, 32, 48, 64, 96, 128, ..., or to the longest.
 
-    Similar data then share their lengths, and so their compiled programs.
+    Similar data then have equal lengths, and share compiled programs.
 
     Examples:
         >>> import numpy as np
@@ -73,16 +73,16 @@ def length_groups(
 ) -> list[Group]:
     """Split examples into few groups of similar length, chosen to minimize the work.
 
-    The cuts minimize sum_g N_g L_g, the number of positions that are computed, exactly, by
-    dynamic programming over the distinct lengths, rounded up: see `on_grid`, or to a multiple of 8
-    if `work` is given, since targets share programs with those of equal data alone.
+    The cuts minimize sum_g N_g L_g, the number of computed positions, exactly, by dynamic
+    programming over the distinct lengths. Lengths are rounded up, see `on_grid`; if `work` is
+    given to a multiple of 8, since targets share programs only if their data are equal.
 
     Args:
         x: inputs; one array if they are padded.
         padding: how they are padded; `None` gives one group.
-        max_groups: how many groups at most: each costs a compilation. By default one for every
-            256 examples, or for every 64 MiB of work, at most 6, and none that saves less than
-            8 % of the positions, or 3 % if `work` is given.
+        max_groups: largest number of groups, each of which costs a compilation. By default one for
+            every 256 examples, or for every 64 MiB of work, at most 6, and none that saves less
+            than 8 % of the positions, or 3 % if `work` is given.
         work: bytes that a gradient writes to compute one group of all examples.
 
     Returns:
@@ -116,7 +116,7 @@ def _best_cuts(
         values: lengths, ascending.
         counts: how many examples have each.
         groups: how many groups at most.
-        least_gain: which part of the work one more group must save.
+        least_gain: fraction of the work that one more group must save.
     """
     below = np.concatenate([[0], np.cumsum(counts)])
     best = below[1:] * values  # one group up to each value
@@ -141,7 +141,7 @@ def _best_cuts(
 
 
 def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Cut inputs into batches of similar length; few shapes, so that little is compiled.
+    """Split inputs into batches of similar length, in few shapes, so that little is compiled.
 
     Args:
         x: inputs.

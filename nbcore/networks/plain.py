@@ -1,4 +1,4 @@
-"""Parameters as plain arrays in plain containers: what can be sampled, stored and read again."""
+"""Parameters as plain arrays in plain containers, which can be sampled, stored and loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nbcore.networks.network import Network, Params
 def plain_params(network: Network, params: Params) -> Params:
     """Return parameters as arrays in dicts, lists and tuples.
 
-    A network may have a method `unboxed(params)`, which takes off what its framework wraps arrays
-    and containers in: partitioning metadata, frozen dicts, states.
+    A network may have a method `unboxed(params)`, which removes the wrappers of its framework:
+    partitioning metadata, frozen dicts, states.
 
     Raises:
-        NetworkError: there is another container, or a leaf that is no array of numbers.
+        NetworkError: there is another container, or a leaf that is not an array of numbers.
 
     Examples:
         >>> from nbcore.networks.network import as_network
@@ -38,7 +38,7 @@ def plain_params(network: Network, params: Params) -> Params:
 
 
 def _check_containers(node: Any, path: str) -> None:
-    """Raise unless every container is one that is stored as it is."""
+    """Raise unless every container can be stored unchanged."""
     if isinstance(node, dict):
         items = cast("Mapping[Any, Any]", node)
         odd = [key for key in items if not isinstance(key, str | int)]
@@ -66,7 +66,7 @@ def _check_containers(node: Any, path: str) -> None:
 def _array(path: str, leaf: Any) -> jax.Array:
     if is_key(leaf):
         raise NetworkError(
-            f"{path!r} is a random key, which is no parameter. Take keys out of the parameters: "
+            f"{path!r} is a random key, which is not a parameter. Take keys out of the parameters: "
             "apply(params, x, train=..., key=...) gets one in training."
         )
     try:
@@ -75,6 +75,6 @@ def _array(path: str, leaf: Any) -> jax.Array:
     except (TypeError, ValueError):  # an array of objects
         pass
     raise NetworkError(
-        f"{path!r} is no array of numbers, got {type(leaf).__name__} {leaf!r:.60}. Keep options "
-        "out of the parameters."
+        f"{path!r} is not an array of numbers, got {type(leaf).__name__} {leaf!r:.60}. Keep "
+        "options out of the parameters."
     )

@@ -1,6 +1,6 @@
 """The report of a run: figures and tables in one HTML file that needs no other file.
 
-Everything here works on plain data (`ReportData`), so that it needs no sampling to be tried.
+Reports are made from plain data (`ReportData`), so that they can be tried without sampling.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions for rows that were measured.
+    """Predictions for measured examples.
 
     Args:
         y: measured values `(n,)`.
@@ -37,7 +37,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The draws of one number.
+    """The draws of one parameter.
 
     Args:
         label: its name.
@@ -73,7 +73,7 @@ class PartlySampled:
 
 @dataclass(frozen=True)
 class LayerShare:
-    """How much of a layer is sampled.
+    """The sampled share of a layer.
 
     Args:
         name: name of the layer.
@@ -88,18 +88,18 @@ class LayerShare:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything that a report shows.
+    """The contents of a report.
 
     Args:
         title: headline.
-        target: name of what is predicted, with its unit if known.
+        target: name of the target, with its unit if known.
         predictions: predictions of the partially Bayesian network on the test rows.
         ways: results of each way of predicting, the partially Bayesian one last.
-        traces: the worst-mixing numbers.
+        traces: the worst-mixing parameters.
         layers: how much of each layer is sampled.
         kernels: kernels of which some entries are sampled.
-        facts: what else there is to know about the run, by name.
-        verdict: what the diagnostics say.
+        facts: further facts about the run, by name.
+        verdict: verdict of the diagnostics.
     """
 
     title: str
@@ -114,7 +114,7 @@ class ReportData:
 
 
 def worst_traces(posteriors: Sequence[NetworkPosterior], count: int = 4) -> list[Trace]:
-    """Return the numbers that mix worst, over all members of an ensemble."""
+    """Return the parameters that mix worst, over all members of an ensemble."""
     traces: list[Trace] = []
     for member, posterior in enumerate(posteriors):
         prefix = f"member {member}: " if len(posteriors) > 1 else ""
@@ -136,7 +136,7 @@ def _by_label(posterior: NetworkPosterior) -> dict[str, _Floats]:
 
 
 def layer_shares(split: ParameterSplit) -> list[LayerShare]:
-    """Return how much of each layer is sampled, in call order; layers without weights left out."""
+    """Return the sampled share of each layer with weights, in call order."""
     chosen = {path: int(np.prod(shape)) for path, shape in split.shapes.items()}
     return [
         LayerShare(layer.name, sum(chosen.get(leaf.path, 0) for leaf in layer.leaves), layer.size)

@@ -17,16 +17,15 @@ LEVELS = (0.5, 0.68, 0.95)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Predictions of one way of predicting, compared with what was measured.
+    """Predictions of one way of predicting, compared with measured values.
 
     Args:
-        name: what predicted.
+        name: name of the way of predicting.
         rmse: root mean squared error, in the units of y.
         mae: mean absolute error, in the units of y.
         nlpd: negative log predictive density.
         crps: continuous ranked probability score, in the units of y.
-        ranks: for each row the probability `(n,)` that the prediction gave to values below the
-            measured one.
+        ranks: for each example the predicted probability of values below the measured one `(n,)`.
     """
 
     name: str
@@ -37,7 +36,7 @@ class Evaluation:
     ranks: NDArray[np.float64]
 
     def coverage(self, levels: ArrayLike) -> NDArray[np.float64]:
-        """Return the fraction of rows inside the central interval of each level."""
+        """Return the fraction of examples inside the central interval of each level."""
         distance = np.abs(2 * self.ranks - 1)
         return np.mean(distance <= np.asarray(levels)[..., None], axis=-1)
 
@@ -54,15 +53,15 @@ class Evaluation:
 
 
 def evaluation_of(name: str, prediction: Prediction, y: ArrayLike) -> Evaluation:
-    """Compare predictions with what was measured.
+    """Compare predictions with measured values.
 
     Args:
-        name: what predicted.
+        name: name of the way of predicting.
         prediction: the predictions.
         y: measured values `(n,)`.
 
     Raises:
-        ShapeError: y has not the shape of the predictions.
+        ShapeError: the shape of y is not that of the predictions.
 
     Examples:
         >>> exact = Prediction.normal(np.zeros((1, 3, 1)), np.ones((1, 1, 1)))

@@ -18,7 +18,7 @@ def build_report(data: ReportData) -> str:
     """Return a report as one HTML page, with its figures inside.
 
     Args:
-        data: what it shows.
+        data: its contents.
 
     Returns:
         The page; the same data give the same text.
@@ -45,7 +45,7 @@ def summary_picture(data: ReportData) -> bytes:
     """Return a PNG: predictions with intervals, and coverage of the first way against the last.
 
     Args:
-        data: what is shown; the first of several ways is the naive one.
+        data: its contents; the first of several ways of predicting is the naive one.
     """
     ways = [data.ways[0], data.ways[-1]] if len(data.ways) > 1 else list(data.ways)
     with styled():

@@ -49,7 +49,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Generator[None]:
-    """Apply the look; nothing of it stays behind."""
+    """Apply the style within the context."""
     with mpl.rc_context(_SETTINGS):
         yield
 

@@ -25,7 +25,7 @@ DEFAULT_PAIRS = 32
 
 @dataclass(frozen=True)
 class Budget:
-    """How many weights to choose; one of the three, or none for 32 pairs of each layer.
+    """The number of weights to choose: one of three options, or 32 pairs of each layer.
 
     Args:
         num_pairs_per_layer: pairs of each layer.
@@ -60,13 +60,13 @@ class Budget:
 
     @property
     def pairs(self) -> int | None:
-        """Pairs of each layer; `None` if the budget is one of the network."""
+        """Pairs of each layer; `None` for a budget of the whole network."""
         if self.num_weights is None and self.fraction is None:
             return self.num_pairs_per_layer or DEFAULT_PAIRS
         return None
 
     def weights(self, total: int) -> int:
-        """Return how many weights to choose, of a network with `total`.
+        """Return the number of weights to choose from `total`.
 
         Raises:
             OptionError: the fraction is less than half a weight.
@@ -132,7 +132,7 @@ def check_capacity(selected: Selected, num_weights: int, *, include_bias: bool) 
     """Check that the layers hold as many weights as a budget of the network.
 
     Raises:
-        SelectionError: they do.
+        SelectionError: the layers hold fewer.
     """
     capacity = sum(w.size for _, weights in selected for w in weights)
     if include_bias:
@@ -157,8 +157,8 @@ def best_of_network(
     """Return the best pairs of all layers together that fit a budget of weights.
 
     Pairs come in order of their scores, equal scores in call order of the layers and then by
-    index. A pair costs its entries and those of its bias that no earlier pair has paid for; one
-    that no longer fits is passed over. So the budget is never exceeded, and met exactly unless
+    index. A pair costs its entries and those of its bias that no earlier pair has paid for; a
+    pair that no longer fits is skipped. The budget is never exceeded, and met exactly unless
     the rest is less than any remaining pair costs.
 
     Raises:
@@ -210,7 +210,7 @@ def best_of_network(
 
 
 class _Costs:
-    """What each pair costs in weights, while biases are paid for once."""
+    """Costs of pairs in weights; each bias is paid for once."""
 
     def __init__(self, leaves: Sequence[tuple[Layer, Leaf]], *, include_bias: bool) -> None:
         self.windows = [weight.size // weight.num_pairs for _, weight in leaves]
@@ -222,13 +222,13 @@ class _Costs:
         ]
 
     def of(self, part: int, pair: int) -> int:
-        """Return what a pair costs now."""
+        """Return the current cost of a pair."""
         bias = self.entries[part]
         new = 0 if bias is None else int(np.count_nonzero(~bias[0][bias[1][pair]]))
         return self.windows[part] + new
 
     def pay(self, part: int, pair: int) -> None:
-        """Remember that the bias of a pair is paid for."""
+        """Record that the bias of a pair is paid for."""
         bias = self.entries[part]
         if bias is not None:
             bias[0][bias[1][pair]] = True

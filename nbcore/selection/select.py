@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Trained(Protocol):
-    """What a selection needs of a trained network, such as `DeterministicNN`."""
+    """A trained network, such as `DeterministicNN`, as a selection reads it."""
 
     @property
     def network(self) -> Network:
@@ -72,7 +72,7 @@ class Trained(Protocol):
         ...
 
     def curvature(self, X: Inputs, y: Any) -> LikelihoodCurvature:
-        """Return what these data say about each weight at the trained parameters."""
+        """Return the curvature of the likelihood of these data at the trained parameters."""
         ...
 
 
@@ -93,10 +93,10 @@ def select_bayesian_components(
 ) -> ProbabilisticSubset:
     """Choose the weights that are worth sampling.
 
-    A pair stands for one entry of a kernel or embedding, in a convolution for a whole window,
-    whose scores are averaged. Equal scores go to the earlier layer, then to the lowest index. At
-    most one budget is given: pairs of each layer, or weights of the network, over whose layers
-    scores are compared as they are.
+    A pair is one entry of a kernel or embedding; in a convolution it is a whole window, whose
+    scores are averaged. Of equal scores, the earlier layer and then the lower index wins. At most
+    one budget is given: pairs of each layer, or weights of the network, for which scores are
+    compared across layers without rescaling.
 
     Args:
         det: a trained network, such as `DeterministicNN`.
@@ -104,14 +104,13 @@ def select_bayesian_components(
             means every layer that has weights.
         method: name of a selector (see `list_selectors`) or a selector.
         num_pairs_per_layer: how many pairs of each layer, 32 if no budget is given; in a layer
-            with components, such as attention, in total: split evenly over them, what remains
-            goes to the first ones (query, key, value, out).
-        num_weights: how many weights of all layers together, the biases that come with the pairs
-            included. Never more, and exactly as many unless what is left is less than any
-            remaining pair costs.
+            with components, such as attention, in total: split evenly over them, the
+            remainder over the first ones (query, key, value, out).
+        num_weights: how many weights of all layers together, the biases of the pairs included.
+            Never more, and exactly as many unless the rest is less than any remaining pair costs.
         fraction: the same, as a fraction of all weights of the network.
         X: inputs, leading axis examples, for selectors that look at data; with `y`, the
-            gradients are computed on them instead of those met while training.
+            gradients are computed on them instead of taken from training.
         y: targets of `X`, in y's own units.
         key: random key or seed; None is the fixed key `jax.random.key(0)`, so the same call
             always chooses the same weights.
@@ -127,7 +126,7 @@ def select_bayesian_components(
         UnknownSelectorError: no selector has the name `method`.
         OptionError: an option is unknown or impossible.
         DataError: `X` or `y` cannot be used.
-        SelectionError: there are fewer weights than asked for, or what the selector needs is
+        SelectionError: there are fewer weights than asked for, or a need of the selector is
             missing: SWA snapshots, gradients, data.
 
     Examples:
@@ -216,7 +215,7 @@ def _selector_of(arguments: Mapping[str, Any]) -> Selector:
 def _selected(
     layers: tuple[Layer, ...], layer_names: str | Sequence[str] | None, exclude: str | Sequence[str]
 ) -> Selected:
-    """Return the layers that are asked for, each with the weight leaves that are."""
+    """Return the requested layers, each with its requested weight leaves."""
     included = _matching(layers, "**" if layer_names is None else layer_names)
     excluded = _matching(layers, exclude, only_weights=False)
     wanted = included - excluded

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """What a selector sees of a trained network; what it declares to need is there.
+    """The trained network as a selector sees it; the needs that it declares are present.
 
     Args:
         network: the network.
@@ -55,12 +55,12 @@ class SelectionContext:
         return jax.random.fold_in(self.key, np.uint32(zlib.crc32(name.encode())))
 
     def rng_for(self, name: str) -> np.random.Generator:
-        """Return NumPy's generator from that key: nothing is compiled for the shape of a leaf."""
+        """Return a NumPy generator from `key_for`; its draws need no compilation."""
         return np.random.default_rng(np.asarray(jax.random.key_data(self.key_for(name))).tolist())
 
 
 def weights_in(layer: Layer, tree: Any) -> dict[str, Any]:
-    """Return what a pytree like the parameters holds for the weights of a layer, by path.
+    """Return the weights of a layer, by path, from a pytree like the parameters.
 
     Examples:
         >>> from nbcore.networks.inference import infer_layers
@@ -73,7 +73,7 @@ def weights_in(layer: Layer, tree: Any) -> dict[str, Any]:
 
 
 def required(value: T | None, need: str, who: str) -> T:
-    """Return what a selector reads from its context.
+    """Return a value that a selector reads from its context.
 
     Args:
         value: what the context holds.
@@ -93,7 +93,7 @@ def required(value: T | None, need: str, who: str) -> T:
 
 
 class Selector(Protocol):
-    """What every selector declares; its options are dataclass fields.
+    """The declarations of every selector; its options are dataclass fields.
 
     A selector is a `ScoringSelector`, which ranks the entries of a layer, or a
     `ChoosingSelector`, which chooses them as a set. Either may also be a `RestrictingSelector`.
@@ -121,7 +121,7 @@ class Selector(Protocol):
 class ScoringSelector(Selector, Protocol):
     """A selector that gives every entry a score; the core aggregates, ranks and cuts.
 
-    Scores of all layers are on one scale: a budget for the network compares them as they are.
+    Scores of all layers are on one scale: a budget for the network compares them without rescaling.
     """
 
     def score(self, context: SelectionContext, layer: Layer) -> Mapping[str, Any]:
@@ -155,10 +155,10 @@ class ChoosingSelector(Selector, Protocol):
 
 @runtime_checkable
 class RestrictingSelector(Selector, Protocol):
-    """A selector that leaves out some of the layers that it was asked to choose from."""
+    """A selector that leaves out some of the layers to choose from."""
 
     def restrict(self, layers: Sequence[Layer]) -> Sequence[Layer]:
-        """Return the layers to choose from, of those that were asked for; at least one."""
+        """Return the layers to choose from, at least one of the requested ones."""
         ...
 
 

@@ -21,8 +21,8 @@ def check_expressiveness(split: ParameterSplit, num_outputs: int) -> bool:
     frozen, wide networks can approximate any distribution of y given x. With randomness in the
     last layers alone there is no such guarantee. A unit counts if its bias or any weight that
     enters it is stochastic; a feature of an embedding is a unit. A first layer with fewer units
-    than outputs is held to all of them; if the call order of the layers is not known, nothing
-    is said. To silence it: `warnings.simplefilter("ignore", nb.ExpressivenessWarning)`.
+    than outputs needs all of them. If the call order of the layers is not known, there is no
+    warning. To silence the warning: `warnings.simplefilter("ignore", nb.ExpressivenessWarning)`.
 
     Args:
         split: the stochastic and the frozen weights.

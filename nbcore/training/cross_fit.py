@@ -35,18 +35,19 @@ NONE = np.zeros(0)
 class CrossFit:
     """A network trained on all examples, and one for each fold that has not seen the fold.
 
-    Args:
-        full: trained on all examples.
-        members: one network for each fold, trained without it.
-        fold: network that each example is held out from `(N,)`; -1: from none, as the first
-            examples of a time series.
-        trained: indices of the examples that each member is trained on.
-        predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
-            classes; NaN for examples that no network is tested on.
-        noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
-            network predicts the noise itself, or there is none.
-        training_noise: the same of `full` on the examples that it was trained on; as empty.
-        residuals: out-of-fold residuals `(tested, outputs)` in y's own units; as empty.
+        Args:
+            full: trained on all examples.
+            members: one network for each fold, trained without it.
+            fold: network that each example is held out from `(N,)`; -1: from none, as the first
+                examples of a time series.
+            trained: indices of the examples that each member is trained on.
+            predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
+                classes; NaN for examples that no network is tested on.
+            noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
+                network predicts the noise itself, or there is none.
+            training_noise: root mean square error of `full` on its training examples `(outputs,)`;
+            empty if `noise` is.
+        residuals: out-of-fold residuals `(tested, outputs)` in y's own units; empty if `noise` is.
         held_out: prediction of each fold by the network that has not seen it, if the networks
             predict a distribution; else empty.
     """
@@ -87,7 +88,7 @@ def cross_fit(
 ) -> CrossFit:
     """Train a network on all examples, and once for each fold without that fold.
 
-    The networks are trained side by side in threads; each depends on its own key alone.
+    The networks are trained concurrently in threads; each depends only on its own key.
 
     Args:
         network: a network, or a model that `nb.as_network` knows.
@@ -170,7 +171,7 @@ def cross_fit(
 
 
 def _assembled(count: int, rows: list[np.ndarray], parts: list[np.ndarray]) -> np.ndarray:
-    """Return parts as one array in double precision, NaN in rows of no part."""
+    """Return parts as one array in double precision, NaN for examples in no part."""
     array = np.full((count, *parts[0].shape[1:]), np.nan)
     for some, part in zip(rows, parts, strict=True):
         array[some] = part
@@ -180,12 +181,12 @@ def _assembled(count: int, rows: list[np.ndarray], parts: list[np.ndarray]) -> n
 def mixture_noise(
     squared: np.ndarray, between: np.ndarray, epistemic: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """Return the noise of a mixture of networks, so that their spread is not counted twice.
+    """Return the noise of a mixture of networks that does not count their spread twice.
 
     A member's squared error is, on average over members, that of their mean plus the variance
-    between them (Krogh & Vedelsby 1995, equation 6). So the mixture, whose variance is noise^2 +
-    between + epistemic, is as wide as its mean errs with noise^2 = squared - 2 between -
-    epistemic, averaged over examples; at least a quarter of `squared` is kept.
+    between them (Krogh & Vedelsby 1995, equation 6). The mixture has the variance noise^2 +
+    between + epistemic, which equals the squared error of its mean if noise^2 = squared -
+    2 between - epistemic, averaged over examples; at least a quarter of `squared` is kept.
 
     Args:
         squared: squared error of a member on unseen examples `(outputs,)`.
@@ -208,7 +209,7 @@ def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: s
 
 
 def warn_of_training_noise() -> None:
-    """Warn that the noise is that of examples which were trained on."""
+    """Warn that the noise was estimated on training examples."""
     warnings.warn(
         "The noise is that of the training residuals, and so too small: no example was kept from "
         "training. Give validation_data=(X, y), or type bootstrap=True",
@@ -218,9 +219,10 @@ def warn_of_training_noise() -> None:
 
 
 class _Together:
-    """Several trainings as one report: epochs done, over all of them.
+    """Progress of several trainings as one report: the epochs done by all of them.
 
-    `compiled` is set after the first epoch of the first, so that the others find its programs.
+    `compiled` is set after the first epoch of the first network, so that the others reuse its
+    programs.
     """
 
     def __init__(self, report: Progress, count: int) -> None:

@@ -48,7 +48,7 @@ ROWS = 512
 
 
 class DeterministicNN:
-    r"""A network trained to one set of weights, which a partially Bayesian one starts from.
+    r"""A network with one set of trained weights, from which a partially Bayesian network starts.
 
     loss = mean_i -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2), minimized by Adam, with
     unit noise for `loss="homoskedastic"`.
@@ -57,16 +57,16 @@ class DeterministicNN:
         net: a network, or a model that `nb.as_network` knows.
         loss: `"homoskedastic"` (squared error), `"heteroskedastic"` (a second head predicts the
             noise, see `nb.Heteroskedastic`), `"classification"` (cross entropy of logits),
-            `"binary"` (the same for one logit), `"poisson"` (counts), or a likelihood, of which
-            what is unknown is left out.
+            `"binary"` (the same for one logit), `"poisson"` (counts), or a likelihood without its
+            unknown parameters.
         learning_rate: peak learning rate.
         map: whether the Gaussian prior of the weights is part of the loss.
         sigma: standard deviation of that prior.
         swa: averaging of the last weights: `nb.SWA(...)`, a dict of its options, or `None`.
         weight_decay: decoupled weight decay; 0 is Adam, more is AdamW.
         schedule: `"constant"` or `"cosine"` learning rate.
-        standardize: whether y is standardized for training; `params` then mean standardized
-            units, `predict` gives y's own, and `scaler` is kept.
+        standardize: whether y is standardized for training: `params` then predict in standardized
+            units, `predict` returns y's own units, and `scaler` holds the conversion.
         patience: epochs without a better validation loss after which training stops.
 
     Raises:
@@ -121,7 +121,7 @@ class DeterministicNN:
 
     @property
     def is_squared_error(self) -> bool:
-        """Whether the loss is the squared error, which says nothing about the noise."""
+        """Whether the loss is the squared error, which does not determine the noise."""
         return isinstance(self.likelihood, Gaussian)
 
     @property
@@ -132,7 +132,7 @@ class DeterministicNN:
 
     @property
     def network(self) -> Network:
-        """The network; known once it was trained."""
+        """The network; available after training."""
         if self._network is None:
             raise TrainingError("The network is not trained yet. Type: det.train(X, y)")
         return self._network
@@ -183,7 +183,7 @@ class DeterministicNN:
             validation_data: `(X, y)` for early stopping; its error is kept for the noise.
             key: random key for initial weights, minibatches and dropout.
             plan: shapes of the minibatches, instead of `batch_size`: networks that are trained on
-                parts of the same data share what is compiled if they share
+                parts of the same data share compiled programs if they share
                 `BatchPlan.of(X, network.padding, batch_size)`.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -215,7 +215,7 @@ class DeterministicNN:
         batch_size: int,
         key: jax.Array,
     ) -> tuple[Params, Data, Data | None]:
-        """Check the arguments of `train`; return fresh weights, and the data in units of training.
+        """Check the arguments of `train`; return fresh weights, and the data in training units.
 
         Raises:
             OptionError, ShapeError, DataError, TokenError, LabelError: see `train`.
@@ -241,7 +241,7 @@ class DeterministicNN:
         return params, self._data(X, y), validation
 
     def finish(self, fit: Fit, validation_data: tuple[Any, Any] | None = None) -> DeterministicNN:
-        """Keep what training gave, and the error on validation data."""
+        """Store the result of training, and the error on validation data."""
         self._fit = fit
         self.validation_residuals = None
         if validation_data is not None and self.is_squared_error:
@@ -256,7 +256,7 @@ class DeterministicNN:
         num_outputs: int,
         validation_data: tuple[Any, Any] | None = None,
     ) -> DeterministicNN:
-        """Take the place of a network that was trained elsewhere."""
+        """Take over the result of a training that was done elsewhere."""
         self._network, self.scaler, self.num_outputs = network, scaler, num_outputs
         return self.finish(fit, validation_data)
 
@@ -318,11 +318,10 @@ class DeterministicNN:
         )
 
     def curvature(self, X: Any, y: Any) -> LikelihoodCurvature:
-        """Return what given data say about each weight, not computed yet.
+        """Return the curvature of the likelihood of given data, computed when it is read.
 
-        The noise, which the squared error leaves open, is that on the validation data of the
-        training if there were some, else on the given data; at least a thousandth of the
-        spread of y.
+        With the squared error, the noise is the root mean square error on the validation data of
+        the training, or else on the given data; at least a thousandth of the spread of y.
 
         Args:
             X: inputs, as for training.

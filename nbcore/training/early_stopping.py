@@ -17,7 +17,7 @@ from nbcore.training.minibatches import Batches, BatchPlan, Data, Minibatch, bat
 
 
 class EarlyStopping:
-    """Remembers the weights with the lowest validation loss, of each member of an ensemble.
+    """Keeps the weights with the lowest validation loss, for each member of an ensemble.
 
     Attributes:
         active: whether training continues, `()`; for an ensemble `(members,)`.
@@ -48,7 +48,7 @@ class EarlyStopping:
         self._weights: Any = None
 
     def should_stop(self, weights: Any) -> bool:
-        """Note the validation loss; say whether it has not improved for long enough."""
+        """Record the validation loss; return whether it has not improved for `patience` epochs."""
         if self.batches is None:
             return False
         loss = self._loss(weights)
@@ -61,7 +61,7 @@ class EarlyStopping:
         return not self.active.any()
 
     def best(self, final: Any) -> Any:
-        """Return the final weights, or those that did better on the validation data."""
+        """Return the final weights, or those with a lower validation loss."""
         if self.batches is None:
             return final
         return self._pick(self._loss(final) <= self._lowest, final)

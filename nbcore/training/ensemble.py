@@ -38,13 +38,13 @@ RESIDUALS = "member_residuals"
 
 
 class EnsembleDeterministicNN:
-    r"""Networks that differ in their initial weights, and, if asked, in the examples they see.
+    r"""Networks that differ in their initial weights and, with the bootstrap, in their examples.
 
     mean = E_m f_m(x), variance = Var_m f_m(x) + noise^2: between members, epistemic, and the
     noise. The noise comes from examples that members have not seen: validation data, or those that
     the bootstrap left out. A member's squared error there is, on average, that of the mean plus
-    the variance between members, so that the mixture is as wide as its mean errs with
-    noise^2 = squared error of a member - 2 variance between members.
+    the variance between members, so that the variance of the mixture equals the squared error of
+    its mean if noise^2 = squared error of a member - 2 variance between members.
 
     It can also start chains, one at each member: `nb.sample(..., init=ensemble)`, and
     `nb.PartialBNN(net, ensemble)`.
@@ -110,7 +110,7 @@ class EnsembleDeterministicNN:
 
     @property
     def network(self) -> Network:
-        """The network that all members are."""
+        """The network of all members."""
         return self.members[0].network
 
     @property
@@ -142,10 +142,10 @@ class EnsembleDeterministicNN:
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
             epochs: passes over the data.
             batch_size: examples of a minibatch.
-            validation_data: `(X, y)` for early stopping, of each member for itself, and the noise.
+            validation_data: `(X, y)` for early stopping of each member, and for the noise.
             bootstrap: whether each member sees examples drawn with replacement.
             bootstrap_fraction: how many examples it sees, as a fraction of N.
-            key: random key, of which member m uses `fold_in(key, m)`; or a key for each member.
+            key: random key; member m uses `fold_in(key, m)`. Or a key for each member.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
         Returns:
@@ -210,12 +210,12 @@ class EnsembleDeterministicNN:
     def chain_starts(self, target: Target, num_chains: int) -> list[Position]:
         """Return a position for each chain: chain c starts at member c.
 
-        Weights mean the units that members were trained in: for `standardize=True` the target
-        holds `ensemble.scaler.standardize(y)`.
+        The target must be in the units of training: with `standardize=True` it holds
+        `ensemble.scaler.standardize(y)`.
 
         Args:
             target: the log density of all weights of the network.
-            num_chains: number of chains, at most that of members.
+            num_chains: number of chains, at most the number of members.
 
         Raises:
             OptionError: there are fewer members than chains, or the target has frozen weights,
@@ -254,8 +254,8 @@ class EnsembleDeterministicNN:
         """Write the ensemble into a folder: arrays as safetensors, the rest as JSON.
 
         Args:
-            folder: made if it is missing.
-            overwrite: whether an ensemble that is there may be replaced.
+            folder: created if it is missing.
+            overwrite: whether an ensemble in the folder may be replaced.
 
         Raises:
             RunFolderError: the folder already holds something.
@@ -274,7 +274,7 @@ class EnsembleDeterministicNN:
         }
         if facts["loss"] is None:
             raise OptionError(
-                f"{type(self.loss).__name__} is none of nbcore's own likelihoods, and cannot be "
+                f"{type(self.loss).__name__} is not one of nbcore's likelihoods, and cannot be "
                 "written. Keep the parameters: ensemble.params"
             )
         if self.member_residuals is not None:
@@ -290,7 +290,7 @@ class EnsembleDeterministicNN:
             net: the network that was trained, or its model.
 
         Raises:
-            RunFolderError: the folder holds no ensemble, or a damaged one.
+            RunFolderError: the folder holds no ensemble, or is damaged.
         """
         arrays, facts = storage.read_folder(Path(folder), kind=KIND)
         network = as_network(net)
@@ -357,7 +357,7 @@ class EnsembleDeterministicNN:
 
 
 def _errors(means: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the members' residuals `(rows, outputs)`, and the variance between members.
+    """Return the members' residuals `(n, outputs)`, and the variance between members.
 
     Args:
         means: predictions `(members, examples, outputs)`.

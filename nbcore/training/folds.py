@@ -30,7 +30,7 @@ class Splitter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Which examples each network is trained without.
+    """The examples that each network is trained without.
 
     Args:
         fold: number of the network that each example is held out from `(N,)`; -1: from none.
@@ -91,7 +91,7 @@ def _check_number(folds: int, count: int) -> None:
         )
     if not 2 <= folds <= count:
         raise OptionError(
-            f"{count} examples can be cut into 2 to {count} folds, got {folds}. Type: "
+            f"{count} examples can be split into 2 to {count} folds, got {folds}. Type: "
             f"calibration=nb.CalibrationOptions(folds={count})"
         )
 
@@ -103,8 +103,8 @@ def _split(splitter: Any, count: int, y: np.ndarray, groups: np.ndarray | None) 
         )
     if getattr(splitter, "shuffle", True) and getattr(splitter, "random_state", 0) is None:
         raise OptionError(
-            f"{type(splitter).__name__} draws from the global random state, so that no fit could "
-            "be repeated. Give it random_state=0."
+            f"{type(splitter).__name__} draws from the global random state, so that a fit is not "
+            "repeatable. Give it random_state=0."
         )
     labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     pairs = list(splitter.split(np.zeros((count, 1)), labels, groups))
@@ -124,7 +124,7 @@ def _split(splitter: Any, count: int, y: np.ndarray, groups: np.ndarray | None) 
 
 
 def warn_of_copies(X: Any) -> None:
-    """Warn if examples have the same inputs, bit for bit: folds would tear them apart."""
+    """Warn if examples have identical inputs, which folds would separate."""
     count = num_examples(X)
     leaves = [np.ascontiguousarray(np.asarray(leaf)) for leaf in jax.tree.leaves(X)]
     rows = np.concatenate(

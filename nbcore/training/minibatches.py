@@ -29,7 +29,7 @@ class Part(NamedTuple):
     Args:
         x: inputs, trimmed to that length.
         y: targets.
-        mask: 1 for examples that count, 0 for those that fill the part up.
+        mask: 1 for examples of the minibatch, 0 for those that fill the part up.
     """
 
     x: Any
@@ -41,11 +41,11 @@ Minibatch = tuple[Part, ...]
 
 
 class BatchPlan(NamedTuple):
-    """The shapes of a minibatch: networks that are trained with the same share programs.
+    """The shapes of a minibatch; networks trained with equal shapes share programs.
 
     Args:
-        lengths: to what length the examples of each part are trimmed, ascending; `None` if inputs
-            are not padded.
+        lengths: length to which the examples of each part are trimmed, ascending; `None` if
+            inputs are not padded.
         sizes: examples of each part, at most.
     """
 
@@ -54,7 +54,7 @@ class BatchPlan(NamedTuple):
 
     @staticmethod
     def of(X: Any, padding: Padding | None, batch_size: int) -> BatchPlan:
-        """Return the plan that wastes least on these inputs; `batch_size` is met on average."""
+        """Return the plan with the least padding for inputs; `batch_size` is met on average."""
         groups = length_groups(X, padding)
         steps = -(-sum(len(group.rows) for group in groups) // batch_size)
         return BatchPlan(
@@ -100,10 +100,10 @@ class Batches:
     """Shuffled minibatches; each holds its share of every length, in parts of similar length.
 
     Args:
-        network: the network, which says how inputs are padded.
+        network: the network, which declares the padding of inputs.
         data: inputs and targets.
         plan: shapes of the minibatches.
-        rows: which examples there are, repeated ones included; `None` is every example once.
+        rows: indices of the examples, repetitions included; `None` is every example once.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Batches:
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
         shares = [np.array_split(rng.permutation(rows), self.per_epoch) for rows in self.rows]
         for n in range(self.per_epoch):
-            # Where examples do not divide evenly, parts take their turns to hold one example more.
+            # If examples do not divide evenly, the parts hold one example more in turn.
             yield tuple(
                 self._part(g, share[(n + g) % self.per_epoch]) for g, share in enumerate(shares)
             )
@@ -160,7 +160,7 @@ class MemberBatches:
             batches.per_epoch = self.per_epoch
 
     def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
-        """Yield minibatches with a leading member axis; each member shuffles for itself."""
+        """Yield minibatches with a leading member axis; each member has its own order."""
         keys = [jax.random.fold_in(key, m) for m in range(len(self.members))]
         epochs = [batches.epoch(k) for batches, k in zip(self.members, keys, strict=True)]
         for each in zip(*epochs, strict=True):

@@ -30,14 +30,14 @@ class SWA:
     """Stochastic weight averaging: which steps are averaged, and at which learning rate.
 
     Snapshots are taken per optimizer step within the window; their mean becomes the weights, and
-    their variance is what the variance selector reads. Moments are streamed: no list is kept.
+    the variance selector reads their variance. Moments are streamed: no list is kept.
     However short the training, the window is long enough for two snapshots, if there are as
     many steps.
 
     Every weight is averaged in the same way, scales and biases of normalization layers (LayerNorm,
-    GroupNorm, BatchNorm) included. Running statistics of a BatchNorm are state, no weights: they
-    are not averaged, and need not be recomputed afterwards, because they normalize in training
-    as in prediction, at the values that the parameters came with.
+    GroupNorm, BatchNorm) included. Running statistics of a BatchNorm are state, not weights: they
+    are neither averaged nor recomputed, because training normalizes by the given statistics, as
+    prediction does.
 
     Args:
         schedule: `"constant"` (the rate stays as it is, or is `swa_lr` within the window; every
@@ -134,7 +134,7 @@ class SWA:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """A recipe of training.
 
     Args:
         learning_rate: peak learning rate.

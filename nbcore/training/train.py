@@ -46,7 +46,7 @@ SLOW_IN_LOOPS = "conv_general_dilated"
 
 @dataclass(frozen=True)
 class Fit:
-    """What training gives; arrays of an ensemble have a leading member axis.
+    """The result of training; arrays of an ensemble have a leading member axis.
 
     Args:
         params: the trained parameters.
@@ -54,7 +54,8 @@ class Fit:
         gradients: moments of the per-batch gradients of the likelihood, near the end.
         losses: mean training loss of each epoch; of an ensemble `(members,)` each, NaN for members
             that have stopped.
-        validation_losses: the same of validation data; empty without.
+        validation_losses: mean validation loss of each epoch, in the same form; empty without
+            validation data.
     """
 
     params: Params
@@ -64,7 +65,7 @@ class Fit:
     validation_losses: tuple[Any, ...]
 
     def member(self, m: int) -> Fit:
-        """Return what training gave one member of an ensemble."""
+        """Return the result for one member of an ensemble."""
 
         def of(values: tuple[Any, ...]) -> tuple[float, ...]:
             return tuple(float(v[m]) for v in values if not np.isnan(v[m]))
@@ -108,7 +109,7 @@ def train(
     members: Members | None = None,
     progress: Progress = lambda report: None,
 ) -> Fit:
-    """Train a network from given parameters; `plan` is that of the data by default.
+    """Train a network from given parameters; the default `plan` is made for the data.
 
     With `members` the parameters, and all that is returned, have a leading member axis.
 
@@ -174,7 +175,7 @@ def train(
 def _everything(
     network: Network, params: Params, sigma: float, members: Members | None
 ) -> tuple[ParameterSplit, ResolvedPrior]:
-    """Return the split of all weights, which has the parameters of all members, and their prior."""
+    """Return the split of all weights, with the parameters of all members, and their prior."""
     one = params if members is None else jax.tree.map(lambda a: a[0], params)
     split = ProbabilisticSubset.everything().split(network, one)
     prior = NormalPrior(scale=sigma, center="zero").resolve(split)
@@ -239,10 +240,10 @@ def _optimizer(clip: float, weight_decay: float) -> optax.GradientTransformation
 
 
 class _Steps(NamedTuple):
-    """What steps do besides their minibatch; arrays have a leading step axis.
+    """Options of steps besides their minibatches; arrays have a leading step axis.
 
     Attributes:
-        number: which step of the training it is.
+        number: number of the step in the training.
         rate: learning rate.
         is_snapshot: whether the weights after it are averaged.
         is_late: whether its gradient counts among those near the end.
@@ -275,7 +276,7 @@ def _advance(
     epoch_key: jax.Array,
     active: np.ndarray,
 ) -> tuple[_State, jax.Array]:
-    """Take `count` steps; all calls are given as many, so that they are one program.
+    """Take `count` steps of arrays of fixed length, so that all calls share one program.
 
     Members that have stopped stay as they are; `is_batch_shared` is `None` without members.
     """
@@ -338,7 +339,7 @@ def _step(
 
 
 def _filled(steps: Any, length: int) -> Any:
-    """Return arrays of `length` steps; those that are missing repeat the last and are not taken."""
+    """Return arrays of `length` steps, filled with copies of the last step, which are not taken."""
     return jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], length - len(a), 0)]), steps)
 
 

@@ -116,13 +116,13 @@ UNFIT = {
     "quantized": Unfit({"D": {"kernel": jnp.ones((3, 1), jnp.int8)}}, "'D/kernel' are int8"),
     "unsigned": Unfit({"D": {"bias": jnp.ones(1, jnp.uint8), "w": KERNEL}}, "uint8.*quantization"),
     "key": Unfit({"w": KERNEL, "k": jax.random.key(0)}, "'k' is a random key"),
-    "objects": Unfit({"w": KERNEL, "o": np.array([object()])}, "'o' is no array of numbers"),
-    "text": Unfit({"w": KERNEL, "act": "relu"}, "'act' is no array of numbers, got str 'relu'"),
-    "function": Unfit({"w": KERNEL, "act": jnp.tanh}, "'act' is no array of numbers"),
+    "objects": Unfit({"w": KERNEL, "o": np.array([object()])}, "'o' is not an array of numbers"),
+    "text": Unfit({"w": KERNEL, "act": "relu"}, "'act' is not an array of numbers, got str 'relu'"),
+    "function": Unfit({"w": KERNEL, "act": jnp.tanh}, "'act' is not an array of numbers"),
     "named tuple": Unfit({"a": Weights(KERNEL)}, r"at 'a' they are .*Weights.*_asdict"),
     "whole named tuple": Unfit(Weights(KERNEL), "as a whole they are .*Weights"),
     "tuple as key": Unfit({"a": {(0, 1): KERNEL}}, r"'a' has the key \(0, 1\)"),
-    "deque": Unfit({"a": collections.deque([KERNEL])}, "'a' is no array of numbers, got deque"),
+    "deque": Unfit({"a": collections.deque([KERNEL])}, "'a' is not an array of numbers, got deque"),
 }
 
 

@@ -124,7 +124,7 @@ def test_cross_fit_reports_the_epochs_of_all_networks() -> None:
 def test_impossible_folds_are_refused(folds: int) -> None:
     with pytest.raises(
         errors.OptionError,
-        match=f"{COUNT} examples can be cut into 2 to {COUNT} folds, got {folds}",
+        match=f"{COUNT} examples can be split into 2 to {COUNT} folds, got {folds}",
     ):
         nb.cross_fit(NET, X, Y, folds=folds, progress=False)
 

@@ -83,8 +83,8 @@ def test_splitters_that_cannot_serve_are_refused(splitter: Any, said: str) -> No
     ("count", "said"),
     [
         (1, "X has 1.*calibration='none'"),
-        (2, r"2 examples can be cut into 2 to 2 folds, got 5.*folds=2"),
-        (4, r"4 examples can be cut into 2 to 4 folds, got 5.*folds=4"),
+        (2, r"2 examples can be split into 2 to 2 folds, got 5.*folds=2"),
+        (4, r"4 examples can be split into 2 to 4 folds, got 5.*folds=4"),
     ],
 )
 def test_few_examples_are_told_what_they_allow(count: int, said: str) -> None:
