@@ -148,7 +148,7 @@ BROKEN = [
     (returning("1 / 0"), "nbcore_register_backends\\(\\) failed: ZeroDivisionError"),
     (
         GOOD.replace("backends", "bakends"),
-        "nbcore_register_bakends is no hook .*Did you mean 'nbcore_register_backends'",
+        "nbcore_register_bakends is not a hook .*Did you mean 'nbcore_register_backends'",
     ),
     (
         GOOD.replace("@hookimpl", ""),

@@ -400,7 +400,7 @@ def test_scores_of_the_wrong_shape_are_refused() -> None:
         nb.select_bayesian_components(det, None, Scores({"A/kernel": descending((3, 2))}), 1)
 
 
-def test_kernels_that_pairs_cannot_tell_apart_are_refused() -> None:
+def test_kernels_that_pairs_cannot_distinguish_are_refused() -> None:
     def layers(params: Any) -> tuple[nb.Layer, ...]:
         names = {"Cell": ("w", "kernel"), "A": ("kernel",)}
         return tuple(
@@ -419,7 +419,7 @@ def test_kernels_that_pairs_cannot_tell_apart_are_refused() -> None:
     params = {"Cell": {"w": jnp.ones((2, 2)), "kernel": jnp.ones((2, 2))}, "A": dense()}
     det = TrainedStub(params, network=network)
     scores = Scores({"A/kernel": descending((2, 3))})
-    with pytest.raises(errors.SelectionError, match=r"'Cell' apart.*exclude=\['Cell'\]"):
+    with pytest.raises(errors.SelectionError, match=r"kernels of 'Cell'.*exclude=\['Cell'\]"):
         nb.select_bayesian_components(det, None, scores, 1)
     nb.select_bayesian_components(det, None, scores, 1, exclude=["Cell"])
 

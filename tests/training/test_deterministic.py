@@ -134,7 +134,11 @@ def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:
             errors.OptionError,
             "batch",
         ),
-        (lambda net: nb.DeterministicNN(net).train(X, Y[:5]), errors.ShapeError, "40 rows.*5 rows"),
+        (
+            lambda net: nb.DeterministicNN(net).train(X, Y[:5]),
+            errors.ShapeError,
+            "40 examples.*5 examples",
+        ),
         (
             lambda net: nb.DeterministicNN(net).train(X, Y, validation_data=(X, Y * np.nan)),
             errors.DataError,
