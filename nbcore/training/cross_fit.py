@@ -35,21 +35,21 @@ NONE = np.zeros(0)
 class CrossFit:
     """A network trained on all examples, and one for each fold that has not seen the fold.
 
-        Args:
-            full: trained on all examples.
-            members: one network for each fold, trained without it.
-            fold: network that each example is held out from `(N,)`; -1: from none, as the first
-                examples of a time series.
-            trained: indices of the examples that each member is trained on.
-            predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
-                classes; NaN for examples that no network is tested on.
-            noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
-                network predicts the noise itself, or there is none.
-            training_noise: root mean square error of `full` on its training examples `(outputs,)`;
-            empty if `noise` is.
-        residuals: out-of-fold residuals `(tested, outputs)` in y's own units; empty if `noise` is.
-        held_out: prediction of each fold by the network that has not seen it, if the networks
-            predict a distribution; else empty.
+    Args:
+        full: trained on all examples.
+        members: one network for each fold, trained without it.
+        fold: network that each example is held out from `(N,)`; -1: from none, as the first
+            examples of a time series.
+        trained: indices of the examples that each member is trained on.
+        predictions: out-of-fold predictions `(N, outputs)` in y's own units; probabilities for
+            classes; NaN for examples that no network is tested on.
+        noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
+            network predicts the noise itself, or there is none.
+        training_noise: root mean square error of `full` on its training examples `(outputs,)`;
+        empty if `noise` is.
+    residuals: out-of-fold residuals `(tested, outputs)` in y's own units; empty if `noise` is.
+    held_out: prediction of each fold by the network that has not seen it, if the networks
+        predict a distribution; else empty.
     """
 
     full: DeterministicNN
