@@ -83,6 +83,7 @@ class Independent:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """Return log p(x), elementwise."""
+        x = jnp.asarray(x, jnp.result_type(float, jnp.asarray(x)))
         unit = jnp.asarray(self.unit, x.dtype)
         return log_prob_of(self.distribution, x / unit) - jnp.log(unit)
 
