@@ -80,7 +80,7 @@ SURFACE = {
         "check_positive": "raise unless options are finite positive numbers",
     },
     "sampling.adaptation": {
-        "AdaptiveWhitening": "a whitening by the covariance of the positions visited in warmup",
+        "AdaptiveWhitening": "a whitening by the positions and gradients that warmup meets",
         "DualAveraging": "a step size that moves to a wanted acceptance rate in warmup",
         "warmup_windows": "Stan's windows: when a whitening is estimated anew",
     },
