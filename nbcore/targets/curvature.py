@@ -47,11 +47,6 @@ class NormalApproximation:
     distance: jax.Array
     steps: jax.Array
 
-    def from_gradient(self, gradient: Any) -> jax.Array:
-        """Return the gradient in whitened coordinates `(d,)` of a gradient in the position."""
-        flat = jax.flatten_util.ravel_pytree(gradient)[0]
-        return self.factor * flat if self.factor.ndim == 1 else self.factor.T @ flat
-
 
 def whitened_density(target: Target, whitening: Whitening) -> Callable[[jax.Array], jax.Array]:
     """Return the log density as a function of whitened coordinates `(d,)`.

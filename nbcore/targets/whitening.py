@@ -168,6 +168,10 @@ class Whitening:
             return self.factor.unmove(move)
         return move / self.factor if self.factor.ndim == 1 else jnp.linalg.solve(self.factor, move)
 
+    def from_gradient(self, gradient: Any) -> jax.Array:
+        """Return the gradient in whitened coordinates `(n,)` of a gradient in the position."""
+        return self.pull(jax.flatten_util.ravel_pytree(gradient)[0])
+
     def move(self, phi: jax.Array) -> jax.Array:
         """Return the move R phi of the position."""
         if isinstance(self.factor, LowRank):
@@ -175,7 +179,7 @@ class Whitening:
         return self.factor * phi if self.factor.ndim == 1 else self.factor @ phi
 
     def pull(self, gradient: jax.Array) -> jax.Array:
-        """Return R^T g, the gradient in whitened coordinates."""
+        """Return R^T g for a flat gradient `(n,)`."""
         if isinstance(self.factor, LowRank):
             return self.factor.pull(gradient)
         return self.factor * gradient if self.factor.ndim == 1 else self.factor.T @ gradient
