@@ -1,7 +1,7 @@
 """Minibatch gradients in scaled coordinates, shared by the stochastic-gradient samplers.
 
-A position x is flat `(d,)`; a `factor` R, `(d, d)` or `(d,)` for a diagonal, stands for
-coordinates phi with x = R phi, in which the log density has the gradient R^T g.
+A position x is flat `(d,)`; a whitening with the factor R stands for coordinates phi with
+x = m + R phi, in which the log density has the gradient R^T g.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ class Scale(NamedTuple):
     """Coordinates in which a sampler moves, and what limits its step size there.
 
     Args:
-        factor: R, `(d, d)` or `(d,)`.
+        whitening: the coordinates, around the mode.
         curvature: largest curvature c of the log density at the mode.
         noise: variance v of the minibatch gradient at the mode.
     """
 
-    factor: jax.Array
+    whitening: Whitening
     curvature: jax.Array
     noise: jax.Array
 
     def move(self, phi: jax.Array) -> jax.Array:
         """Return the move R phi of the position."""
-        return self.factor * phi if self.factor.ndim == 1 else self.factor @ phi
+        return self.whitening.move(phi)
 
     def gradient(self, gradient: jax.Array) -> jax.Array:
         """Return the gradient R^T g."""
-        return self.factor * gradient if self.factor.ndim == 1 else self.factor.T @ gradient
+        return self.whitening.pull(gradient)
 
     @property
     def longest(self) -> jax.Array:
@@ -82,7 +82,7 @@ class Scale(NamedTuple):
         Far from the mode, where step sizes do not fit, it keeps a chain from overshooting, and
         biases nothing that is kept.
         """
-        return jnp.sqrt(self.factor.shape[0] / self.curvature)
+        return jnp.sqrt(self.whitening.center.size / self.curvature)
 
 
 def check_options(backend: Any) -> None:
@@ -128,7 +128,7 @@ def measure(
     """Return the scale of a whitening with the largest noise of a coordinate, and all `(d,)`."""
     curvature_key, noise_key = jax.random.split(key)
     curvature = largest_curvature(curvature_key, target, whitening, target.start, steps=POWER_STEPS)
-    scale = Scale(whitening.factor, jnp.maximum(curvature, LEAST_CURVATURE), jnp.zeros(()))
+    scale = Scale(whitening, jnp.maximum(curvature, LEAST_CURVATURE), jnp.zeros(()))
 
     def gradient(k: jax.Array) -> jax.Array:
         return scale.gradient(estimate(target, whitening.center, k, 0, size)[1])

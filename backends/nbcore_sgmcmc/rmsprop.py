@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nbcore import Kernel, Stats, Target
-from nbcore.extend import mode_near
+from nbcore.extend import Whitening, mode_near
 from nbcore_sgmcmc.langevin import Tuned, langevin_step
 from nbcore_sgmcmc.minibatches import (
     NOISE_BATCHES,
@@ -68,7 +68,8 @@ def rmsprop_kernel(backend: Any) -> Kernel:
     ) -> tuple[State, Stats]:
         del t
         scale, step_size = shared.tuned
-        tuned = Tuned(scale._replace(factor=rms_factor(state.second_moment)), step_size)
+        whitening = Whitening(shared.center, rms_factor(state.second_moment))
+        tuned = Tuned(scale._replace(whitening=whitening), step_size)
         size = num_rows(target, backend.batch_size)
         walk, stats, gradient = langevin_step(
             key, target, state.walk, tuned, size,
