@@ -18,7 +18,7 @@ from nbcore.distributions.likelihoods import (
     StudentT,
 )
 from nbcore.errors import ConfigError, OptionError
-from nbcore.estimators.options import Calibration, CalibrationOptions, TrainingOptions
+from nbcore.estimators.options import FOLDS, Calibration, CalibrationOptions, TrainingOptions
 from nbcore.estimators.prior_scale import checked_prior
 from nbcore.estimators.sampler import SamplerPreset
 from nbcore.sampling.driver import ChainMethod, check_steps
@@ -209,7 +209,7 @@ class CalibrationSection:
 
     method: Calibration = CalibrationOptions.method
     ensemble: bool = CalibrationOptions.ensemble
-    folds: int = CalibrationOptions.folds
+    folds: int = FOLDS
 
     def __post_init__(self) -> None:
         """Check that options do not contradict."""

@@ -34,6 +34,7 @@ Calibration = Literal["crossfit", "holdout", "none"]
 Criterion = Literal["nlpd", "marginal_likelihood"]
 Validation = tuple[Any, Any] | None
 Options = TypeVar("Options")
+FOLDS = 5
 
 
 @suggesting
@@ -203,7 +204,7 @@ CalibrationOptions, got 'cross-fit'. Did you mean 'crossfit'?
     """
 
     method: Calibration = "crossfit"
-    folds: int | Splitter = 5
+    folds: int | Splitter = FOLDS
     ensemble: bool = False
     validation_data: Validation = field(default=None, repr=False, compare=False)
 
