@@ -1,8 +1,7 @@
 """The log density over the position: full-batch and minibatch.
 
 log_density(position) = log_prior(position) + sum_i log_lik_i(position).
-The minibatch version multiplies the likelihood sum of each stratum by N_g / B_g, which makes it
-an unbiased estimate of the full one.
+The minibatch version, unbiased, multiplies the likelihood sum of each stratum by N_g / B_g.
 """
 
 from __future__ import annotations
@@ -316,20 +315,7 @@ class NetworkTarget(Target):
         return total
 
     def cost(self) -> DensityCost:
-        """Return what a gradient costs before and after hoisting; nothing is compiled.
-
-        Examples:
-            >>> import jax.numpy as jnp, nbcore as nb
-            >>> network = nb.as_network(
-            ...     (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["w"]) @ p["out"]["w"])
-            ... )
-            >>> params = {"in": {"w": jnp.ones((8, 8))}, "out": {"w": jnp.ones((8, 1))}}
-            >>> subset = nb.ProbabilisticSubset.layers("out")
-            >>> target = nb.Target.build(network, params, subset, jnp.ones((9, 8)), jnp.ones(9))
-            >>> cost = target.cost()
-            >>> cost.layers, cost.hoisted_bytes, cost.flops < cost.plain_flops
-            (('out',), 288, True)
-        """
+        """Return what a gradient costs before and after hoisting; nothing is compiled."""
         return density_cost(self)
 
     def outputs(self, weights: Any) -> jax.Array:
@@ -342,15 +328,7 @@ class NetworkTarget(Target):
         return self.blocks[0].forward.linearized_at
 
     def linearized(self, position: Position) -> NetworkTarget:
-        """Return the log density with the network replaced by f(m) + J(m) (w - m).
-
-        Args:
-            position: its weights are m.
-
-        References:
-            Immer, Korzepa & Bauer (2021), "Improving predictions of Bayesian neural nets via local
-            linearization", equation 6.
-        """
+        """Return the log density of f(m) + J(m) (w - m), m the weights of the position."""
         at = position["weights"]
         blocks = [replace(b, forward=b.forward.linearized(at)) for b in self.blocks]
         return replace(self, blocks=tuple(blocks))

@@ -176,7 +176,12 @@ class Forward:
         return jax.vmap(one)(features)
 
     def linearized(self, weights: Weights) -> Forward:
-        """Return the network's linearization at some weights."""
+        """Return the network's linearization f(m) + J(m) (w - m) at weights m.
+
+        References:
+            Immer, Korzepa & Bauer (2021), "Improving predictions of Bayesian neural nets via local
+            linearization", equation 6.
+        """
         return replace(self, linearized_at=weights)
 
     def same_as(self, other: Forward, weights: Weights, mine: Features, theirs: Features) -> bool:
