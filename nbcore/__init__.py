@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from nbcore.networks.describe import print_layer_configs as print_layer_configs
     from nbcore.networks.layers import Layer as Layer
     from nbcore.networks.layers import Leaf as Leaf
+    from nbcore.networks.layers import Stack as Stack
     from nbcore.networks.network import Network as Network
     from nbcore.networks.network import Padding as Padding
     from nbcore.networks.network import as_network as as_network
@@ -89,7 +90,7 @@ _NAMES = {
     "estimators.partial_bnn": ("PartialBNN",),
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "networks.describe": ("print_layer_configs",),
-    "networks.layers": ("Layer", "Leaf"),
+    "networks.layers": ("Layer", "Leaf", "Stack"),
     "distributions.distribution_prior": ("DistributionPrior",),
     "distributions.continuous": ("NormalDistribution", "StudentTDistribution"),
     "distributions.discrete": (

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbcore.networks.adapters import padding_of as padding_of
     from nbcore.networks.adapters import warn_of_statistics as warn_of_statistics
     from nbcore.networks.call_order import in_call_order as in_call_order
+    from nbcore.networks.call_order import ordered as ordered
     from nbcore.networks.inference import infer_layers as infer_layers
     from nbcore.networks.layers import LayerKind as LayerKind
     from nbcore.networks.network import Inputs as Inputs
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from nbcore.networks.network import Params as Params
     from nbcore.networks.signatures import check_reads_one_input as check_reads_one_input
     from nbcore.networks.signatures import mode_flags as mode_flags
+    from nbcore.networks.stack_axes import stack_axes as stack_axes
+    from nbcore.networks.stacks import StackAxes as StackAxes
+    from nbcore.networks.stacks import axes_beyond as axes_beyond
+    from nbcore.networks.stacks import known_axes as known_axes
+    from nbcore.networks.stacks import stacked_layers as stacked_layers
+    from nbcore.networks.tracing import Traced as Traced
     from nbcore.sampling.adaptation import AdaptiveWhitening as AdaptiveWhitening
     from nbcore.sampling.adaptation import DualAveraging as DualAveraging
     from nbcore.sampling.adaptation import warmup_windows as warmup_windows
@@ -123,6 +130,19 @@ SURFACE = {
     },
     "networks.call_order": {
         "in_call_order": "layers in the order in which a network calls them",
+        "ordered": "the same, of a network that was traced",
+    },
+    "networks.tracing": {
+        "Traced": "the computation of a network on an example",
+    },
+    "networks.stack_axes": {
+        "stack_axes": "which axes of the parameters are stacks of layers, of a traced network",
+    },
+    "networks.stacks": {
+        "StackAxes": "type of the stack axes of leaves, by path",
+        "axes_beyond": "stack axes of a leaf of which one layer has fewer axes",
+        "known_axes": "stack axes of which a framework knows some itself",
+        "stacked_layers": "the layers of parameters of which some are stacked",
     },
     "networks.adapters": {
         "check_inputs": "let a model look at concrete inputs",

@@ -18,7 +18,8 @@ from nbcore.distributions.positive import PositivePrior as PositivePrior
 from nbcore.distributions.positive import as_positive, check_prior
 from nbcore.errors import OptionError
 from nbcore.networks.layers import Layer, Leaf
-from nbcore.subsets.rules import matches, unknown_layer
+from nbcore.networks.stacks import LayerSlice
+from nbcore.subsets.patterns import matched, unknown_layer
 from nbcore.subsets.split import ParameterSplit, Weights
 
 Hyperparameters = dict[str, jax.Array]
@@ -133,7 +134,22 @@ class NormalPrior:
 
     def _rule(self, split: ParameterSplit, layer: Layer, leaf: Leaf) -> tuple[str, Any]:
         """Return the scale of a leaf, and the pattern it is from (empty for one of all layers)."""
-        name, rule = rule_of(split, self.scale, layer, leaf, "scale")
+        name, rule = "", cast("Any", None if isinstance(self.scale, Mapping) else self.scale)
+        parts: list[tuple[LayerSlice, Any]] = []
+        if isinstance(self.scale, Mapping):
+            for pattern, value in cast("Mapping[str, Any]", self.scale).items():
+                if not any(matched(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
+                    raise unknown_layer(pattern, split.layers)
+                found = matched(pattern, layer, leaf)
+                if found is not None and found.is_whole:
+                    name, rule, parts = pattern, value, []
+                elif found is not None:
+                    parts.append((found, value))
+        if rule is None:
+            raise OptionError(
+                f"The prior has no scale for the stochastic layer {layer.name!r}. "
+                f"Add {layer.name!r} or '**' to scale."
+            )
         if hasattr(rule, "log_prob"):
             rule = as_positive(rule, "scale")
             check_prior(rule, "scale")
@@ -141,7 +157,7 @@ class NormalPrior:
                 raise OptionError(f"The prior of a scale is of one number, got {rule}.")
         elif not (np.ndim(rule) == 0 and rule > 0 and np.isfinite(rule)):
             raise OptionError(f"The prior scale of {layer.name!r} must be positive, got {rule}.")
-        return name, rule
+        return (name, rule) if not parts else ("", _by_layer(split, leaf, rule, parts))
 
 
 def center_of(split: ParameterSplit, center: Any) -> Weights:
@@ -174,9 +190,15 @@ def rule_of(
         return "", given
     found: tuple[str, Any] | None = None
     for pattern, value in cast("Mapping[str, Any]", given).items():
-        if not any(matches(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
+        if not any(matched(pattern, ly, lf) for ly in split.layers for lf in ly.leaves):
             raise unknown_layer(pattern, split.layers)
-        found = (pattern, value) if matches(pattern, layer, leaf) else found
+        part = matched(pattern, layer, leaf)
+        if part is not None and not part.is_whole:
+            raise OptionError(
+                f"The {name} of {pattern!r} is of one layer of a stack; layers of a stack share "
+                "one here. Leave out the number."
+            )
+        found = found if part is None else (pattern, value)
     if found is None:
         raise OptionError(
             f"The prior has no {name} for the stochastic layer {layer.name!r}. "
@@ -203,6 +225,24 @@ def pretrained_priors(trained: Any, scale: Any = 1.0, *, fan_in: bool = False) -
     return NormalPrior(scale, getattr(trained, "params", trained), fan_in)
 
 
+def _by_layer(
+    split: ParameterSplit, leaf: Leaf, scale: Any, parts: list[tuple[LayerSlice, Any]]
+) -> np.ndarray:
+    """Return the scale of each stochastic entry of a leaf, of which some layers have their own."""
+    scales = np.full(leaf.shape, np.nan)
+    for mask, value in [
+        (np.ones(leaf.shape, bool), scale),
+        *((part.mask(leaf), value) for part, value in parts),
+    ]:
+        if np.ndim(value) or hasattr(value, "log_prob") or not (value > 0 and np.isfinite(value)):
+            raise OptionError(
+                f"Layers of one stack have scales of their own in the prior of {leaf.path!r}; they "
+                f"must be positive numbers, got {value!r}."
+            )
+        scales[mask] = value
+    return scales if leaf.path in split.whole else scales[split.mask(leaf)]
+
+
 def fan_in(layer: Layer, leaf: Leaf) -> int:
     """Return the number of inputs that each output of a kernel sums; 1 for other leaves.
 
@@ -213,15 +253,13 @@ def fan_in(layer: Layer, leaf: Leaf) -> int:
     """
     if leaf.role != "kernel" or leaf.size == 0:
         return 1
-    bias = layer.bias_of(leaf)
-    named = [n for n, axis in zip(leaf.pair_shape, leaf.axes, strict=True) if axis[:2] == "in"]
-    if bias is not None and bias.pair_axes:
-        outputs = leaf.pair_shape[len(leaf.pair_shape) - len(bias.pair_axes) :]
-    elif named:
-        outputs = leaf.pair_shape[len(named) :]
+    bias, shape = layer.bias_of(leaf), leaf.layer_shape
+    num_in = sum(axis[:2] == "in" for axis in leaf.layer_axes)
+    if bias is not None and bias.layer_axes and bias.fits(leaf):
+        outputs = shape[len(shape) - len(bias.layer_axes) :]
     else:
-        outputs = leaf.pair_shape[-1:]
-    return leaf.size // int(np.prod(outputs, dtype=np.int64))
+        outputs = shape[num_in:] if num_in else shape[-1:]
+    return leaf.size // leaf.num_stacked // int(np.prod(outputs, dtype=np.int64))
 
 
 def _selected(split: ParameterSplit, tree: Any, name: str) -> Weights:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 from jax.extend import core as jex
 
-from nbcore.common.paths import leaf_paths
 from nbcore.networks.layers import Layer
+from nbcore.networks.tracing import Traced, body_of
 
 
 def in_call_order(
@@ -27,19 +26,23 @@ def in_call_order(
     Returns:
         The layers with `order` and `is_output` set; layers that are never used come last.
     """
+    return ordered(layers, Traced.of(apply, params, example))
+
+
+def ordered(layers: Iterable[Layer], traced: Traced) -> tuple[Layer, ...]:
+    """Sort layers by the first use of their leaves in a traced network; see `in_call_order`."""
     layers = tuple(layers)
     owner = {leaf.path: i for i, layer in enumerate(layers) for leaf in layer.leaves}
-    closed = jax.make_jaxpr(apply)(params, example)
-    owners = [owner.get(path) for path in leaf_paths(params)]
-    num_inputs = len(closed.jaxpr.invars) - len(owners)
+    owners = [owner.get(path) for path in traced.paths]
+    num_inputs = len(traced.jaxpr.invars) - len(owners)
     trace = _Trace(frozenset(i for i, layer in enumerate(layers) if layer.weights))
-    results = trace.walk(closed.jaxpr, [_param(o) for o in owners] + [_INPUT] * num_inputs)
+    results = trace.walk(traced.jaxpr, [_param(o) for o in owners] + [_INPUT] * num_inputs)
     ends = frozenset[int]().union(*(value.ends for value in results))
     first_use = {o: n for n, o in reversed(list(enumerate(trace.used)))}
-    ordered = sorted(range(len(layers)), key=lambda i: (first_use.get(i, len(trace.used)), i))
+    ranked = sorted(range(len(layers)), key=lambda i: (first_use.get(i, len(trace.used)), i))
     return tuple(
         replace(layers[i], order=n, is_output=i in ends and not trace.passes_on(i, ends))
-        for n, i in enumerate(ordered)
+        for n, i in enumerate(ranked)
     )
 
 
@@ -117,11 +120,8 @@ class _Trace:
         if name == "cond":
             outs = [self.walk(b.jaxpr, ins[1:]) for b in params["branches"]]
             return [self._meet([ins[0], *vs]) for vs in zip(*outs, strict=True)]
-        for value in params.values():
-            body = value.jaxpr if isinstance(value, jex.ClosedJaxpr) else value
-            if isinstance(body, jex.Jaxpr) and len(body.invars) == len(ins):
-                return self.walk(body, ins)
-        return None
+        body = body_of(eqn)
+        return None if body is None else self.walk(body, ins)
 
     def _loop(
         self, body: jex.Jaxpr, ins: list[_Value], consts: int, carry: int | None = None

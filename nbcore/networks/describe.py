@@ -10,20 +10,26 @@ import jax.numpy as jnp
 from nbcore.errors import NetworkError
 from nbcore.networks.layers import Layer
 from nbcore.networks.network import Network, as_network
+from nbcore.networks.stacks import indexed_name
 
 
 def layer_table(layers: tuple[Layer, ...]) -> str:
-    """Return a table of layers: name, kind, number of weights, and the axes of its pairs."""
+    """Return a table of layers: name, kind, number of weights, and the axes of its pairs.
+
+    Layers that are stacked have one line, with the name of the last of them.
+    """
     lines = [f"{'layer':<28} {'kind':<12} {'weights':>10}  pairs"]
     for layer in layers:
         parts = [
-            f"{leaf.component + ' ' if leaf.component else ''}({', '.join(leaf.axes)}) "
-            f"{'x'.join(str(n) for n in leaf.pair_shape)}"
+            f"{leaf.component + ' ' if leaf.component else ''}({', '.join(leaf.layer_axes)}) "
+            f"{'x'.join(str(n) for n in leaf.layer_shape)}"
             for leaf in layer.weights
         ]
-        lines.append(
-            f"{layer.name:<28} {layer.kind:<12} {layer.size:>10,}  {'; '.join(parts)}".rstrip()
-        )
+        pairs = "; ".join(parts)
+        if layer.stacks:
+            name = indexed_name(layer.name, layer.stacks, [s.size - 1 for s in layer.stacks])
+            pairs += f"{' ' if pairs else ''}in each, the last is {name}"
+        lines.append(f"{layer.name:<28} {layer.kind:<12} {layer.size:>10,}  {pairs}".rstrip())
     lines.append(f"{'total':<28} {'':<12} {sum(layer.size for layer in layers):>10,}")
     return "\n".join(lines)
 

@@ -11,10 +11,13 @@ import jax
 
 from nbcore.common import plugins
 from nbcore.errors import NetworkError
-from nbcore.networks.call_order import in_call_order
+from nbcore.networks.call_order import in_call_order, ordered
 from nbcore.networks.inference import infer_layers
 from nbcore.networks.layers import Layer
 from nbcore.networks.signatures import check_reads_one_input
+from nbcore.networks.stack_axes import stack_axes
+from nbcore.networks.stacks import stacked_layers
+from nbcore.networks.tracing import Traced
 
 Params = Any
 Inputs = Any
@@ -119,10 +122,15 @@ class FunctionNetwork(Network):
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers; in call order if an example is known."""
-        layers = self.layers_function(params) if self.layers_function else infer_layers(params)
-        if self.example is None or any(layer.order is not None for layer in layers):
-            return layers
-        return in_call_order(layers, self.apply, params, self.example)
+        if self.layers_function is not None:
+            layers = self.layers_function(params)
+            if self.example is None or any(layer.order is not None for layer in layers):
+                return layers
+            return in_call_order(layers, self.apply, params, self.example)
+        if self.example is None:
+            return infer_layers(params)
+        traced = Traced.of(self.apply, params, self.example)
+        return ordered(stacked_layers(params, infer_layers, stack_axes(traced)), traced)
 
 
 def as_network(model: Any, *, example: Inputs | None = None) -> Network:

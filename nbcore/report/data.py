@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbcore.networks.layers import Leaf
+from nbcore.networks.stacks import indexed_name
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.report.evaluation import Evaluation
 from nbcore.subsets.split import ParameterSplit
@@ -154,20 +155,24 @@ def partly_sampled(posterior: NetworkPosterior) -> list[PartlySampled]:
         if path in split.whole or leaf not in layer.weights:
             continue
         name = f"{layer.name}/{leaf.component}" if leaf.component else layer.name
-        deviation = np.std(posterior.draws["weights"][path], axis=(0, 1), dtype=np.float64)
-        kernels.append(_kernel(name, leaf, np.asarray(split.indices[path]), deviation))
+        values = np.full(leaf.size, np.nan)
+        values[np.asarray(split.indices[path])] = np.std(
+            posterior.draws["weights"][path], axis=(0, 1), dtype=np.float64
+        )
+        by_pair = leaf.by_pair(values.reshape(leaf.shape))
+        for numbers in np.ndindex(*leaf.stack_shape):
+            if not np.isnan(by_pair[numbers]).all():
+                own = indexed_name(name, leaf.stacks, numbers)
+                kernels.append(_kernel(own, leaf, by_pair[numbers]))
     return kernels
 
 
-def _kernel(name: str, leaf: Leaf, indices: np.ndarray, deviation: _Floats) -> PartlySampled:
-    values = np.full(leaf.size, np.nan)
-    values[indices] = deviation
-    by_pair = leaf.by_pair(values.reshape(leaf.shape))
+def _kernel(name: str, leaf: Leaf, by_pair: _Floats) -> PartlySampled:
     table = by_pair.reshape(by_pair.shape[0], -1, by_pair.shape[-1])
     pairs = np.argwhere(~np.isnan(table).all(axis=-1))
     return PartlySampled(
         name,
-        axes=(leaf.axes[0], " × ".join(leaf.axes[1:])),
+        axes=(leaf.layer_axes[0], " × ".join(leaf.layer_axes[1:])),
         shape=(table.shape[0], table.shape[1]),
         pairs=pairs,
         deviation=np.nanmean(table[tuple(pairs.T)], axis=-1),

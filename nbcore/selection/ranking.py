@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,23 @@ from nbcore.errors import OptionError, SelectionError
 from nbcore.networks.layers import Layer, Leaf
 from nbcore.selection.selector import ChoosingSelector, ScoringSelector, SelectionContext
 
-Selected = list[tuple[Layer, list[Leaf]]]
+
+class Part(NamedTuple):
+    """A weight leaf to choose from.
+
+    Args:
+        leaf: the leaf.
+        layers: which of the layers that are stacked in it to choose from `(leaf.num_stacked,)`.
+    """
+
+    leaf: Leaf
+    layers: np.ndarray
+
+
+Selected = list[tuple[Layer, list[Part]]]
 """The layers to choose from, each with its weight leaves."""
-Shares = list[tuple[Layer, list[tuple[Leaf, int]]]]
-"""The layers to choose from, each with its weight leaves and how many pairs of each."""
+Shares = list[tuple[Layer, list[tuple[Part, int]]]]
+"""The same, with how many pairs of each leaf; of one that is stacked, in each of its layers."""
 Pairs = dict[str, dict[str, np.ndarray]]
 """Chosen pairs by layer and component, ascending."""
 
@@ -84,20 +97,25 @@ def shares(selected: Selected, num_pairs: int) -> Shares:
         SelectionError: a leaf has fewer pairs than its share.
     """
     found: Shares = []
-    for layer, weights in selected:
-        each, remainder = divmod(int(num_pairs), len(weights))
-        counts = [each + (n < remainder) for n in range(len(weights))]
-        found.append((layer, [(w, c) for w, c in zip(weights, counts, strict=True) if c]))
-    short = [(ly, w, c) for ly, parts in found for w, c in parts if c > w.num_pairs]
+    for layer, parts in selected:
+        each, remainder = divmod(int(num_pairs), len(parts))
+        counts = [each + (n < remainder) for n in range(len(parts))]
+        found.append((layer, [(p, c) for p, c in zip(parts, counts, strict=True) if c]))
+    short = [(ly, p.leaf, c) for ly, parts in found for p, c in parts if c > _pairs_in(p.leaf)]
     if short:
-        shown = "; ".join(f"{_where(ly, w)} has {w.num_pairs} of {c}" for ly, w, c in short)
-        possible = min(len(ws) * min(w.num_pairs for w in ws) for _, ws in selected)
+        shown = "; ".join(f"{_where(ly, w)} has {_pairs_in(w)} of {c}" for ly, w, c in short)
+        possible = min(len(ps) * min(_pairs_in(p.leaf) for p in ps) for _, ps in selected)
         raise SelectionError(
             f"num_pairs_per_layer={num_pairs} asks for more pairs than there are: {shown}. Type: "
             f"num_pairs_per_layer={possible}, or leave out: "
             f"exclude={list(dict.fromkeys(ly.name for ly, _, _ in short))}"
         )
     return found
+
+
+def _pairs_in(leaf: Leaf) -> int:
+    """Return the number of pairs of each layer that is stacked in a leaf."""
+    return leaf.num_pairs // leaf.num_stacked
 
 
 def best_of_layers(
@@ -115,16 +133,16 @@ def _of_layer(
     selector: ScoringSelector | ChoosingSelector,
     context: SelectionContext,
     layer: Layer,
-    parts: list[tuple[Leaf, int]],
+    parts: list[tuple[Part, int]],
 ) -> dict[str, np.ndarray]:
     if isinstance(selector, ScoringSelector):
         scores = selector.score(context, layer)
-        flat = [_best(selector, scores, layer, weight, count) for weight, count in parts]
+        flat = [_best(selector, scores, layer, part, count) for part, count in parts]
     else:
-        flat = [_chosen(selector, context, layer, weight, count) for weight, count in parts]
+        flat = [_chosen(selector, context, layer, part, count) for part, count in parts]
     return {
-        weight.component: _as_pairs(weight, index)
-        for index, (weight, _) in zip(flat, parts, strict=True)
+        part.leaf.component: _as_pairs(part.leaf, index)
+        for index, (part, _) in zip(flat, parts, strict=True)
     }
 
 
@@ -134,9 +152,11 @@ def check_capacity(selected: Selected, num_weights: int, *, include_bias: bool) 
     Raises:
         SelectionError: the layers hold fewer.
     """
-    capacity = sum(w.size for _, weights in selected for w in weights)
+    capacity = sum(_part_of(p.leaf, p) for _, parts in selected for p in parts)
     if include_bias:
-        biases = {b.path: b.size for ly, ws in selected for w in ws if (b := ly.bias_of(w))}
+        biases = {
+            b.path: _part_of(b, p) for ly, ps in selected for p in ps if (b := ly.bias_of(p.leaf))
+        }
         capacity += sum(biases.values())
     if num_weights > capacity:
         raise SelectionError(
@@ -144,6 +164,13 @@ def check_capacity(selected: Selected, num_weights: int, *, include_bias: bool) 
             f"({', '.join(layer.name for layer, _ in selected)}) hold {capacity:,}. Type: "
             f"num_weights={capacity}, or name more layers."
         )
+
+
+def _part_of(leaf: Leaf, part: Part) -> int:
+    """Return how many entries of a leaf are in the layers to choose from."""
+    if leaf.stacks != part.leaf.stacks:
+        return leaf.size
+    return leaf.size // leaf.num_stacked * int(part.layers.sum())
 
 
 def best_of_network(
@@ -170,9 +197,13 @@ def best_of_network(
             f"The selector {selector.name!r} chooses within a layer and has no scores to compare "
             "layers by. Type: num_pairs_per_layer=32"
         )
-    leaves = [(layer, weight) for layer, weights in selected for weight in weights]
+    leaves = [(layer, part.leaf) for layer, parts in selected for part in parts]
     scores = {layer.name: selector.score(context, layer) for layer, _ in selected}
-    ranked = [_ranked(selector, scores[ly.name], ly, w) for ly, w in leaves]
+    ranked = [
+        np.ravel(_ranked(selector, scores[layer.name], layer, part))
+        for layer, parts in selected
+        for part in parts
+    ]
     joined = np.concatenate(ranked)
     eligible = int(np.count_nonzero(joined > -np.inf))
     order = np.argsort(-joined, kind="stable")[:eligible]
@@ -217,8 +248,10 @@ class _Costs:
         biases = [layer.bias_of(weight) if include_bias else None for layer, weight in leaves]
         self.paid = {bias.path: np.zeros(bias.size, bool) for bias in biases if bias is not None}
         self.entries = [
-            None if bias is None else (self.paid[bias.path], _bias_entries(weight, bias))
-            for (_, weight), bias in zip(leaves, biases, strict=True)
+            None
+            if bias is None
+            else (self.paid[bias.path], layer.bias_entries(weight, _all_pairs(weight)))
+            for (layer, weight), bias in zip(leaves, biases, strict=True)
         ]
 
     def of(self, part: int, pair: int) -> int:
@@ -234,16 +267,18 @@ class _Costs:
             bias[0][bias[1][pair]] = True
 
 
-def _bias_entries(weight: Leaf, bias: Leaf) -> np.ndarray:
-    """Return the flat bias entries that belong to each pair of a leaf, `(pairs, entries)`."""
-    pairs = np.stack(np.unravel_index(np.arange(weight.num_pairs), weight.pair_shape), axis=1)
-    return bias.entries(pairs[:, pairs.shape[1] - len(bias.pair_axes) :])
+def _all_pairs(weight: Leaf) -> np.ndarray:
+    return _as_pairs(weight, np.arange(weight.num_pairs))
 
 
 def _ranked(
-    selector: ScoringSelector, scores: Mapping[str, Any], layer: Layer, weight: Leaf
+    selector: ScoringSelector, scores: Mapping[str, Any], layer: Layer, part: Part
 ) -> np.ndarray:
-    """Return the score of every pair `(pairs,)`, the mean over its window, checked."""
+    """Return the score of every pair `(stacked layers, pairs)`, the mean over its window, checked.
+
+    Layers that were not asked for score minus infinity.
+    """
+    weight = part.leaf
     who = f"The selector {selector.name!r} on {_where(layer, weight)}"
     values = np.asarray(scores.get(weight.path, np.nan), np.float64)
     if values.shape != weight.shape:
@@ -256,28 +291,41 @@ def _ranked(
             f"{who} returned scores that are not finite: training has probably diverged. Train "
             "again with a smaller learning_rate."
         )
-    return weight.by_pair(values).mean(axis=-1).ravel()
+    ranked = weight.by_pair(values).mean(axis=-1).reshape(weight.num_stacked, _pairs_in(weight))
+    return np.where(part.layers[:, None], ranked, -np.inf)
 
 
 def _best(
-    selector: ScoringSelector, scores: Mapping[str, Any], layer: Layer, weight: Leaf, count: int
+    selector: ScoringSelector, scores: Mapping[str, Any], layer: Layer, part: Part, count: int
 ) -> np.ndarray:
-    """Return the flat indices of the pairs with the highest scores."""
-    ranked = _ranked(selector, scores, layer, weight)
-    eligible = int(np.count_nonzero(ranked > -np.inf))
-    if eligible < count:
+    """Return the flat indices of the pairs with the highest scores, of each stacked layer.
+
+    Layers of a stack in which nothing is eligible are left out, unless all are.
+    """
+    ranked = _ranked(selector, scores, layer, part)
+    eligible = np.count_nonzero(ranked > -np.inf, axis=1)
+    asked = np.flatnonzero(eligible) if eligible.any() else np.arange(len(ranked))
+    if eligible[asked].min() < count:
         raise SelectionError(
-            f"The selector {selector.name!r} on {_where(layer, weight)} finds {eligible} of "
-            f"{len(ranked)} pairs eligible, fewer than the {count} asked for. Ask for fewer "
-            "pairs, or relax the selector's options."
+            f"The selector {selector.name!r} on {_where(layer, part.leaf)} finds "
+            f"{eligible[asked].min()} of {ranked.shape[1]} pairs eligible, fewer than the {count} "
+            "asked for. Ask for fewer pairs, or relax the selector's options."
         )
-    return np.argsort(-ranked, kind="stable")[:count]
+    best = np.argsort(-ranked[asked], axis=1, kind="stable")[:, :count]
+    return (asked[:, None] * ranked.shape[1] + best).ravel()
 
 
 def _chosen(
-    selector: ChoosingSelector, context: SelectionContext, layer: Layer, weight: Leaf, count: int
+    selector: ChoosingSelector, context: SelectionContext, layer: Layer, asked: Part, count: int
 ) -> np.ndarray:
     """Return the flat indices of the pairs that a selector chooses, checked."""
+    weight = asked.leaf
+    if not asked.layers.all():
+        raise SelectionError(
+            f"The selector {selector.name!r} chooses among all layers that are stacked in "
+            f"{layer.name!r}. Type: layer_names=[{layer.name!r}]"
+        )
+    count *= weight.num_stacked
     part = replace(layer, leaves=tuple(w for w in layer.leaves if w.component == weight.component))
     key = context.key_for(f"{layer.name}/{weight.component}")
     pairs = np.asarray(selector.choose(context, part, count, key))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from nbcore.common.keys import as_key
 from nbcore.common.moments import Moments
 from nbcore.common.options import check_names
@@ -16,6 +18,7 @@ from nbcore.networks.layers import ATTENTION_PARTS, Layer, Leaf
 from nbcore.networks.network import Inputs, Key, Network, Params
 from nbcore.selection.ranking import (
     Budget,
+    Part,
     Selected,
     best_of_layers,
     best_of_network,
@@ -29,7 +32,7 @@ from nbcore.selection.selector import (
     get_selector,
     list_selectors,
 )
-from nbcore.subsets.rules import matches, unknown_layer
+from nbcore.subsets.patterns import matched, unknown_layer
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.targets.fisher import LikelihoodCurvature
 
@@ -215,17 +218,20 @@ def _selector_of(arguments: Mapping[str, Any]) -> Selector:
 def _selected(
     layers: tuple[Layer, ...], layer_names: str | Sequence[str] | None, exclude: str | Sequence[str]
 ) -> Selected:
-    """Return the requested layers, each with its requested weight leaves."""
-    included = _matching(layers, "**" if layer_names is None else layer_names)
-    excluded = _matching(layers, exclude, only_weights=False)
-    wanted = included - excluded
-    if not wanted:
+    """Return the layers that are asked for, each with the weight leaves that are."""
+    wanted = _matching(layers, "**" if layer_names is None else layer_names)
+    for path, excluded in _matching(layers, exclude, only_weights=False).items():
+        wanted[path] = wanted.get(path, np.zeros_like(excluded)) & ~excluded
+    if not any(mask.any() for mask in wanted.values()):
         raise SelectionError(
             f"No layer is left to choose from: layer_names={layer_names!r}, exclude={exclude!r}. "
             f"Possible: {', '.join(layer.name for layer in layers if layer.weights)}."
         )
+    wanted = {path: mask for path, mask in wanted.items() if mask.any()}
     kept = [ly for ly in layers if any(weight.path in wanted for weight in ly.weights)]
-    return [(ly, [w for w in _in_order(ly) if w.path in wanted]) for ly in kept]
+    return [
+        (ly, [Part(w, wanted[w.path]) for w in _in_order(ly) if w.path in wanted]) for ly in kept
+    ]
 
 
 def _restricted(selector: Selector, selected: Selected) -> Selected:
@@ -244,20 +250,28 @@ def _restricted(selector: Selector, selected: Selected) -> Selected:
 
 def _matching(
     layers: tuple[Layer, ...], patterns: str | Sequence[str], *, only_weights: bool = True
-) -> set[str]:
-    """Return the paths of the leaves that match; a pattern that matches none raises."""
-    found: set[str] = set()
+) -> dict[str, np.ndarray]:
+    """Return which layers of the stacks of each leaf match `(leaf.num_stacked,)`, by path.
+
+    Raises:
+        UnknownLayerError, SelectionError: a pattern matches nothing, or no weights.
+    """
+    found: dict[str, np.ndarray] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matched = [(ly, leaf) for ly in layers for leaf in ly.leaves if matches(pattern, ly, leaf)]
-        if not matched:
+        hits = [(leaf, matched(pattern, ly, leaf)) for ly in layers for leaf in ly.leaves]
+        hits = [(leaf, hit) for leaf, hit in hits if hit is not None]
+        if not hits:
             raise unknown_layer(pattern, layers)
-        paths = {leaf.path for ly, leaf in matched if leaf in ly.weights or not only_weights}
-        if not paths:
+        hits = [(leaf, hit) for leaf, hit in hits if leaf in hit.layer.weights or not only_weights]
+        if not hits:
             raise SelectionError(
                 f"{pattern!r} matches no kernel or embedding, so there are no pairs to choose. "
                 f"Make it stochastic as a whole: ProbabilisticSubset.layers({pattern!r})"
             )
-        found |= paths
+        for leaf, hit in hits:
+            mask = leaf.by_pair(hit.mask(leaf)).reshape(leaf.num_stacked, -1 if leaf.size else 0)
+            layers_of = mask.any(axis=1)
+            found[leaf.path] = found.get(leaf.path, np.zeros_like(layers_of)) | layers_of
     return found
 
 

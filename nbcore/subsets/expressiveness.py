@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 from nbcore.networks.layers import Layer, Leaf
+from nbcore.networks.stacks import LayerSlice, in_turn
 from nbcore.subsets.split import ParameterSplit
 
 
@@ -47,9 +48,10 @@ def check_expressiveness(split: ParameterSplit, num_outputs: int) -> bool:
     layers = [layer for layer in split.layers if layer.weights]
     if not layers or any(layer.order is None for layer in split.layers):
         return True
-    first = min(layers, key=lambda layer: layer.order or 0)
-    stochastic = sum(_stochastic_units(split, first, weight) for weight in first.weights)
-    needed = min(num_outputs, sum(_num_units(first, weight) for weight in first.weights))
+    first = in_turn(layers)[0]
+    weights = first.layer.weights
+    stochastic = sum(_stochastic_units(split, first, weight) for weight in weights)
+    needed = min(num_outputs, sum(_num_units(first, weight) for weight in weights))
     if stochastic >= needed:
         return True
     warnings.warn(
@@ -64,31 +66,29 @@ def check_expressiveness(split: ParameterSplit, num_outputs: int) -> bool:
     return False
 
 
-def _num_units(layer: Layer, weight: Leaf) -> int:
-    """Return how many output units a weight leaf has; of an embedding, how many features."""
+def _bias_of(layer: Layer, weight: Leaf) -> Leaf | None:
     bias = layer.bias_of(weight)
-    return weight.pair_shape[-1] if bias is None else bias.num_pairs
+    return bias if bias is not None and bias.fits(weight) else None
 
 
-def _stochastic_units(split: ParameterSplit, layer: Layer, weight: Leaf) -> int:
+def _num_units(first: LayerSlice, weight: Leaf) -> int:
+    """Return how many output units a weight leaf has; of an embedding, how many features."""
+    bias = _bias_of(first.layer, weight)
+    outs = weight.layer_shape[-1:] if bias is None else bias.layer_shape
+    stacked = [s.size for s, n in zip(weight.stacks, first.of(weight), strict=True) if n is None]
+    return int(np.prod([*stacked, *outs], dtype=np.int64))
+
+
+def _stochastic_units(split: ParameterSplit, first: LayerSlice, weight: Leaf) -> int:
     """Return how many units have a stochastic bias, or a stochastic weight that enters them."""
-    units = np.zeros(_num_units(layer, weight), bool)
-    for leaf in (weight, layer.bias_of(weight)):
+    bias = _bias_of(first.layer, weight)
+    outs = 1 if bias is None else len(bias.layer_axes)
+    units = False
+    for leaf in (weight, bias):
         if leaf is not None:
-            chosen = leaf.by_pair(_mask(split, leaf)).reshape(-1, len(units), _window(leaf))
-            units |= chosen.any(axis=(0, 2))
-    return int(units.sum())
-
-
-def _window(leaf: Leaf) -> int:
-    return leaf.size // leaf.num_pairs
-
-
-def _mask(split: ParameterSplit, leaf: Leaf) -> np.ndarray:
-    """Return which entries of a leaf are stochastic, in its storage shape."""
-    if leaf.path in split.whole:
-        return np.ones(leaf.shape, bool)
-    mask = np.zeros(leaf.size, bool)
-    if leaf.path in split.indices:
-        mask[np.asarray(split.indices[leaf.path])] = True
-    return mask.reshape(leaf.shape)
+            numbers = tuple(slice(None) if n is None else n for n in first.of(leaf))
+            chosen = leaf.by_pair(split.mask(leaf))[numbers].any(axis=-1)
+            stacked = sum(n is None for n in first.of(leaf))
+            inputs = tuple(range(stacked, chosen.ndim - outs))
+            units = units | np.logical_or.reduce(chosen, axis=inputs)
+    return int(np.sum(units))

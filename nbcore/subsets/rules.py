@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from nbcore.errors import NetworkError, PairError, SubsetError, UnknownLayerError, did_you_mean
-from nbcore.networks.layers import Layer, Leaf
+from nbcore.networks.layers import Layer, LayerKind, Leaf, Role
+from nbcore.networks.stacks import LayerSlice, in_turn
+from nbcore.subsets.patterns import matched, numbered, unknown_layer, without_numbers
 
 Masks = dict[str, np.ndarray]
 """For each leaf path, which entries are stochastic (storage shape, bool)."""
@@ -20,14 +22,16 @@ Pairs = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class LayersRule:
-    """Every weight of the layers that match one of the patterns.
+    """Every weight that matches one of the patterns, of one kind of layer or one role if given.
 
     Raises:
-        SubsetError: no pattern was given, or one is not a string.
+        SubsetError: no pattern was given, one is not a string, or a kind or role is unknown.
     """
 
     kind: ClassVar[str] = "layers"
     patterns: tuple[str, ...]
+    layer_kind: LayerKind | None = None
+    role: Role | None = None
 
     def __post_init__(self) -> None:
         if not self.patterns:
@@ -38,16 +42,49 @@ class LayersRule:
                     f"A layer name is a string, got {type(pattern).__name__}: {pattern!r}. "
                     "Type: ProbabilisticSubset.layers('Dense0', 'Dense1')"
                 )
+        for name, value, possible in (
+            ("kind", self.layer_kind, get_args(LayerKind)),
+            ("role", self.role, [role for role in get_args(Role) if role != "state"]),
+        ):
+            if value is not None and value not in possible:
+                raise SubsetError(
+                    f"{name} is one of {', '.join(map(repr, possible))}, got {value!r}."
+                    f"{did_you_mean(str(value), possible)}"
+                )
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
-        """Return full masks of the leaves that match; a pattern that matches nothing raises."""
+        """Return masks of the leaves that match; a pattern that matches nothing raises."""
         found: Masks = {}
         for pattern in self.patterns:
-            matched = [leaf for ly in layers for leaf in _weights(ly) if matches(pattern, ly, leaf)]
-            if not matched:
-                raise unknown_layer(pattern, layers)
-            found.update(_full(matched))
+            parts = [(ly, leaf, matched(pattern, ly, leaf)) for ly in layers for leaf in ly.leaves]
+            hits = [
+                (leaf, hit) for _, leaf, hit in parts if hit is not None and self._fits(hit, leaf)
+            ]
+            if not hits:
+                raise self._no_match(pattern, layers, [leaf for _, leaf, hit in parts if hit])
+            for leaf, hit in hits:
+                _mark(found, leaf, np.flatnonzero(hit.mask(leaf)))
         return found
+
+    def _fits(self, hit: LayerSlice, leaf: Leaf) -> bool:
+        return (
+            leaf.role != "state"
+            and self.layer_kind in (None, hit.layer.kind)
+            and self.role in (None, leaf.role)
+        )
+
+    def _no_match(
+        self, pattern: str, layers: Sequence[Layer], others: list[Leaf]
+    ) -> UnknownLayerError:
+        if not others:
+            return unknown_layer(pattern, layers)
+        asked = [f"{n}={v!r}" for n, v in (("kind", self.layer_kind), ("role", self.role)) if v]
+        roles = ", ".join(dict.fromkeys(leaf.role for leaf in others))
+        return UnknownLayerError(
+            f"{pattern!r} matches no weights{' of ' + ', '.join(asked) if asked else ''}; the "
+            f"arrays that it matches are: {roles}. State, such as running statistics and "
+            "integers, is never stochastic."
+        )
 
 
 @dataclass(frozen=True)
@@ -97,18 +134,15 @@ class PairsRule:
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
         """Return the masks of the entries that the pairs name."""
-        by_name = {layer.name: layer for layer in layers}
         found: Masks = {}
         for name, component, pairs in self.items:
-            if name not in by_name:
-                raise unknown_layer(name, layers)
-            layer = by_name[name]
+            chosen = _named(name, layers)
+            layer = chosen.layer
             weight = _weight_for(layer, component)
-            index = _checked(layer, weight, pairs)
+            index = _full_pairs(chosen, weight, pairs)
             _mark(found, weight, weight.entries(index))
-            bias = layer.bias_of(weight)
-            if self.include_bias and bias is not None:
-                _mark(found, bias, bias.entries(index[:, index.shape[1] - len(bias.pair_axes) :]))
+            if self.include_bias and (bias := layer.bias_of(weight)) is not None:
+                _mark(found, bias, layer.bias_entries(weight, index))
         return found
 
 
@@ -129,7 +163,7 @@ class LastRule:
         object.__setattr__(self, "count", operator.index(self.count))
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
-        """Return full masks of the last hidden layers and of the outputs."""
+        """Return masks of the last hidden layers and of the outputs."""
         ordered = _ordered(layers, f"last({self.count})")
         hidden = [layer for layer in ordered if layer.is_hidden]
         if self.count > len(hidden):
@@ -137,8 +171,9 @@ class LastRule:
                 f"last({self.count}) asks for more hidden layers than there are: {len(hidden)} "
                 f"({', '.join(layer.name for layer in hidden)}). Type: last({len(hidden)})"
             )
-        kept = hidden[len(hidden) - self.count :] + [ly for ly in ordered if ly.is_output]
-        return _full(leaf for layer in kept for leaf in _weights(layer))
+        return _masks_of(
+            hidden[len(hidden) - self.count :] + [ly for ly in ordered if ly.is_output]
+        )
 
 
 @dataclass(frozen=True)
@@ -148,10 +183,9 @@ class FirstAndLastRule:
     kind: ClassVar[str] = "first_and_last"
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
-        """Return full masks of the first layer that has weights and of the outputs."""
-        ordered = [layer for layer in _ordered(layers, "first_and_last()") if layer.weights]
-        kept = ordered[:1] + [layer for layer in ordered if layer.is_output]
-        return _full(leaf for layer in kept for leaf in _weights(layer))
+        """Return masks of the first layer that has weights and of the outputs."""
+        ordered = [ly for ly in _ordered(layers, "first_and_last()") if ly.layer.weights]
+        return _masks_of(ordered[:1] + [layer for layer in ordered if layer.is_output])
 
 
 @dataclass(frozen=True)
@@ -162,56 +196,43 @@ class EverythingRule:
 
     def masks(self, layers: Sequence[Layer]) -> Masks:
         """Return full masks of every leaf that is not state."""
-        return _full(leaf for layer in layers for leaf in _weights(layer))
+        weights = (leaf for layer in layers for leaf in layer.leaves if leaf.role != "state")
+        return {leaf.path: np.ones(leaf.shape, bool) for leaf in weights}
 
 
-def matches(pattern: str, layer: Layer, leaf: Leaf | None = None) -> bool:
-    """Return whether a pattern matches a layer, an ancestor, or the component a leaf is in.
-
-    Examples:
-        >>> from nbcore.networks.layers import Layer
-        >>> matches("encoder/*", Layer("encoder/Dense0", "dense", ()))
-        True
-        >>> matches("*", Layer("encoder/Dense0", "dense", ()))  # an ancestor matches
-        True
-        >>> matches("*0", Layer("encoder/Dense0", "dense", ()))
-        False
-    """
-    name = f"{layer.name}/{leaf.component}" if leaf and leaf.component else layer.name
-    parts = [re.escape(p).replace(r"\*", "[^/]*") for p in pattern.split("**")]
-    return re.fullmatch(".*".join(parts) + "(/.*)?", name) is not None
-
-
-def unknown_layer(name: str, layers: Sequence[Layer]) -> UnknownLayerError:
-    """Return the error for a name or pattern that matches no layer, with the nearest names."""
-    names = [layer.name for layer in layers if layer.size]
-    parts = [f"{layer.name}/{part}" for layer in layers for part in layer.components]
-    return UnknownLayerError(
-        f"No layer matches {name!r}.{did_you_mean(name, names + parts)} "
-        f"Possible: {', '.join(names)}."
-    )
-
-
-def _weights(layer: Layer) -> list[Leaf]:
-    return [leaf for leaf in layer.leaves if leaf.role != "state"]
-
-
-def _full(leaves: Iterable[Leaf]) -> Masks:
-    return {leaf.path: np.ones(leaf.shape, bool) for leaf in leaves}
+def _masks_of(slices: Iterable[LayerSlice]) -> Masks:
+    found: Masks = {}
+    for part in slices:
+        for leaf in part.layer.leaves:
+            if leaf.role != "state":
+                _mark(found, leaf, np.flatnonzero(part.mask(leaf)))
+    return found
 
 
 def _mark(masks: Masks, leaf: Leaf, entries: np.ndarray) -> None:
     masks.setdefault(leaf.path, np.zeros(leaf.shape, bool)).reshape(-1)[entries] = True
 
 
-def _ordered(layers: Sequence[Layer], asked: str) -> list[Layer]:
+def _ordered(layers: Sequence[Layer], asked: str) -> list[LayerSlice]:
     if any(layer.order is None for layer in layers):
         raise NetworkError(
             f"{asked} needs the order in which layers are called, and no example input is known "
             "to trace. Type: nb.as_network(model, example=X[:1]), or name the layers: "
             "ProbabilisticSubset.layers(...)"
         )
-    return sorted(layers, key=lambda layer: layer.order or 0)
+    return in_turn(layers)
+
+
+def _named(name: str, layers: Sequence[Layer]) -> LayerSlice:
+    """Return the layer of a name, or those of its stacks that numbers in the name choose."""
+    for layer in layers:
+        if layer.name == name:
+            return LayerSlice(layer, (None,) * len(layer.stacks))
+    for layer in layers:
+        chosen = numbered(name, layer) if layer.name == without_numbers(name) else None
+        if chosen is not None:
+            return chosen
+    raise unknown_layer(name, layers)
 
 
 def _is_index(value: Any) -> bool:
@@ -263,18 +284,30 @@ def _weight_for(layer: Layer, component: str) -> Leaf:
     )
 
 
-def _checked(layer: Layer, weight: Leaf, pairs: Pairs) -> np.ndarray:
-    where = f"{layer.name}/{weight.component}" if weight.component else layer.name
+def _full_pairs(chosen: LayerSlice, weight: Leaf, pairs: Pairs) -> np.ndarray:
+    """Return pairs with the numbers of all chosen layers of the stacks in front, checked."""
+    where = f"{chosen.name}/{weight.component}" if weight.component else chosen.name
+    given = chosen.of(weight)
+    ranges = [
+        range(s.size) if n is None else (n,) for s, n in zip(weight.stacks, given, strict=True)
+    ]
+    full: list[tuple[int, ...]] = []
     for pair in pairs:
-        if len(pair) != len(weight.pair_axes):
+        in_layer = len(pair) == len(weight.layer_axes)
+        if not in_layer and not (chosen.is_whole and len(pair) == len(weight.axes)):
+            shown = f"({', '.join(weight.layer_axes)})"
+            if weight.stacks and chosen.is_whole:
+                shown += f", in all layers of its stack, or ({', '.join(weight.axes)})"
             raise PairError(
-                f"{where!r} is indexed by ({', '.join(weight.axes)}), got {pair}. "
-                f"Give {len(weight.pair_axes)} indices, such as {(0,) * len(weight.pair_axes)}."
+                f"{where!r} is indexed by {shown}, got {pair}. Give {len(weight.layer_axes)} "
+                f"indices, such as {(0,) * len(weight.layer_axes)}."
             )
-        for index, size, axis in zip(pair, weight.pair_shape, weight.axes, strict=True):
+        several = [(*n, *pair) for n in itertools.product(*ranges)] if in_layer else [pair]
+        for index, size, axis in zip(several[0], weight.pair_shape, weight.axes, strict=True):
             if not 0 <= index < size:
                 raise PairError(
                     f"The pair {pair} of {where!r} is out of range: {axis} {index}, "
                     f"possible 0 to {size - 1}."
                 )
-    return np.array(pairs, dtype=np.int64)
+        full += several
+    return np.array(full, dtype=np.int64).reshape(len(full), len(weight.axes))

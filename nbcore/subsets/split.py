@@ -14,6 +14,7 @@ from nbcore.errors import ShapeError, SubsetError
 from nbcore.networks.layers import Layer, Leaf
 from nbcore.networks.network import Network, Params
 from nbcore.networks.plain import plain_params
+from nbcore.networks.stacks import indexed_name
 from nbcore.subsets.subset import ProbabilisticSubset
 
 Weights = dict[str, jax.Array]
@@ -184,19 +185,34 @@ class ParameterSplit:
             (layer, leaf) for layer in self.layers for leaf in layer.leaves if leaf.path == path
         )
 
+    def mask(self, leaf: Leaf) -> np.ndarray:
+        """Return which entries of a leaf are stochastic, in its storage shape."""
+        if leaf.path in self.whole:
+            return np.ones(leaf.shape, bool)
+        mask = np.zeros(leaf.size, bool)
+        if leaf.path in self.indices:
+            mask[np.asarray(self.indices[leaf.path])] = True
+        return mask.reshape(leaf.shape)
+
     def labels(self) -> dict[str, list[str]]:
-        """Return a name for each stochastic number, such as `Block0_Attention/query[5, 0, 1]`."""
+        """Return a name for each stochastic number, such as `Block0_Attention/query[5, 0, 1]`.
+
+        Numbers in brackets are those of its pair, with its place in the window in between if there
+        is one. Of layers that are stacked, the name has their number: `blocks[1]/dense[2, 1]`.
+        """
         return {path: self._labels_of(*owner) for path, owner in self.owners.items()}
 
     def _labels_of(self, layer: Layer, leaf: Leaf) -> list[str]:
         parts = [layer.name, leaf.component, "" if leaf in layer.weights else leaf.role]
         name = "/".join(part for part in parts if part)
-        whole = leaf.path in self.whole
-        flat = np.arange(leaf.size) if whole else np.asarray(self.indices[leaf.path])
-        where = (
-            np.stack(np.unravel_index(flat, leaf.shape), axis=1) if leaf.shape else [[]] * len(flat)
-        )
-        return [f"{name}[{', '.join(str(int(i)) for i in row)}]" for row in where]
+        stacked, pair = np.split(np.array(leaf.pair_axes, int), [len(leaf.stacks)])
+        others = np.array([a for a in range(len(leaf.shape)) if a not in stacked], int)
+        others[np.isin(others, pair)] = pair  # in canonical order, wherever they are stored
+        return [
+            f"{indexed_name(name, leaf.stacks, [int(row[a]) for a in stacked])}"
+            f"[{', '.join(str(int(row[a])) for a in others)}]"
+            for row in np.argwhere(self.mask(leaf))
+        ]
 
     def summary(self) -> str:
         """Return a table of how many weights of each layer are stochastic."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from nbcore.errors import SubsetError
-from nbcore.networks.layers import Layer
+from nbcore.networks.layers import Layer, LayerKind, Role
 from nbcore.subsets.rules import (
     EverythingRule,
     FirstAndLastRule,
@@ -52,16 +52,30 @@ class ProbabilisticSubset:
     terms: tuple[tuple[Sign, Rule], ...]
 
     @staticmethod
-    def layers(*patterns: str) -> ProbabilisticSubset:
-        """Return every weight of the layers that match.
+    def layers(
+        *patterns: str, kind: LayerKind | None = None, role: Role | None = None
+    ) -> ProbabilisticSubset:
+        """Return every weight that matches.
 
-        A pattern matches a layer, one component of it (`Block0_Attention/query`), or an ancestor,
-        then its whole subtree. `*` does not cross `/`, `**` does.
+        Args:
+            patterns: each matches a layer, one component of it (`Block0_Attention/query`), an
+                ancestor, then its whole subtree, or one array by its role or its own name
+                (`**/bias`, `Dense0/kernel`). `*` does not cross `/`, `**` does. Of layers that are
+                stacked, a number chooses one: `blocks[1]/dense`; without it, it is all of them.
+            kind: only of layers that compute this, such as `"norm"`; of all, without a pattern.
+            role: only arrays of this role: `"kernel"`, `"bias"`, `"embedding"` or `"scale"`.
 
         Raises:
-            SubsetError: no pattern was given, or one is not a string.
+            SubsetError: nothing was given, a pattern is not a string, or a kind or role is unknown.
+
+        Examples:
+            >>> import nbcore as nb
+            >>> S = nb.ProbabilisticSubset
+            >>> S.layers(kind="norm") == S.layers("**", kind="norm")
+            True
         """
-        return ProbabilisticSubset((("+", LayersRule(tuple(patterns))),))
+        everywhere = ("**",) if kind is not None or role is not None else ()
+        return ProbabilisticSubset((("+", LayersRule(patterns or everywhere, kind, role)),))
 
     @staticmethod
     def pairs(pairs: Mapping[str, Any], *, include_bias: bool = True) -> ProbabilisticSubset:
@@ -72,7 +86,8 @@ class ProbabilisticSubset:
                 `(pairs, axes)`: dense `(in, out)`, embedding `(token, feature)`, convolution
                 `(in_channel, out_channel)`. For a layer with components, such as attention, a
                 dict from component to those: query, key, value `(in, head, feature)`, out
-                `(head, feature, out)`.
+                `(head, feature, out)`. Of layers that are stacked, a pair is in all of them; in
+                one, if the name has its number (`blocks[1]/dense`) or the pair begins with it.
             include_bias: whether the bias entry of each pair becomes stochastic too, once.
 
         Raises:
@@ -182,9 +197,13 @@ def _terms_to_data(subset: ProbabilisticSubset) -> list[dict[str, Any]]:
     return [
         {"sign": sign, "rule": rule.kind, "terms": _terms_to_data(rule.subset)}
         if isinstance(rule, NestedRule)
-        else {"sign": sign, "rule": rule.kind, **asdict(rule)}
+        else {"sign": sign, "rule": rule.kind, **_options(rule)}
         for sign, rule in subset.terms
     ]
+
+
+def _options(rule: Rule) -> dict[str, Any]:
+    return {name: value for name, value in asdict(rule).items() if value is not None}
 
 
 def _terms_from_data(data: list[dict[str, Any]]) -> ProbabilisticSubset:

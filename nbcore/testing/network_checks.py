@@ -313,10 +313,11 @@ def _check_reach(
         )
     tokens = case.X
     if _reads_tokens(case, layer) and leaf.role == "embedding":
-        without = ~np.any(np.asarray(tokens).reshape(len(columns), -1) == pair[0], axis=1)
+        token = pair[len(leaf.stacks)]
+        without = ~np.any(np.asarray(tokens).reshape(len(columns), -1) == token, axis=1)
         require(
             not np.any(columns[without]),
-            f"Token {pair[0]} of {layer.name!r} reaches the examples that contain it",
+            f"Token {token} of {layer.name!r} reaches the examples that contain it",
             measured=f"others change by up to {columns[without].max(initial=0):.2g}",
             limit="0",
             cause="an embedding stored as (feature, token) with pair_axes=(0, 1).",

@@ -18,16 +18,19 @@ from nbcore.extend import (
     Key,
     Outputs,
     Params,
+    Traced,
     check_inputs,
     check_reads_one_input,
     example_for,
     has_its_weights,
-    in_call_order,
     leaves_by_path,
+    ordered,
     padding_of,
+    stack_axes,
+    stacked_layers,
     warn_of_statistics,
 )
-from nbcore_equinox.described import describe, nested, parts_of_type
+from nbcore_equinox.described import describe, nested, parts_of_type, stacked_axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,8 @@ class EquinoxNetwork(Network):
                 f"{type(module).__name__})(...)"
             )
         if state is None:
-            check_reads_one_input(f"{type(module).__name__}.__call__", module.__call__)
+            called: Any = module
+            check_reads_one_input(f"{type(module).__name__}.__call__", called.__call__)
         leaves, state_tree = jax.tree.flatten(state)
         held = _params(module, leaves)
         return cls(module, held, None if state is None else state_tree, example)
@@ -187,9 +191,12 @@ class EquinoxNetwork(Network):
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by attribute path; in call order where an example is known."""
-        layers = describe(self.module, params)
         example = example_for(self.module, self.example, params)
-        return layers if example is None else in_call_order(layers, self.apply, params, example)
+        traced = None if example is None else Traced.of(self.apply, params, example)
+        found = {} if traced is None else stack_axes(traced)
+        axes = stacked_axes(self.module, params, found)
+        layers = stacked_layers(params, functools.partial(describe, self.module), axes)
+        return layers if traced is None else ordered(layers, traced)
 
     def check_inputs(self, x: Inputs) -> None:
         """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""

@@ -13,7 +13,15 @@ import jax
 import numpy as np
 
 from nbcore import Layer, Leaf
-from nbcore.extend import LayerKind, Params, infer_layers, leaves_by_path
+from nbcore.extend import (
+    LayerKind,
+    Params,
+    StackAxes,
+    axes_beyond,
+    infer_layers,
+    known_axes,
+    leaves_by_path,
+)
 
 NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm, eqx.nn.BatchNorm)
 RECURRENT = (eqx.nn.GRUCell, eqx.nn.LSTMCell)
@@ -53,6 +61,35 @@ def describe(module: Any, params: Params) -> tuple[Layer, ...]:
             leaves = tuple(describe_leaf(root, path, shape) for path, shape in own.items())
             known |= {leaf.path: Layer(name or "params", kind, leaves) for leaf in leaves}
     return tuple(dict.fromkeys(known.get(layer.leaves[0].path, layer) for layer in inferred))
+
+
+def stacked_axes(module: Any, params: Params, traced: StackAxes) -> StackAxes:
+    """Return the axes that arrays of Equinox's layers have beyond those of one layer.
+
+    Args:
+        module: the module.
+        params: its parameters.
+        traced: the stack axes that the trace of the module found.
+    """
+    start = "params/" if "params" in params else ""
+    shapes = {path: np.shape(a) for path, a in leaves_by_path(params).items()}
+    known: dict[str, tuple[int, ...]] = {}
+    for name, part in parts_of_type(module, tuple(_KNOWN)).items():
+        root = f"{start}{name}/" if name else start
+        for path, shape in shapes.items():
+            if path.startswith(root):
+                rank = _rank(part, path.rpartition("/")[2].startswith("bias"))
+                known[path] = axes_beyond(rank, len(shape), traced.get(path, ()))
+    return known_axes(traced, known)
+
+
+def _rank(part: Any, is_bias: bool) -> int:
+    """Return how many axes an array of one layer of Equinox has."""
+    if isinstance(part, CONVOLUTIONS):
+        return part.num_spatial_dims + (1 if is_bias else 2)
+    if isinstance(part, eqx.nn.LayerNorm | eqx.nn.RMSNorm):
+        return len(part.shape)
+    return 1 if is_bias or isinstance(part, NORMS) else 2
 
 
 def parts_of_type(module: Any, types: type[Any] | tuple[type[Any], ...]) -> dict[str, Any]:

@@ -19,15 +19,19 @@ from nbcore.extend import (
     Key,
     Outputs,
     Params,
+    Traced,
     check_inputs,
     check_reads_one_input,
     example_for,
-    in_call_order,
     infer_layers,
     mode_flags,
+    ordered,
     padding_of,
+    stack_axes,
+    stacked_layers,
     warn_of_statistics,
 )
+from nbcore_flax.lifted_axes import LiftedAxes
 from nbcore_flax.module_types import ModuleTypes, collections_of
 from nbcore_flax.random_streams import RandomStreams
 
@@ -152,22 +156,27 @@ class LinenNetwork(Network):
         """Return the layers, named by module path; in call order where an example is known."""
         params = self.unboxed(params)
         is_bare = "params" not in params
-        layers = infer_layers(
-            params,
+        infer = functools.partial(
+            infer_layers,
             prefix="" if is_bare else "params",
             state=() if is_bare else [name for name in params if name != "params"],
         )
         example = example_for(self.module, self.example, collections_of(params)["params"])
         if example is None:
-            return layers
+            return infer(params)
         modules: dict[str, nn.Module] = {}
+        lifted = LiftedAxes()
 
         def apply(params: Params, x: Inputs) -> Outputs:
             with nn.intercept_methods(_record(modules)):
-                return self.apply(params, x)
+                return self.apply(lifted.boxed(params), x)
 
-        layers = in_call_order(layers, apply, params, example)
-        return tuple(TYPES.refine(layer, modules.get(layer.name)) for layer in layers)
+        def describe(params: Params) -> tuple[Layer, ...]:
+            return tuple(TYPES.refine(ly, modules.get(ly.name)) for ly in infer(params))
+
+        traced = Traced.of(apply, params, example)
+        axes = lifted.joined(stack_axes(traced))
+        return ordered(stacked_layers(params, describe, axes), traced)
 
     def unboxed(self, params: Params) -> Params:
         """Return parameters without partitioning metadata, in dicts."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from nbcore import Layer, Network, Padding
@@ -17,17 +18,39 @@ from nbcore.extend import (
     Key,
     Outputs,
     Params,
+    StackAxes,
+    Traced,
+    axes_beyond,
     check_inputs,
     check_reads_one_input,
     example_for,
     has_its_weights,
-    in_call_order,
     infer_layers,
+    known_axes,
+    leaves_by_path,
     mode_flags,
+    ordered,
     padding_of,
+    stack_axes,
+    stacked_layers,
     warn_of_statistics,
 )
 from nbcore_flax.module_types import ModuleTypes, collections_of, is_key, typed_key
+
+
+def rank_of(module: Any, name: str) -> int | None:
+    """Return how many axes an array of one module has; `None` if its class is not known."""
+    if isinstance(module, nnx.LinearGeneral):
+        outs = np.size(module.out_features)
+        return outs if name == "bias" else np.size(module.in_features) + outs
+    if isinstance(module, nnx.Conv | nnx.ConvTranspose):
+        return 1 if name == "bias" else np.size(module.kernel_size) + 2
+    if isinstance(module, nnx.LayerNorm | nnx.RMSNorm):
+        return np.size(module.feature_axes)
+    if isinstance(module, nnx.Linear | nnx.Embed):
+        return 1 if name == "bias" else 2
+    return 1 if isinstance(module, nnx.BatchNorm | nnx.GroupNorm | nnx.InstanceNorm) else None
+
 
 TYPES = ModuleTypes(
     kinds={
@@ -210,14 +233,21 @@ class NnxNetwork(Network):
         """Return the layers, named by module path; in call order where an example is known."""
         params = self.unboxed(params)
         is_bare = "params" not in params
-        layers = infer_layers(params, prefix="" if is_bare else "params", state=("state",))
+        prefix = "" if is_bare else "params"
         modules = {
             "/".join(map(str, path)) or "params": module
             for path, module in nnx.iter_modules(self._merge(params, None))
         }
-        layers = tuple(TYPES.refine(layer, modules.get(layer.name)) for layer in layers)
+
+        def describe(params: Params) -> tuple[Layer, ...]:
+            layers = infer_layers(params, prefix=prefix, state=("state",))
+            return tuple(TYPES.refine(layer, modules.get(layer.name)) for layer in layers)
+
         example = example_for(self.module, self.example, collections_of(params)["params"])
-        return layers if example is None else in_call_order(layers, self.apply, params, example)
+        traced = None if example is None else Traced.of(self.apply, params, example)
+        axes = _stack_axes(params, modules, prefix, {} if traced is None else stack_axes(traced))
+        layers = stacked_layers(params, describe, axes)
+        return layers if traced is None else ordered(layers, traced)
 
     def unboxed(self, params: Params) -> Params:
         """Return parameters as nested dicts of arrays, of an `nnx.State` too."""
@@ -232,6 +262,20 @@ class NnxNetwork(Network):
         state = collections.get("state", self.values.state)
         random = self.values.random if key is None else _reseed(self.values.random, key)
         return nnx.merge(self.graphdef, collections["params"], random, state)
+
+
+def _stack_axes(
+    params: Params, modules: Mapping[str, Any], prefix: str, traced: StackAxes
+) -> StackAxes:
+    """Return the axes that arrays of known modules have beyond those of one module."""
+    start = f"{prefix}/" if prefix else ""
+    known: dict[str, tuple[int, ...]] = {}
+    for path, array in leaves_by_path(params).items():
+        name, _, part = path.removeprefix(start).rpartition("/")
+        rank = rank_of(modules.get(name or "params"), part) if path.startswith(start) else None
+        if rank is not None:
+            known[path] = axes_beyond(rank, array.ndim, traced.get(path, ()))
+    return known_axes(traced, known)
 
 
 def _unboxed(params: Params) -> Params:

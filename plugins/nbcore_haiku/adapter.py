@@ -18,10 +18,13 @@ from nbcore.extend import (
     Key,
     Outputs,
     Params,
+    Traced,
     check_reads_one_input,
-    in_call_order,
     infer_layers,
     mode_flags,
+    ordered,
+    stack_axes,
+    stacked_layers,
     warn_of_statistics,
 )
 
@@ -94,15 +97,22 @@ class HaikuNetwork(Network):
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by module; in call order where an example is known."""
-        layers = infer_layers(
-            params, prefix="params" if self.has_state else "", state=("state",) * self.has_state
+        infer = functools.partial(
+            infer_layers,
+            prefix="params" if self.has_state else "",
+            state=("state",) * self.has_state,
         )
         if self.example is None:
-            return layers
+            return infer(params)
         modules: dict[str, hk.Module] = {}
-        jax.eval_shape(lambda p, x: self._run(p, x, False, None, modules), params, self.example)
-        layers = tuple(_refined(layer, modules) for layer in layers)
-        return in_call_order(_joined(layers, modules), self.apply, params, self.example)
+
+        def describe(params: Params) -> tuple[Layer, ...]:
+            return _joined(tuple(_refined(layer, modules) for layer in infer(params)), modules)
+
+        traced = Traced.of(
+            lambda params, x: self._run(params, x, False, None, modules), params, self.example
+        )
+        return ordered(stacked_layers(params, describe, stack_axes(traced)), traced)
 
     def _run(
         self, params: Params, x: Inputs, train: bool, key: Key | None, seen: dict[str, Any]

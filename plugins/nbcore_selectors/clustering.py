@@ -62,7 +62,8 @@ class Clustering:
         rows = _rows(context, layer, weight)
         counts = np.ones(len(rows))
         if self.token_frequency and layer.kind == "embedding":
-            counts = _token_counts(context, layer, len(rows))
+            counts = _token_counts(context, layer, len(rows) // weight.num_stacked)
+            counts = np.tile(counts, weight.num_stacked)
         for_means, for_columns, for_start = jax.random.split(key, 3)
         groups = _groups(rows, counts, self.n_clusters or num_pairs, for_means)
         num_columns = weight.num_pairs // len(rows)
@@ -79,7 +80,10 @@ class Clustering:
 
 
 def _rows(context: SelectionContext, layer: Layer, weight: Leaf) -> np.ndarray:
-    """Return the weights as a matrix: inputs of the layer by everything that belongs to each."""
+    """Return the weights as a matrix: inputs of the layer by everything that belongs to each.
+
+    Layers that are stacked have inputs of their own.
+    """
     values = np.asarray(leaves_by_path(context.params)[weight.path], np.float64)
     if not np.isfinite(values).all():
         raise SelectionError(
@@ -87,7 +91,7 @@ def _rows(context: SelectionContext, layer: Layer, weight: Leaf) -> np.ndarray:
             "again with a smaller learning_rate."
         )
     outs = sum(axis.startswith("out") for axis in weight.axes)
-    num_in = len(weight.axes) - outs if outs else 1
+    num_in = len(weight.axes) - outs if outs else len(weight.stacks) + 1
     num_rows = int(np.prod(weight.pair_shape[:num_in], dtype=np.int64))
     return weight.by_pair(values).reshape(num_rows, -1)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from nbcore import Layer, ProbabilisticSubset, Selector
 from nbcore.extend import SelectionContext
 from nbcore_selectors.wrapped import scoring
@@ -53,5 +55,12 @@ class FirstAndLast:
         return [ly for ly in layers if any(chosen[leaf.path].any() for leaf in ly.weights)]
 
     def score(self, context: SelectionContext, layer: Layer) -> Mapping[str, Any]:
-        """Return the scores of the other selector."""
-        return scoring(self.selector, self.name).score(context, layer)
+        """Return the scores of the other selector; of a stack, those of its first or last layer."""
+        scores = scoring(self.selector, self.name).score(context, layer)
+        if not layer.stacks:
+            return scores
+        first_and_last = ProbabilisticSubset.first_and_last()
+        masks = first_and_last.masks(context.layers)
+        if not any(masks[leaf.path].any() for leaf in layer.weights):
+            masks = first_and_last.masks([layer])  # the first of those that were asked for
+        return {path: np.where(masks[path], s, -np.inf) for path, s in scores.items()}

@@ -70,11 +70,16 @@ class Permuted:
 def shuffled(
     rng: np.random.Generator, scores: np.ndarray, leaf: Leaf, bias: Leaf | None
 ) -> np.ndarray:
-    """Return scores with output units, and the inputs of each, in random order."""
+    """Return scores with output units, and the inputs of each, in random order.
+
+    Layers that are stacked are shuffled one by one.
+    """
     windows = leaf.by_pair(scores)
-    units = 1 if bias is None else bias.num_pairs
-    flat = windows.reshape(-1, units, windows.shape[-1])
-    unit = rng.permutation(units)
-    places = np.broadcast_to(np.arange(len(flat))[:, None], flat.shape[:2])
-    inputs = rng.permuted(places, axis=0)
-    return leaf.from_pairs(flat[inputs, unit].reshape(windows.shape))
+    units = 1 if bias is None else int(np.prod(bias.layer_shape))
+    stacked = windows.reshape(leaf.num_stacked, -1, units, windows.shape[-1])
+    moved = np.empty_like(stacked)
+    for flat, into in zip(stacked, moved, strict=True):
+        unit = rng.permutation(units)
+        places = np.broadcast_to(np.arange(len(flat))[:, None], flat.shape[:2])
+        into[:] = flat[rng.permuted(places, axis=0), unit]
+    return leaf.from_pairs(moved.reshape(windows.shape))

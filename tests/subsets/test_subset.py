@@ -14,7 +14,7 @@ import nbcore as nb
 from nbcore.errors import NetworkError, PairError, SubsetError, UnknownLayerError
 from nbcore.networks.inference import infer_layers
 from nbcore.networks.layers import Layer, LayerKind, Leaf
-from nbcore.subsets.rules import matches
+from nbcore.subsets.patterns import matches
 
 S = nb.ProbabilisticSubset
 
@@ -322,3 +322,56 @@ def test_an_empty_subset_is_refused_when_it_is_split():
     params = {"out": {"w": jnp.ones((2, 1))}}
     with pytest.raises(SubsetError, match=r"empty.*out.*ProbabilisticSubset\.everything\(\)"):
         (S.layers("out") - S.everything()).split(network, params)
+
+
+# --- roles, kinds and single arrays ------------------------------------------------------------
+
+
+NORMED = infer_layers(
+    {
+        "Dense0": {"kernel": np.ones((3, 4)), "bias": np.ones(4)},
+        "Norm0": {"scale": np.ones(4), "bias": np.ones(4)},
+        "enc": {"Dense1": {"w": np.ones((4, 2)), "b": np.ones(2), "count": np.ones((), int)}},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("subset", "paths"),
+    [
+        (S.layers("**/bias"), ["Dense0/bias", "Norm0/bias", "enc/Dense1/b"]),
+        (S.layers("*/bias"), ["Dense0/bias", "Norm0/bias"]),
+        (S.layers("Dense0/kernel"), ["Dense0/kernel"]),
+        (S.layers("**/w"), ["enc/Dense1/w"]),
+        (S.layers("enc/Dense1/kernel"), ["enc/Dense1/w"]),
+        (S.layers(role="bias"), ["Dense0/bias", "Norm0/bias", "enc/Dense1/b"]),
+        (S.layers("Norm*", role="bias"), ["Norm0/bias"]),
+        (S.layers(kind="norm"), ["Norm0/bias", "Norm0/scale"]),
+        (S.layers(kind="dense", role="kernel"), ["Dense0/kernel", "enc/Dense1/w"]),
+        (S.everything() - S.layers("**/bias"), ["Dense0/kernel", "Norm0/scale", "enc/Dense1/w"]),
+    ],
+)
+def test_arrays_are_reached_by_role_name_and_kind(subset, paths):
+    masks = subset.masks(NORMED)
+    assert sorted(path for path, mask in masks.items() if mask.all()) == paths
+    assert not any(mask.any() for path, mask in masks.items() if path not in paths)
+    assert S.from_json(subset.to_json()) == subset
+    assert hash(S.from_json(subset.to_json())) == hash(subset)
+
+
+def test_a_subset_of_names_alone_is_written_as_before():
+    (term,) = json.loads(S.layers("Dense0").to_json())["terms"]
+    assert term == {"sign": "+", "rule": "layers", "patterns": ["Dense0"]}
+
+
+def test_unknown_roles_and_kinds_and_what_they_leave_are_named():
+    with pytest.raises(SubsetError, match=r"kind is one of.*'norms'.*Did you mean 'norm'"):
+        S.layers(kind="norms")
+    with pytest.raises(SubsetError, match=r"role is one of.*'state'"):
+        S.layers(role="state")
+    with pytest.raises(UnknownLayerError, match="'Dense0' matches no weights of kind='norm'"):
+        S.layers("Dense0", kind="norm").masks(NORMED)
+    with pytest.raises(UnknownLayerError, match=r"'enc/Dense1/count' matches no weights.*state"):
+        S.layers("enc/Dense1/count").masks(NORMED)
+    with pytest.raises(UnknownLayerError, match=r"No layer matches '\*\*/gamma'"):
+        S.layers("**/gamma").masks(NORMED)

@@ -72,8 +72,8 @@ def stochastic_rows(split: ParameterSplit) -> dict[str, StochasticRows]:
     leaves = leaves_by_path(split.params)
     for path, indices in split.indices.items():
         leaf = split.owner(path)[1]
-        if leaf.role not in ("kernel", "embedding") or not leaf.pair_axes:
-            continue
+        if leaf.role not in ("kernel", "embedding") or not leaf.layer_axes or leaf.stacks:
+            continue  # layers that are stacked have no product of their own
         axis, size = leaf.pair_axes[0], leaf.shape[leaf.pair_axes[0]]
         where = np.stack(np.unravel_index(np.asarray(indices), leaf.shape))
         rows, number = np.unique(where[axis], return_inverse=True)
