@@ -301,9 +301,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     ),
     "no example": (no_example, errors.NetworkError, r"example=X\[:1\]"),
     "nan in X": (
-        lambda folder: fit(head(), with_nan(X, 3, 7), Y), errors.DataError, "X .* rows: 3, 7"
+        lambda folder: fit(head(), with_nan(X, 3, 7), Y), errors.DataError, "X .* examples: 3, 7"
     ),
-    "nan in y": (lambda folder: fit(head(), X, with_nan(Y, 5)), errors.DataError, "y .* rows: 5"),
+    "nan in y": (lambda folder: fit(head(), X, with_nan(Y, 5)), errors.DataError, "y .*: 5"),
     "lengths": (lambda folder: fit(head(), X, Y[:7]), errors.ShapeError, "40 examples and y has 7"),
     "no row": (lambda folder: fit(head(), X[:0], Y[:0]), errors.ShapeError, "no example"),
     "float tokens": (sequences(TOKENS.astype(float)), errors.TokenError, r"astype\('int32'\)"),

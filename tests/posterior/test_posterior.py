@@ -360,7 +360,7 @@ def test_no_draw_at_all_is_refused() -> None:
         posterior.predict(X_NEW, max_draws=0)
     with pytest.raises(errors.ShapeError):
         posterior.predict(X_NEW[:0])
-    with pytest.raises(errors.DataError, match=r"of 5 examples: 1"):
+    with pytest.raises(errors.DataError, match=r"of 2 examples: 1"):
         posterior.predict(np.array([[0.0, 0, 0], [np.nan, 0, 0]]))
 
 

@@ -146,8 +146,8 @@ def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:
         ),
         (
             lambda net: nb.DeterministicNN(net, loss="classification").train(X, LABELS),
-            errors.LabelError,
-            "outside the 1 classes",
+            errors.ShapeError,
+            "one logit per class, and the network has 1 output",
         ),
     ],
 )
