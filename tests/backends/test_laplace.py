@@ -140,6 +140,96 @@ def test_memory_decides_what_is_kept_of_the_covariance() -> None:
         assert posterior.draws.std() == pytest.approx(1.0, abs=0.05)
 
 
+def hidden_layer(likelihood: Any, outputs: int = 1, scale: float = 0.5) -> NetworkTarget:
+    """Return all weights of a network with a hidden layer, and 40 examples it can learn."""
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(40, 2)).astype(np.float32)
+    mean = np.sin(X[:, 0]) + 0.5 * X[:, 1]
+    if isinstance(likelihood, nb.Categorical):
+        y: Any = (mean > 0).astype(int) + (mean > 0.7)
+    elif isinstance(likelihood, nb.Poisson):
+        y = rng.poisson(np.exp(mean))
+    else:
+        y = mean + 0.2 * rng.normal(size=40)
+    params = {
+        "first": {"kernel": jnp.asarray(rng.normal(size=(2, 5)), jnp.float32)},
+        "out": {"kernel": jnp.asarray(0.3 * rng.normal(size=(5, outputs)), jnp.float32)},
+    }
+
+    def apply(p: Any, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ p["first"]["kernel"]) @ p["out"]["kernel"]
+
+    network = nb.Network.from_functions(lambda key, x: params, apply, example=X[:1])
+    subset = nb.ProbabilisticSubset.everything()
+    return nb.Target.build(
+        network, params, subset, X, y, likelihood=likelihood, prior=nb.NormalPrior(scale=scale)
+    )
+
+
+def draw(target: nb.Target, **options: Any) -> Any:
+    settings = {"key": 2, "num_warmup": 0, "num_samples": 10, "num_chains": 2, "progress": False}
+    return nb.sample(target, Laplace(**options), **settings)
+
+
+def test_draws_predict_by_the_linearized_network(tmp_path: Any) -> None:
+    target = hidden_layer(nb.Gaussian(noise=0.2))
+    posterior = draw(target)
+    mode = posterior.linearized_at
+    X = np.random.default_rng(8).normal(size=(6, 2)).astype(np.float32)
+
+    def outputs(weights: Any) -> jax.Array:
+        return target.network.apply(target.split.merge(weights), X)[:, 0]
+
+    jacobian = jax.jacobian(outputs)(mode)
+    flat = jax.tree.map(lambda a: a.reshape(20, *a.shape[2:]), posterior.draws["weights"])
+    moves = [np.tensordot(flat[p] - mode[p], jacobian[p], (range(1, flat[p].ndim),
+             range(1, jacobian[p].ndim))) for p in mode]  # fmt: skip
+    expected = np.asarray(outputs(mode)) + sum(moves)
+    np.testing.assert_allclose(posterior.outputs(X)[..., 0], expected, atol=1e-4)
+    itself = [np.asarray(outputs(jax.tree.map(lambda a, i=i: a[i], flat))) for i in range(20)]
+    assert np.abs(expected - itself).max() > 0.05
+    through = draw(target, predictions="sampled")
+    assert through.linearized_at is None
+    np.testing.assert_allclose(through.outputs(X)[..., 0], itself, atol=1e-4)
+    posterior.save(tmp_path / "run")
+    again = nb.Posterior.load(tmp_path / "run", target.network)
+    np.testing.assert_array_equal(again.predict(X).draw_means, posterior.predict(X).draw_means)
+    fitted = posterior.outputs(np.asarray(target.blocks[0].features[0]))[..., 0]
+    residual = (target.targets()[:, 0] - fitted) / 0.2
+    density = -0.5 * residual**2 - np.log(0.2 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(posterior.log_likelihood().reshape(20, -1), density, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "outputs"),
+    [
+        (nb.Gaussian(noise=0.2), 1),
+        (nb.Gaussian(noise_prior=nb.HalfNormal(1.0)), 1),
+        (nb.StudentT(noise_prior=nb.HalfNormal(1.0)), 1),
+        (nb.Heteroskedastic(), 2),
+        (nb.Categorical(), 3),
+        (nb.Poisson(), 1),
+    ],
+    ids=["known", "unknown", "student-t", "two-heads", "classes", "poisson"],
+)
+def test_the_mode_is_found_for_every_likelihood(likelihood: Any, outputs: int) -> None:
+    target = hidden_layer(likelihood, outputs)
+    found = approximation(target)
+    assert found.distance < 0.5
+    assert found.log_density > target.log_density(target.start)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    unknown = jax.flatten_util.ravel_pytree(target.start)[1](found.whitening.center)["likelihood"]
+    if isinstance(likelihood, nb.Gaussian) and unknown:
+        noise = target.likelihood.constrain(unknown)["noise"]
+        assert 0.12 < float(noise[0]) < 0.3
+
+
+def test_a_density_without_a_mode_is_refused_with_what_to_do() -> None:
+    target = nb.Target.from_log_density(lambda x: jnp.sum(x) - 0.1 * x[0] ** 2, jnp.ones(3))
+    with pytest.raises(errors.SamplingError, match=r"no normal approximation.*find_mode=False"):
+        draw(target)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

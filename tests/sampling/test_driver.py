@@ -255,6 +255,26 @@ def test_chains_can_start_at_laplace_draws() -> None:
     assert abs(weight.std() * np.sqrt(precision) - 1) < 0.15
 
 
+def test_laplace_draws_are_pulled_back_to_where_the_expansion_holds() -> None:
+    """In two dimensions a normal falls by 1, with deviation 1; four deviations more are allowed."""
+
+    def fall(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(x**2) + 50 * jnp.sum(x**4)
+
+    steep = nb.Target.from_log_density(lambda x: -fall(x), jnp.full(2, 0.1))
+    normal = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.full(2, 0.1))
+    pulled, free = starts(steep, "laplace"), starts(normal, "laplace")
+    falls = np.asarray(jax.vmap(fall)(pulled))
+    assert falls.max() < 5.01
+    reached = np.asarray(jax.vmap(fall)(free)) > 5.5
+    assert reached.sum() > 100
+    assert falls[reached].min() > 4.9
+    np.testing.assert_allclose(pulled[~reached], free[~reached], atol=0.05)
+    direction = np.sum(pulled * free, axis=1) / np.linalg.norm(free, axis=1)
+    np.testing.assert_allclose(direction, np.linalg.norm(pulled, axis=1), atol=0.01)
+    np.testing.assert_array_equal(starts(steep, "laplace"), pulled)
+
+
 def test_an_unknown_start_is_refused() -> None:
     with pytest.raises(errors.OptionError, match=r"'laplac'.*Did you mean 'laplace'"):
         walk(init="laplac")
