@@ -1,4 +1,4 @@
-"""How the axes of parameters move through the operations of a traced network.
+"""Rules of how the axes of parameters move through the operations of a traced network.
 
 Each axis of a traced array comes from at most one axis of the parameters, or from several that
 are aligned. `Marks` notes what happens to them: summed over in a product, a batch axis of a

@@ -1,4 +1,4 @@
-"""Which axes of the parameters are stacks of layers, read off the traced network.
+"""Axes of the parameters that are stacks of layers, read off the traced network.
 
 An axis of a leaf is a stack if the network takes it apart before the leaf meets data: it is the
 axis that a loop runs along (`scan`), it is indexed with numbers that do not depend on the inputs

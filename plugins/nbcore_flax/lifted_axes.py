@@ -1,4 +1,4 @@
-"""Which axes of linen parameters `nn.scan` and `nn.vmap` take apart: flax tells boxes of them."""
+"""Axes of linen parameters `nn.scan` and `nn.vmap` take apart: flax tells boxes of them."""
 
 from __future__ import annotations
 
