@@ -125,8 +125,17 @@ def results_table(results: Sequence[Mapping[str, Any]], title: str) -> Table:
     levels = list(results[0]["coverage"])
     for heading in ("RMSE", "NLPD", *(f"in {level.replace('%', ' %')}" for level in levels)):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("rank corr. (possible)", justify="right", no_wrap=True)
     for result in results:
         shares = [f"{100 * share:.1f} %" for share in result["coverage"].values()]
-        numbers = [f"{result['rmse']:.3f}", f"{result['nlpd']:.3f}", *shares]
+        numbers = [f"{result['rmse']:.3f}", f"{result['nlpd']:.3f}", *shares, _rank(result)]
         table.add_row(result["name"], *numbers, style="bold" if result is results[-1] else "")
     return table
+
+
+def _rank(result: Mapping[str, Any]) -> str:
+    """Return the rank correlation of deviation and error, and what calibrated errors would give."""
+    ranking = result["ranking"]
+    if ranking is None:
+        return "all alike"
+    return f"{ranking['rank_correlation']:.2f} ({ranking['reference']:.2f})"

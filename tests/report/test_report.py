@@ -37,8 +37,8 @@ from nbcore.report import (
 LEVELS = (0.5, 0.68, 0.95)
 
 
-def normal(mean: np.ndarray, variance: float) -> Prediction:
-    return Prediction.normal(mean[None, :, None], np.full((1, 1, 1), variance))
+def normal(mean: np.ndarray, variance: float | np.ndarray) -> Prediction:
+    return Prediction.normal(mean[None, :, None], np.reshape(variance, (1, -1, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,8 @@ def test_the_table_holds_the_numbers(data: ReportData) -> None:
             metrics.crps_gaussian(y, mean, variance),
         ]
         shares = [f"{100 * metrics.coverage(y, mean, variance, level):.1f} %" for level in LEVELS]
-        assert row == [way.name, *[f"{number:.3f}" for number in numbers], *shares]
+        ranked = [f"{number:.3f}" for number in numbers]
+        assert row == [way.name, *ranked, *shares, "all alike"]
 
 
 def test_the_page_needs_no_other_file(data: ReportData) -> None:
@@ -173,7 +174,7 @@ def test_a_browser_draws_the_page(data: ReportData, tmp_path) -> None:
 def test_evaluation_of_a_perfectly_calibrated_normal_gives_the_levels_back() -> None:
     count = 999
     ranks = np.arange(1, count + 1) / (count + 1)
-    way = Evaluation("exact", 0.0, 0.0, 0.0, 0.0, ranks)
+    way = Evaluation("exact", 0.0, 0.0, 0.0, 0.0, ranks, 0.0, 0.0, None)
     np.testing.assert_allclose(way.coverage(LEVELS), LEVELS, atol=2 / count)
     assert list(way.to_data()["coverage"]) == ["50%", "68%", "95%"]
 
@@ -235,3 +236,25 @@ def test_the_map_shows_exactly_the_pairs_that_were_chosen(data) -> None:
     shares = layer_shares(split)
     assert sum(share.stochastic for share in shares) == split.size
     assert sum(share.total for share in shares) == split.total_size
+
+
+def test_ranking_of_calibrated_deviations_reaches_its_reference_and_of_equal_ones_is_none() -> None:
+    rng = np.random.default_rng(0)
+    deviation = rng.uniform(0.1, 2.0, size=2000)
+    y = deviation * rng.normal(size=2000)
+    way = evaluation_of("calibrated", normal(np.zeros(2000), deviation**2), y)
+    ranking = way.ranking
+    assert ranking is not None
+    assert abs(ranking.rank_correlation - ranking.reference) < 4 * ranking.reference_sd
+    backward = evaluation_of("backward", normal(np.zeros(2000), 1 / deviation**2), y).ranking
+    assert backward is not None
+    assert backward.rank_correlation == pytest.approx(-ranking.rank_correlation)
+    assert backward.ause > ranking.ause > 0
+    assert way.to_data()["ranking"]["reference"] == ranking.reference
+    assert evaluation_of("alike", normal(np.zeros(2000), 1.0), y).to_data()["ranking"] is None
+
+
+def test_epistemic_share_is_that_of_the_variances() -> None:
+    means = np.array([[[0.0], [1.0]], [[2.0], [1.0]]])  # epistemic variances 1 and 0
+    way = evaluation_of("two draws", Prediction.normal(means, np.full((1, 1, 1), 3.0)), [0.5, 1.2])
+    assert way.epistemic_share == pytest.approx(1 / 7)
