@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from nbcore.common.keys import is_key
-from nbcore.errors import OptionError, RunFolderError
+from nbcore.errors import NbcoreError, OptionError, RunFolderError
 
 ARRAYS = "arrays.safetensors"
+VERSION = 2
+"""Version of what the files hold; another one is refused."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -134,12 +136,25 @@ def read_folder(folder: Path, *, kind: str = "posterior") -> tuple[Arrays, dict[
             f"{folder} holds no readable {kind} ({error}). Its folder has {kind}.json and "
             f"{ARRAYS}, written by {kind}.save()."
         ) from error
-    if facts.get("format") != _format(kind):
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != _format(kind):
         raise RunFolderError(
-            f"{folder} has the format {facts.get('format')!r}; this version reads "
-            f"{_format(kind)!r}."
+            f"{folder} has the format {found!r}; this version reads {_format(kind)!r}."
         )
     return arrays, facts
+
+
+@contextmanager
+def told_as_damage(folder: Path, kind: str = "posterior") -> Generator[None]:
+    """Turn errors about facts or arrays that are missing or malformed into a RunFolderError."""
+    try:
+        yield
+    except NbcoreError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunFolderError(
+            f"{folder} holds a damaged {kind} ({type(error).__name__}: {error}). Write it again."
+        ) from error
 
 
 def write_arrays(path: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
@@ -190,7 +205,7 @@ def digest(tree: Any) -> str:
 
 
 def _format(kind: str) -> str:
-    return f"nbcore-{kind}-1"
+    return f"nbcore-{kind}-{VERSION}"
 
 
 def below(arrays: Arrays, prefix: str) -> Arrays:

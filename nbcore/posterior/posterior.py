@@ -10,10 +10,11 @@ from typing import Any, get_args, overload
 import jax
 import numpy as np
 
+from nbcore.common.storage import told_as_damage
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
-from nbcore.networks.network import Network, as_network
+from nbcore.networks.network import Network
 from nbcore.posterior.diagnostics import Diagnostics, diagnose
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.posterior.predictive import flattened, log_likelihoods, network_outputs, predict
@@ -21,7 +22,7 @@ from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats
 from nbcore.posterior.stored import StoredPosterior
 from nbcore.posterior.summary import By, Summary, by_layer, summarize
-from nbcore.posterior.to_arviz import arviz_data
+from nbcore.posterior.to_arviz import arviz_data, has_likelihood
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.target import NetworkTarget
 
@@ -151,14 +152,15 @@ class Posterior:
             OptionError: the network is missing, or the draws are of a plain density.
         """
         stored = StoredPosterior.read(folder)
-        if stored.is_of_network:
-            return NetworkPosterior.restore(stored, network, likelihood)
-        if network is not None or likelihood is not None:
-            raise OptionError(
-                f"{folder} holds the posterior of a plain density, which has no network. Type: "
-                "nb.Posterior.load(folder)"
-            )
-        return Posterior(stored.density_draws(), stored.stats, stored.info)
+        with told_as_damage(Path(folder)):
+            if stored.is_of_network:
+                return NetworkPosterior.restore(stored, network, likelihood)
+            if network is not None or likelihood is not None:
+                raise OptionError(
+                    f"{folder} holds the posterior of a plain density, which has no network. Type: "
+                    "nb.Posterior.load(folder)"
+                )
+            return Posterior(stored.density_draws(), stored.stats, stored.info)
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class NetworkPosterior(Posterior):
                 "nb.Posterior.load(folder, network)"
             )
         likelihood = stored.likelihood(likelihood)
-        network = likelihood.augment_network(as_network(network))
+        network = likelihood.augment_network(stored.network(network))
         split = stored.split(network)
         draws = stored.network_draws(split)
         return NetworkPosterior(
@@ -239,8 +241,8 @@ class NetworkPosterior(Posterior):
 
     def _described(self) -> StoredPosterior:
         return StoredPosterior.of_network(
-            self.flat_draws(), self.stats, self.info, self.split, self.likelihood, self.scaler,
-            self.linearized_at,
+            self.flat_draws(), self.stats, self.info, self.network, self.split, self.likelihood,
+            self.scaler, self.linearized_at,
         )  # fmt: skip
 
     def in_units_of(self, scaler: Scaler) -> NetworkPosterior:
@@ -306,27 +308,36 @@ class NetworkPosterior(Posterior):
         units = 0.0 if self.scaler is None else float(np.sum(np.log(self.scaler.scale)))
         return each.reshape(self.num_chains, self.num_draws, -1) - units
 
-    def to_arviz(self) -> Any:
+    def to_arviz(self, *, log_likelihood: bool | None = None) -> Any:
         """Return ArviZ data: posterior, sample_stats, log_likelihood and observed_data.
 
         LOO, WAIC, summaries and plots of ArviZ work on it. Weights are on their own scale,
         parameters such as the noise on the user's, in the units of y. A posterior that was loaded
         has neither log_likelihood nor observed_data.
 
+        Args:
+            log_likelihood: whether the log likelihood of each draw and example is computed, which
+                LOO and WAIC need. `None` computes it unless it has more than 10 million values
+                (of 8 bytes each in ArviZ), and then warns that it was left out.
+
         Returns:
             `arviz.InferenceData` before ArviZ 1, `xarray.DataTree` since then.
 
         Raises:
             MissingExtraError: ArviZ is not installed.
+            OptionError: the log likelihood is asked for, and the posterior was loaded.
         """
         draws = self.flat_draws()
         units = 1.0 if self.scaler is None else self.scaler.scale
         for name, values in self.constrained()["likelihood"].items():
             is_in_units = name in self.likelihood.in_units_of_y
             draws[f"likelihood/{name}"] = values * units if is_in_units else values
-        likelihood, observed = None, None
+        examples = 0 if self.target is None else self.target.num_examples
+        values = self.num_chains * self.num_draws * examples
+        likelihood = self.log_likelihood() if has_likelihood(log_likelihood, values) else None
+        observed = None
         if self.target is not None:
-            likelihood, observed = self.log_likelihood(), self.target.targets()
+            observed = self.target.targets()
             if self.scaler is not None:
                 observed = self.scaler.shift + self.scaler.scale * observed
             observed = observed[:, 0] if observed.ndim == 2 and observed.shape[1] == 1 else observed

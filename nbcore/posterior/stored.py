@@ -14,8 +14,9 @@ from nbcore.common import storage
 from nbcore.common.storage import Arrays
 from nbcore.distributions import likelihoods
 from nbcore.distributions.likelihoods import Likelihood
-from nbcore.errors import NbcoreError, OptionError, ShapeError
-from nbcore.networks.network import Network
+from nbcore.errors import NetworkError, OptionError, ShapeError
+from nbcore.networks.network import Network, as_network
+from nbcore.networks.stored import example_of, form_of
 from nbcore.posterior.prediction import Scaler
 from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats
@@ -55,6 +56,7 @@ class StoredPosterior:
         draws: Arrays,
         stats: Stats,
         info: RunInfo,
+        network: Network,
         split: ParameterSplit,
         likelihood: Likelihood,
         scaler: Scaler | None,
@@ -63,13 +65,17 @@ class StoredPosterior:
         """Describe the draws of a network's weights; the frozen ones are stored once."""
         tree, params = storage.pack_tree(split.params)
         facts = {
+            "inputs": form_of(network),
             "tree": tree,
             "subset": split.subset.to_json(),
+            "whole": split.whole,
             "likelihood": likelihoods.to_data(likelihood),
             "scaler": None if scaler is None else scaler.to_data(),
         }
         described = _described(draws, stats, info, facts)
         described.arrays.update({f"params/{name}": array for name, array in params.items()})
+        indices = {f"indices/{path}": np.asarray(chosen) for path, chosen in split.indices.items()}
+        described.arrays.update(indices)
         at = (linearized_at or {}).items()
         described.arrays.update({f"linearized_at/{path}": np.asarray(w) for path, w in at})
         return described
@@ -125,17 +131,22 @@ class StoredPosterior:
             raise OptionError("The likelihood was not one of nbcore's own. Type: likelihood=...")
         return likelihoods.from_data(self.facts["likelihood"])
 
+    def network(self, model: Network | Any) -> Network:
+        """Return the network of a model, made for the inputs that were fitted."""
+        return as_network(model, example=example_of(self.facts["inputs"]))
+
     def split(self, network: Network) -> ParameterSplit:
-        """Return the stochastic and frozen weights.
+        """Return the stochastic and frozen weights, as they were sampled.
 
         Raises:
             ShapeError: the network has other weights.
         """
         subset = ProbabilisticSubset.from_json(self.facts["subset"])
         params = storage.unpack_tree(self.facts["tree"], storage.below(self.arrays, "params/"))
+        whole, indices = tuple(self.facts["whole"]), storage.below(self.arrays, "indices/")
         try:
-            return subset.split(network, params)
-        except NbcoreError:
+            return ParameterSplit.restore(subset, network, params, whole, indices)
+        except NetworkError:
             raise
         except Exception as error:  # a framework has errors of its own for weights that do not fit
             raise ShapeError(

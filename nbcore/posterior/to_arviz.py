@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,29 @@ STATISTICS = {
     "energy": "energy",
 }
 """ArviZ's name of each statistic."""
+
+
+MAX_LOG_LIKELIHOODS = 10_000_000
+"""Values of a log likelihood that are computed unasked."""
+
+
+def has_likelihood(asked: bool | None, values: int) -> bool:
+    """Return whether ArviZ data get the log likelihood; warn if it is left out unasked.
+
+    Args:
+        asked: whether it was asked for; `None` leaves it out if it is large.
+        values: number of its values, draws times examples; 0 without data.
+    """
+    if asked is not None:
+        return asked
+    if values > MAX_LOG_LIKELIHOODS:
+        warnings.warn(
+            f"to_arviz() leaves out the log likelihood, {values:,} values of draws and examples, "
+            f"because it has more than {MAX_LOG_LIKELIHOODS:,}. LOO and WAIC need it: "
+            "to_arviz(log_likelihood=True). Without this warning: to_arviz(log_likelihood=False)",
+            stacklevel=3,
+        )
+    return 0 < values <= MAX_LOG_LIKELIHOODS
 
 
 def arviz_data(

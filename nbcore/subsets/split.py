@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import jax
@@ -79,6 +80,41 @@ class ParameterSplit:
             if path not in whole
         }
         return ParameterSplit(params, indices, whole, layers, subset)
+
+    @staticmethod
+    def restore(
+        subset: ProbabilisticSubset,
+        network: Network,
+        params: Params,
+        whole: tuple[str, ...],
+        indices: Mapping[str, np.ndarray],
+    ) -> ParameterSplit:
+        """Return a split whose stochastic entries are known; the call order need not be.
+
+        Args:
+            subset: the subset that was resolved.
+            network: the network.
+            params: its parameters.
+            whole: paths of the leaves that are stochastic as a whole.
+            indices: flat storage indices of the stochastic entries of other leaves.
+
+        Raises:
+            ShapeError: the network has no such entries.
+        """
+        params = plain_params(network, params)
+        layers = network.layers(params)
+        sizes = {leaf.path: leaf.size for layer in layers for leaf in layer.leaves}
+        odd = [path for path in (*whole, *indices) if path not in sizes]
+        odd += [
+            path
+            for path, chosen in indices.items()
+            if path in sizes
+            and not (len(chosen) and chosen.min() >= 0 and chosen.max() < sizes[path])
+        ]
+        if odd:
+            raise ShapeError(f"no such entries are in {', '.join(odd)}")
+        stored = {path: jnp.asarray(indices[path], jnp.int32) for path in sorted(indices)}
+        return ParameterSplit(params, stored, whole, layers, subset)
 
     @property
     def paths(self) -> tuple[str, ...]:

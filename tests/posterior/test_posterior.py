@@ -96,6 +96,70 @@ def test_saved_and_loaded_posteriors_predict_bit_for_bit_the_same(
     assert loaded.labels() == posterior.labels()
 
 
+class Twisted(nn.Module):
+    """A module whose layers have names in another order than they are called in."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.tanh(nn.Dense(5, name="z")(x))
+        x = nn.tanh(nn.Dense(4, name="a")(x))
+        return nn.Dense(2, name="m")(x)
+
+
+@pytest.mark.parametrize(
+    "subset",
+    [
+        nb.ProbabilisticSubset.first_and_last(),
+        nb.ProbabilisticSubset.last(1) - nb.ProbabilisticSubset.layers("m", role="bias"),
+    ],
+    ids=["default", "last"],
+)
+def test_loading_asks_for_no_example(subset: nb.ProbabilisticSubset, tmp_path: Path) -> None:
+    posterior = posterior_of(target_of(Twisted(), X_TABLE, Y_TABLE, NOISY, subset))
+    posterior.save(tmp_path / "run")
+    loaded = nb.Posterior.load(tmp_path / "run", Twisted())
+    assert loaded.split.subset == subset
+    assert loaded.labels() == posterior.labels()
+    assert loaded.split.layers == posterior.split.layers  # in call order
+    np.testing.assert_array_equal(posterior.predict(X_NEW).mean, loaded.predict(X_NEW).mean)
+    with pytest.raises(errors.ShapeError, match="2 columns instead of 3"):
+        loaded.predict(X_NEW[:, :2])
+
+
+def test_stochastic_entries_are_those_of_the_file_whatever_the_call_order(tmp_path: Path) -> None:
+    def apply(params: Any, x: Any) -> jax.Array:
+        return jnp.tanh(x @ params["in"]["kernel"]) @ params["out"]["kernel"]
+
+    def init(key: Any, x: Any) -> Any:
+        return {"in": {"kernel": jnp.ones((3, 4))}, "out": {"kernel": jnp.ones((4, 2))}}
+
+    class Own:
+        """A network of one's own, which knows no example, and its layers in order once only."""
+
+        padding, is_ordered = None, True
+
+        def init(self, key: Any, x: Any) -> Any:
+            return init(key, x)
+
+        def apply(self, params: Any, x: Any, *, train: bool = False, key: Any = None) -> jax.Array:
+            return apply(params, x)
+
+        def layers(self, params: Any) -> Any:
+            example = X_TABLE[:1] if self.is_ordered else None
+            return nb.Network.from_functions(init, apply, example=example).layers(params)
+
+    last = nb.ProbabilisticSubset.last(0)
+    posterior = posterior_of(target_of(Own(), X_TABLE, Y_TABLE, NOISY, last))
+    posterior.save(tmp_path / "run")
+    other = Own()
+    other.is_ordered = False
+    with pytest.raises(errors.NetworkError, match="order"):
+        last.split(other, init(None, None))
+    loaded = nb.Posterior.load(tmp_path / "run", other)
+    assert loaded.split.paths == ("out/kernel",)
+    np.testing.assert_array_equal(posterior.predict(X_NEW).mean, loaded.predict(X_NEW).mean)
+
+
 def test_the_files_hold_no_pickle_and_each_draw_only_what_is_stochastic(tmp_path: Path) -> None:
     target = target_of(make_mlp()(), X_TABLE, Y_TABLE, NOISY, PAIRS)
     posterior_of(target).save(tmp_path / "run")
@@ -140,9 +204,15 @@ def damage_format(folder: Path) -> None:
     (folder / "posterior.json").write_text('{"format": "nbcore-posterior-0"}')
 
 
+def damage_facts(folder: Path) -> None:
+    facts = json.loads((folder / "posterior.json").read_text())
+    del facts["tree"]
+    (folder / "posterior.json").write_text(json.dumps(facts))
+
+
 def damage_arrays(folder: Path) -> None:
     raw = (folder / "arrays.safetensors").read_bytes()
-    (folder / "arrays.safetensors").write_bytes(raw[: len(raw) // 2])
+    (folder / "arrays.safetensors").write_bytes(raw[:-8])
 
 
 def drop_arrays(folder: Path) -> None:
@@ -158,11 +228,12 @@ def drop_facts(folder: Path) -> None:
     [
         (damage_json, r"no readable posterior \(.*property name"),
         (damage_format, r"format 'nbcore-posterior-0'; this version reads 'nbcore-posterior-\d'"),
+        (damage_facts, r"a damaged posterior \(KeyError: 'tree'\)"),
         (damage_arrays, r"no readable posterior \(.*file not fully covered"),
         (drop_arrays, r"no readable posterior \(No such file .*arrays\.safetensors"),
         (drop_facts, r"no readable posterior \(.*No such file .*posterior\.json"),
     ],
-    ids=["json", "format", "arrays", "no arrays", "no facts"],
+    ids=["json", "format", "fact", "arrays", "no arrays", "no facts"],
 )
 def test_a_damaged_folder_is_refused(
     damage: Callable[[Path], None], says: str, tmp_path: Path

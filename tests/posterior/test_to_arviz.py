@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.posterior import diagnostics
+from nbcore.posterior import diagnostics, to_arviz
 from nbcore.posterior.prediction import Scaler
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -79,6 +80,22 @@ def test_log_likelihood_is_that_of_each_row(drawn: nb.NetworkPosterior) -> None:
     expected = -0.5 * ((Y - outputs) / noise) ** 2 - np.log(noise * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(each, expected.sum(axis=3), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(drawn.to_arviz()["observed_data"]["y_observed"].values, Y, rtol=1e-6)
+
+
+def test_a_large_log_likelihood_is_left_out_unless_it_is_asked_for(
+    drawn: nb.NetworkPosterior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = drawn.to_arviz()["log_likelihood"]["y"].values  # 400 draws, 40 examples
+    monkeypatch.setattr(to_arviz, "MAX_LOG_LIKELIHOODS", 400 * 40 - 1)
+    with pytest.warns(UserWarning, match=r"log likelihood, 16,000 values.*log_likelihood=True"):
+        data = drawn.to_arviz()
+    assert not hasattr(data, "log_likelihood")
+    assert data["observed_data"]["y"].shape == (40, 2)
+    asked = drawn.to_arviz(log_likelihood=True)["log_likelihood"]["y"].values
+    np.testing.assert_array_equal(asked, whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert not hasattr(drawn.to_arviz(log_likelihood=False), "log_likelihood")
 
 
 def test_units_of_y_are_the_users(drawn: nb.NetworkPosterior) -> None:
@@ -148,6 +165,8 @@ def test_a_loaded_posterior_has_draws_alone(drawn: nb.NetworkPosterior, tmp_path
     )
     with pytest.raises(errors.OptionError, match="loaded"):
         loaded.log_likelihood()
+    with pytest.raises(errors.OptionError, match="loaded"):
+        loaded.to_arviz(log_likelihood=True)
 
 
 def test_the_summary_is_of_every_parameter(drawn: nb.NetworkPosterior) -> None:
