@@ -68,11 +68,13 @@ class Oracle:
             about them as the data do.
         mean: `(10,)`, ordered by output, bias first.
         covariance: `(10, 10)`.
+        layer: path of the last layer.
     """
 
     target: NetworkTarget
     mean: _Floats
     covariance: _Floats
+    layer: str = "Head"
 
     @property
     def traces(self) -> int:
@@ -91,17 +93,41 @@ class Oracle:
         The first 10 are the weights in the order of `mean`; the other 10 are independent of each
         other, so that wrong correlations are seen too.
         """
-        centered = flat_weights(posterior.draws["weights"]) - self.mean
+        centered = flat_weights(posterior.draws["weights"], self.layer) - self.mean
         inverse = np.linalg.inv(np.linalg.cholesky(self.covariance))
         return np.concatenate([centered / self.deviations, centered @ inverse.T], axis=-1)
 
 
-def flat_weights(weights: dict[str, Any]) -> _Floats:
-    """Return the weights of the last layer, any leading axes, as `(..., 10)`."""
-    bias = np.asarray(weights["Head/bias"], np.float64)
-    kernel = np.asarray(weights["Head/kernel"], np.float64)
+def flat_weights(weights: dict[str, Any], layer: str = "Head") -> _Floats:
+    """Return the weights of the last layer, any leading axes, as `(..., outputs * inputs)`."""
+    bias = np.asarray(weights[f"{layer}/bias"], np.float64)
+    kernel = np.asarray(weights[f"{layer}/kernel"], np.float64)
     columns = np.concatenate([bias[..., None], np.swapaxes(kernel, -1, -2)], axis=-1)
     return columns.reshape(*columns.shape[:-2], -1)
+
+
+def closed_form(
+    hidden: _Floats, y: NDArray[Any], noise: tuple[float, ...], scale: float, centers: _Floats
+) -> tuple[_Floats, _Floats]:
+    """Return posterior mean `(d,)` and covariance `(d, d)`, ordered by output, bias first.
+
+    Args:
+        hidden: inputs of the last layer `(examples, features)`.
+        y: targets `(examples, outputs)`.
+        noise: standard deviation of the noise of each output.
+        scale: standard deviation of the prior.
+        centers: center of the prior `(d,)`.
+    """
+    design = np.concatenate([np.ones((len(hidden), 1)), hidden], axis=1)
+    size, outputs = design.shape[1], len(noise)
+    around = centers.reshape(outputs, size)
+    mean, covariance = np.zeros((outputs, size)), np.zeros((outputs * size, outputs * size))
+    for j, deviation in enumerate(noise):
+        block = np.linalg.inv(design.T @ design / deviation**2 + np.eye(size) / scale**2)
+        mean[j] = around[j] + block @ design.T @ (y[:, j] - design @ around[j]) / deviation**2
+        at = slice(j * size, (j + 1) * size)
+        covariance[at, at] = block
+    return mean.ravel(), covariance
 
 
 def init(key: jax.Array, x: jax.Array) -> dict[str, Any]:
@@ -145,16 +171,8 @@ def oracle() -> Oracle:
         likelihood=CountingGaussian(noise=NOISE),
         prior=NormalPrior(scale=PRIOR_SCALE),
     )
-    centers = flat_weights(target.split.stochastic).reshape(len(NOISE), -1)
-    mean = np.zeros_like(centers)
-    covariance = np.zeros((mean.size, mean.size))
-    for j, noise in enumerate(NOISE):
-        precision = design.T @ design / noise**2 + np.eye(HIDDEN + 1) / PRIOR_SCALE**2
-        block = np.linalg.inv(precision)
-        mean[j] = centers[j] + block @ design.T @ (y[:, j] - design @ centers[j]) / noise**2
-        at = slice(j * (HIDDEN + 1), (j + 1) * (HIDDEN + 1))
-        covariance[at, at] = block
-    return Oracle(target, mean.ravel(), covariance)
+    centers = flat_weights(target.split.stochastic)
+    return Oracle(target, *closed_form(hidden, y, NOISE, PRIOR_SCALE, centers))
 
 
 def with_data(target: NetworkTarget, y: jax.Array) -> NetworkTarget:
