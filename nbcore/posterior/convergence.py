@@ -1,9 +1,10 @@
-"""Estimators of convergence and of the worth of draws: R-hat, ESS, Monte Carlo error, E-BFMI.
+"""Estimators of convergence and of effective sample size: R-hat, ESS, Monte Carlo error, E-BFMI.
 
-Draws have leading axes `(chain, draw)`; each number on the trailing axes is treated by itself, in
-float64, and results have the trailing shape. They are those of ArviZ, but for two cases: a single
-chain has an R-hat (of its two halves), and any draw that is not finite gives NaN. Fewer than 4
-draws give NaN. A number that never moves has R-hat NaN, and as many effective draws as draws.
+Draws have leading axes `(chain, draw)`. Each parameter on the trailing axes is treated separately,
+in float64, and results have the trailing shape. They agree with those of ArviZ in all but two
+cases: a single chain has an R-hat (of its two halves), and any draw that is not finite gives NaN.
+Fewer than 4 draws give NaN. A parameter that never moves has R-hat NaN, and as many effective draws
+as draws.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _AT_ONCE = 2**20  # draws in a block: bounds the memory of sorting and FFT
 
 
 def r_hat(draws: ArrayLike) -> _Floats:
-    """Rank-normalized split R-hat: 1 where chains agree; above 1.01 they do not yet.
+    """Rank-normalized split R-hat: 1 if chains agree, above 1.01 if they do not yet.
 
     Chains are cut into halves of n draws, and draws replaced by the normal scores of their ranks:
     `R = sqrt((n - 1)/n + var(means of halves)/mean(variances of halves))`. The result is the
@@ -50,7 +51,7 @@ def r_hat(draws: ArrayLike) -> _Floats:
     References:
         Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Bayesian Analysis 16, section 4.
     """
-    return _for_each_number(_r_hat, draws)
+    return _for_each_parameter(_r_hat, draws)
 
 
 def ess_bulk(draws: ArrayLike) -> _Floats:
@@ -74,7 +75,7 @@ def ess_bulk(draws: ArrayLike) -> _Floats:
     References:
         Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Bayesian Analysis 16, section 4.
     """
-    return _for_each_number(lambda block: _ess(_normal_scores(_halves(block))), draws)
+    return _for_each_parameter(lambda block: _ess(_normal_scores(_halves(block))), draws)
 
 
 def ess_tail(draws: ArrayLike) -> _Floats:
@@ -98,11 +99,11 @@ def ess_tail(draws: ArrayLike) -> _Floats:
     References:
         Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Bayesian Analysis 16, section 4.3.
     """
-    return _for_each_number(_ess_tail, draws)
+    return _for_each_parameter(_ess_tail, draws)
 
 
 def ess_mean(draws: ArrayLike) -> _Floats:
-    """Effective sample size of the mean: independent draws that would locate it as well.
+    """Effective sample size of the mean: independent draws that would estimate it as accurately.
 
     `N/(1 + 2·Σ_t ρ_t)` for N draws with autocorrelation ρ_t at lag t, at most `N·log10(N)`.
 
@@ -122,9 +123,9 @@ def ess_mean(draws: ArrayLike) -> _Floats:
         True
 
     References:
-        Geyer (1992), Statistical Science 7, section 3.3 (where the sum over lags ends).
+        Geyer (1992), Statistical Science 7, section 3.3 (truncation of the sum over lags).
     """
-    return _for_each_number(lambda block: _ess(_halves(block)), draws)
+    return _for_each_parameter(lambda block: _ess(_halves(block)), draws)
 
 
 def mcse_mean(draws: ArrayLike) -> _Floats:
@@ -149,7 +150,7 @@ def mcse_mean(draws: ArrayLike) -> _Floats:
     def estimate(block: _Floats) -> _Floats:
         return np.std(block, axis=(1, 2), ddof=1) / np.sqrt(_ess(_halves(block)))
 
-    return _for_each_number(estimate, draws)
+    return _for_each_parameter(estimate, draws)
 
 
 def e_bfmi(energy: ArrayLike) -> _Floats:
@@ -161,7 +162,7 @@ def e_bfmi(energy: ArrayLike) -> _Floats:
         energy: Hamiltonian after each step, shape `(chain, draw)`.
 
     Returns:
-        Shape `(chain,)`; NaN for fewer than 2 draws, or where an energy is missing.
+        Shape `(chain,)`; NaN for fewer than 2 draws, or if an energy is missing.
 
     Raises:
         ShapeError: the shape is not `(chain, draw)`.
@@ -203,8 +204,8 @@ def checked_draws(draws: ArrayLike) -> NDArray[Any]:
     return values
 
 
-def _for_each_number(estimate: Callable[[_Floats], _Floats], draws: ArrayLike) -> _Floats:
-    """Apply `estimate`, `(numbers, chain, draw) -> (numbers,)`, to blocks of numbers."""
+def _for_each_parameter(estimate: Callable[[_Floats], _Floats], draws: ArrayLike) -> _Floats:
+    """Apply `estimate`, `(parameters, chain, draw) -> (parameters,)`, to blocks of parameters."""
     values = checked_draws(draws)
     num_chains, num_draws, *shape = values.shape
     result = np.full(shape, np.nan).reshape(-1)

@@ -1,4 +1,4 @@
-"""The diagnostics of a run, number by number, and a verdict in words: what to try next."""
+"""Diagnostics of a run for every parameter, and a verdict in words with what to try next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_SATURATION = 0.05
 
 
 class SamplerStats(Protocol):
-    """What `diagnose` reads of a run: arrays `(chain, draw)`, NaN where a sampler has none."""
+    """Statistics that `diagnose` reads: arrays `(chain, draw)`, NaN if a sampler has none."""
 
     @property
     def is_divergent(self) -> Any: ...  # noqa: D102
@@ -45,13 +45,13 @@ class Diagnostics:
     """Convergence of a run; `print` shows a summary, `verdict` says what to try next.
 
     Args:
-        r_hat, ess_bulk, ess_tail: by leaf path, one value for each number.
-        labels: by leaf path, the name of each number.
+        r_hat, ess_bulk, ess_tail: by leaf path, one value for each parameter.
+        labels: by leaf path, the name of each parameter.
         num_chains: chains of the run.
         num_draws: draws kept of each chain.
         num_divergences: divergent steps of all chains.
-        acceptance_rate: mean over all steps, NaN where the sampler has none.
-        e_bfmi: one value for each chain, NaN where the sampler has no energy.
+        acceptance_rate: mean over all steps, NaN if the sampler has none.
+        e_bfmi: one value for each chain, NaN if the sampler has no energy.
         saturation: fraction of steps that ended at the deepest tree allowed, NaN if unlimited.
     """
 
@@ -67,7 +67,7 @@ class Diagnostics:
     saturation: float
 
     def worst(self, n: int = 5) -> list[tuple[str, float, float]]:
-        """Return `(label, r_hat, ess_bulk)` of the n worst numbers: NaN, then by falling R-hat."""
+        """Return `(label, r_hat, ess_bulk)` of the n worst parameters: NaN first, then by R-hat."""
         names, r, ess = self._names(), _flat(self.r_hat), _flat(self.ess_bulk)
         order = np.lexsort((ess, -np.where(np.isnan(r), np.inf, r), ~np.isnan(r)))[:n]
         return [(names[i], float(r[i]), float(ess[i])) for i in order]
@@ -75,10 +75,13 @@ class Diagnostics:
     def verdict(self) -> str:
         """Return what is wrong and what to try next, a line for each finding, the worst first."""
         if self.num_draws < MIN_DRAWS:
-            return f"Too few draws to judge: {self.num_draws} a chain, at least {MIN_DRAWS} needed."
+            return (
+                f"Too few draws to judge: {self.num_draws} of each chain, and at least {MIN_DRAWS} "
+                "are needed."
+            )
         found = [*self._stuck(), *self._sampler_trouble(), *self._disagreement(), *self._too_few()]
         if self.num_chains == 1:
-            found.append("One chain cannot show that it missed a part; use num_chains=4.")
+            found.append("One chain cannot show that it missed a region; use num_chains=4.")
         return "\n".join(found) or "No problem found: the chains agree and hold enough draws."
 
     def __str__(self) -> str:
@@ -87,7 +90,7 @@ class Diagnostics:
         lowest = _extreme(np.min, self.e_bfmi)
         energy = "" if np.isnan(lowest) else f", E-BFMI ≥ {lowest:.2f}"
         return (
-            f"{self.num_chains} chains × {self.num_draws} draws of {r.size} numbers\n"
+            f"{self.num_chains} chains × {self.num_draws} draws of {r.size} parameters\n"
             f"R-hat ≤ {_extreme(np.max, r):.3f}, ESS ≥ {_extreme(np.min, bulk):.0f} (bulk), "
             f"{_extreme(np.min, tail):.0f} (tail)\n"
             f"divergent steps {self.num_divergences}{acceptance}{energy}\n"
@@ -179,13 +182,13 @@ def diagnose(
 
     Args:
         draws: by leaf path, arrays `(chain, draw, ...)`.
-        stats: statistics of the sampler, arrays `(chain, draw)`, NaN where it has none.
-        labels: by leaf path, a name for each number, in C order.
+        stats: statistics of the sampler, arrays `(chain, draw)`, NaN if it has none.
+        labels: by leaf path, a name for each parameter, in C order.
         max_tree_depth: the deepest tree that the sampler was allowed, if it builds trees.
 
     Raises:
-        ShapeError: leaves differ in chains or draws, or labels differ in number from their leaf.
-        DataError: no leaf at all, a leaf without labels, or draws that are no real numbers.
+        ShapeError: leaves differ in chains or draws, or a leaf has too few or too many labels.
+        DataError: no leaf at all, a leaf without labels, or draws that are not real numbers.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -229,7 +232,7 @@ def _labels_of(path: str, shape: tuple[int, ...], labels: Mapping[str, list[str]
     if len(labels[path]) != math.prod(shape):
         raise ShapeError(
             f"{path!r} has {len(labels[path])} labels; expected {math.prod(shape)}, one for each "
-            f"number of shape {shape}."
+            f"parameter of shape {shape}."
         )
     return labels[path]
 
@@ -245,7 +248,7 @@ def _flat(values: Mapping[str, _Floats]) -> _Floats:
 
 
 def _extreme(choose: Callable[[_Floats], Any], values: _Floats) -> float:
-    """Apply `choose` to what is not NaN; NaN if nothing is left."""
+    """Apply `choose` to the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(choose(known)) if known.size else float("nan")
 
@@ -256,4 +259,4 @@ def _shown(names: list[str], chosen: NDArray[np.intp]) -> str:
 
 
 def _others(count: int, limit: str) -> str:
-    return f" ({count} numbers {limit})" if count > 1 else ""
+    return f" ({count} parameters {limit})" if count > 1 else ""

@@ -88,7 +88,7 @@ class Prediction:
         """Check that there are draws, examples and outputs."""
         if not isinstance(self.distribution, Distribution):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(
-                "A prediction is of a distribution for each draw, got "
+                "A prediction takes a distribution with a draw axis, got "
                 f"{type(self.distribution).__name__}. Type: nb.Prediction.normal(means, "
                 "variances), or nb.Prediction(nb.PoissonDistribution(log_rates))"
             )
@@ -153,27 +153,27 @@ class Prediction:
         """Most probable label: the class `(examples,)`, or 0 and 1.
 
         Raises:
-            OptionError: these are no predictions of classes.
+            OptionError: the predictions are not of classes.
         """
         return self._shaped(self.distribution.labels(self._mean))
 
     @property
     def total_entropy(self) -> np.ndarray:
-        """Entropy of the mean probabilities, in nats; one number for each label.
+        """Entropy of the mean probabilities, in nats; one value for each label or example.
 
         Raises:
-            OptionError: these are no predictions of classes.
+            OptionError: the predictions are not of classes.
         """
         return self._shaped(self.distribution.entropy(self._mean))
 
     @property
     def expected_entropy(self) -> np.ndarray:
-        """Mean entropy of the draws, in nats: what remains when the weights are known."""
+        """Mean entropy of the draws, in nats, which remains when the weights are known."""
         return self._shaped(self._in_slices(lambda draws: draws.entropy(draws.mean).mean(axis=0)))
 
     @property
     def mutual_information(self) -> np.ndarray:
-        """What y would tell about the weights, in nats: total minus expected entropy."""
+        """Information of y about the weights, in nats: total minus expected entropy."""
         return np.maximum(self.total_entropy - self.expected_entropy, 0.0)
 
     def quantile(self, q: float | Sequence[float]) -> np.ndarray:
@@ -187,7 +187,7 @@ class Prediction:
         """
         levels = np.atleast_1d(np.asarray(q, np.float64))
         if not np.all((levels > 0) & (levels < 1)):
-            raise OptionError(f"Quantiles are asked for between 0 and 1, got {q}.")
+            raise OptionError(f"Quantile levels must be between 0 and 1, got {q}.")
         found = [
             self._shaped(self._in_slices(lambda draws, q=float(level): draws.quantile(q)))
             for level in levels
@@ -197,20 +197,20 @@ class Prediction:
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Return the bounds of the central interval that holds `level` of the mixture.
 
-        That of counts holds its bounds, and so at least `level`.
+        The interval of counts includes its bounds, and so holds at least `level`.
         """
         low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return low, high
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
-        """Return P(Y_i <= y_i) under the mixture; uniform over examples where it is calibrated.
+        """Return P(Y_i <= y_i) under the mixture; uniform over examples if it is calibrated.
 
         Args:
             y: values of the shape of `mean`.
 
         Raises:
             OptionError: classes have no order.
-            ShapeError: y has not the shape of `mean`.
+            ShapeError: y does not have the shape of `mean`.
 
         Examples:
             >>> import numpy as np
@@ -226,8 +226,8 @@ class Prediction:
         Of labels and counts it is a log probability.
 
         Raises:
-            ShapeError: y has not the shape of `mean` (labels: `(examples,)`).
-            LabelError, DataError: y is no label, or no count.
+            ShapeError: y does not have the shape of `mean` (labels: `(examples,)`).
+            LabelError, DataError: y holds values that are no labels or counts.
         """
 
         def of_mixture(draws: Distribution, y: np.ndarray) -> np.ndarray:
@@ -262,18 +262,18 @@ class Prediction:
         return crps(y, self.sample(CRPS_DRAWS)) if known is None else known
 
     def sample(self, num_samples: int, key: Any = None) -> np.ndarray:
-        """Draw y: from each draw in turn, as often as it takes.
+        """Draw y from the predictive distribution of each draw in turn.
 
         Args:
-            num_samples: how many.
+            num_samples: number of samples of y.
             key: random key.
 
         Returns:
-            `(num_samples, examples)` for one output and for classes, whose labels they are, else
+            `(num_samples, examples)` for one output, and labels of that shape for classes; else
             `(num_samples, examples, outputs)`.
 
         Raises:
-            OptionError: fewer than one is asked for.
+            OptionError: `num_samples` is less than 1.
         """
         if num_samples < 1:
             raise OptionError(f"num_samples must be at least 1, got {num_samples}.")

@@ -1,4 +1,4 @@
-"""Facts of a run: sampler, options, versions, times and numbers of gradients."""
+"""Record of a run: sampler, options, versions, times and gradient counts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunInfo:
-    """How the draws were made.
+    """Record of how draws were made.
 
     Args:
         backend: name of the sampler.
         options: its options.
         settings: num_warmup, num_samples, num_chains, thin.
         chain_method: how chains were run.
-        seconds: wall time: compile, warmup, sampling, and their sum, total; of a run that was
-            resumed, since then.
-        num_gradients: gradient evaluations of all chains: warmup (tuning included), sampling.
-        versions: versions of what the draws depend on.
-        mesh: sizes of the axes of the mesh of devices; empty where there was none.
-        acceptance_of_runs: where restarts were allowed, the mean acceptance of each run, in order;
-            the draws are those of the highest.
+        seconds: wall time of `compile`, `warmup`, `sampling` and their sum `total`; for a resumed
+            run, since it was resumed.
+        num_gradients: gradient evaluations of all chains in `warmup`, with tuning, and `sampling`.
+        versions: versions of the libraries that the draws depend on.
+        mesh: sizes of the axes of the mesh of devices; empty without a mesh.
+        acceptance_of_runs: mean acceptance of each run, in order, if restarts were allowed; the
+            draws are those of the run with the highest.
         integrated_out: leaves that were integrated out while the rest was sampled, see
-            `nb.marginalize`; the statistic `log_density` is then that of the rest.
+            `nb.marginalize`; the statistic `log_density` is then the log density of the rest.
     """
 
     backend: str

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 
 class Stats(NamedTuple):
-    """What every sampler reports for each step, under fixed names.
+    """Statistics of each step, under the same names for every sampler.
 
     Args:
         log_density: log density at the position after the step (an estimate for minibatches).
-        acceptance_rate: Metropolis acceptance probability, NaN where there is none.
+        acceptance_rate: Metropolis acceptance probability, NaN if there is none.
         is_divergent: whether the step diverged.
         num_gradients: gradient evaluations of the step.
-        tree_depth: depth of the trajectory tree, 0 where there is none.
-        step_size: step size, NaN where there is none.
-        energy: Hamiltonian after the step, NaN where there is none.
+        tree_depth: depth of the trajectory tree, 0 if there is none.
+        step_size: step size, NaN if there is none.
+        energy: Hamiltonian after the step, NaN if there is none.
     """
 
     log_density: Any

@@ -26,7 +26,7 @@ from nbcore.subsets.subset import ProbabilisticSubset
 
 @dataclass(frozen=True)
 class StoredPosterior:
-    """What a folder holds.
+    """Contents of the folder of a posterior.
 
     Args:
         arrays: draws, statistics and parameters, by name.

@@ -1,4 +1,4 @@
-"""Draws as ArviZ data: an `InferenceData` before ArviZ 1, a `DataTree` from then on."""
+"""Draws as ArviZ data: an `InferenceData` before ArviZ 1, a `DataTree` since then."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def arviz_data(
 
     Args:
         draws: by leaf path, arrays `(chain, draw, ...)`.
-        labels: by leaf path, a name for each number in C order, such as `FinalDense1[3, 5]`.
+        labels: by leaf path, a name for each parameter in C order, such as `FinalDense1[3, 5]`.
         stats: statistics by nbcore's names `(chain, draw)`; those that are all NaN are left out.
-        log_likelihood: `(chain, draw, row)`.
-        observed: targets `(row,)` or `(row, output)`.
+        log_likelihood: `(chain, draw, example)`.
+        observed: targets `(example,)` or `(example, output)`.
 
     Returns:
-        Groups posterior, sample_stats, and log_likelihood and observed_data where they are given.
-        A variable is named as its layer (`/` becomes `.`), its dimension `<name>_index`, and the
-        coordinates are the indices in the layer's weights.
+        Groups posterior and sample_stats, and log_likelihood and observed_data if they are given.
+        A variable has the name of its layer (`/` becomes `.`) and the dimension `<name>_index`,
+        whose coordinates are indices into the weights of the layer.
 
     Raises:
         MissingExtraError: ArviZ is not installed.
@@ -91,7 +91,7 @@ def arviz_data(
         groups["log_likelihood"] = {"y": log_likelihood}
     if observed is not None:
         groups["observed_data"] = {"y": observed}
-    dims["y"] = ["row"] if observed is None or observed.ndim == 1 else ["row", "output"]
+    dims["y"] = ["example"] if observed is None or observed.ndim == 1 else ["example", "output"]
     if int(arviz.__version__.split(".")[0]) >= 1:
         return arviz.from_dict(groups, coords=coords, dims=_by_group(groups, dims))
     return arviz.from_dict(**groups, coords=coords, dims=_by_group(groups, dims))
@@ -107,11 +107,11 @@ def _index(label: str) -> str:
 
 
 def _by_group(groups: Mapping[str, Any], dims: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the dimensions; a log likelihood is one number a row, whatever the outputs."""
+    """Return the dimensions; a log likelihood has one value for each example."""
     if "log_likelihood" in groups and len(dims["y"]) > 1:
         # ArviZ knows dimensions by variable alone, so two-column targets get a name of their own
         groups["observed_data"]["y_observed"] = groups["observed_data"].pop("y")
-        return {**dims, "y": ["row"], "y_observed": dims["y"]}
+        return {**dims, "y": ["example"], "y_observed": dims["y"]}
     return dims
 
 

@@ -21,7 +21,7 @@ FLOOR = 1e-6
 
 
 class DualAveraging(NamedTuple):
-    r"""A step size that moves until the mean acceptance rate is the wanted one.
+    r"""A step size that is adapted until the mean acceptance rate is the wanted one.
 
     With x = log step size, a_i the acceptance rates, and d the wanted rate, update t gives
 
@@ -82,8 +82,8 @@ class DualAveraging(NamedTuple):
 
         Args:
             acceptance_rate: of the step, within [0, 1]; NaN counts as 0.
-            wanted: mean acceptance rate to arrive at.
-            restart: whether to begin anew at the average, as where the scales of the coordinates
+            wanted: target of the mean acceptance rate.
+            restart: whether to begin anew at the average, as when the scales of the coordinates
                 have changed (see `warmup_windows`); may be traced.
         """
         kind = self.log_step.dtype
@@ -130,7 +130,7 @@ class Covariance(NamedTuple):
 
 
 class AdaptiveWhitening(NamedTuple):
-    r"""A whitening by what a chain has seen in a window of warmup: positions, and gradients.
+    r"""A whitening by the positions and gradients of a chain in a window of warmup.
 
     With C the covariance of the n positions of a window, regularized as in Stan, and G that of
     the gradients of the log density there, the factor F of the whitening has
@@ -211,7 +211,7 @@ def _nothing(factor: jax.Array) -> Covariance:
 
 
 def _renewed(state: AdaptiveWhitening) -> AdaptiveWhitening:
-    """Return the factor of what was seen, and begin a window."""
+    """Return the factor of the positions and gradients so far, and begin a window."""
     n, spread = state.positions.num_vectors, state.positions.unbiased
     if state.gradients is None:
         dense = spread.ndim == 2

@@ -19,7 +19,7 @@ def nothing_shared(key: Any, target: Target, position: Any) -> Any:
 
 
 def always_fit(shared: Any) -> None:
-    """Raise nothing: whatever chains share, sampling is possible."""
+    """Raise nothing: sampling is always possible."""
     del shared
 
 
@@ -44,7 +44,7 @@ class Kernel(NamedTuple):
         check: `shared -> None`, once per run and outside of jit: raises a `SamplingError` if
             `shared` shows that sampling is impossible.
         linearized_at: `shared -> position | None`, once per run: the position at which the network
-            is linearized where the draws predict, for approximations that are made of it.
+            is linearized when the draws predict, for approximations that are built from it.
     """
 
     init: Callable[[Any, Target, Any, Any], Any]
@@ -60,10 +60,10 @@ class Kernel(NamedTuple):
 class Backend(Hashable, Protocol):
     """A sampler: a frozen dataclass whose fields are its options.
 
-    It may also have `expected_gradients`, about how many gradients a step takes (1 where it has
-    none), which the estimate of the cost reads; and, where it is neither exact nor independent,
-    `bias_tolerance`, the bias of means and deviations at its default options in posterior
-    standard deviations (0.25 where it states none), which the conformance kit holds it to.
+    A backend may also have `expected_gradients`, the approximate number of gradients of a step (1
+    by default), for the estimate of run time. If it is neither exact nor independent, it may have
+    `bias_tolerance`, the bias of means and deviations at its default options in posterior standard
+    deviations (0.25 by default), to which the conformance kit holds it.
     """
 
     name: ClassVar[str]

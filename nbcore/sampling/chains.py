@@ -1,4 +1,4 @@
-"""ChainProgress chains through init, warmup, tune and sampling, chunk by chunk."""
+"""Chains of a run: they go through init, warmup, tune and sampling, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Steps(NamedTuple):
 
 @dataclass
 class ChainProgress:
-    """What one chain, or several together, have come to.
+    """The progress of one chain, or of several that run together.
 
     Args:
         state: the state.
         num_gradients: gradients of warmup (tuning included) and of sampling, of each chain.
         phase: the phase that it is in.
         done: draws of that phase that are done.
-        chunks: draws and statistics of each chunk of sampling, with a leading draw axis (after
-            the chain axis where there is one).
+        chunks: draws and statistics of each chunk of sampling, with a leading draw axis, after
+            the chain axis of several chains.
         seconds: own wall time of warmup (tuning included) and of sampling, since it was resumed.
     """
 
@@ -67,7 +67,7 @@ class ChainProgress:
 
 
 class Outcome(NamedTuple):
-    """What came of all chains.
+    """The result of all chains.
 
     Args:
         draws: draws with leading axes `(chain, draw)`.
@@ -90,14 +90,14 @@ class Chains:
 
     Args:
         kernel: the sampler.
-        target: the log density, where the chains are.
-        shared: what the chains share.
+        target: the log density, on the devices of the chains.
+        shared: what `Kernel.shared` computed for all chains.
         keys: a key for each chain.
-        positions: where each chain starts.
+        positions: the start of each chain.
         phases: the steps of warmup and of sampling.
-        place: where the chains are.
-        report: where progress goes.
-        checkpoint: where states go.
+        place: the devices of the chains.
+        report: receives progress.
+        checkpoint: stores states and draws; `None` stores nothing.
     """
 
     kernel: Kernel
@@ -112,7 +112,7 @@ class Chains:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def together(self, over: programs.Over, num_groups: int = 1, num_threads: int = 1) -> Outcome:
-        """ChainProgress chains as one program, all of them or equal groups of them in threads."""
+        """Run chains as one program: all of them, or equal groups of them in threads."""
         begin = time.perf_counter()
         slowest, size = Slowest(self.report, num_groups), len(self.keys) // num_groups
         calls = self.place.programs(over)
@@ -134,7 +134,7 @@ class Chains:
         return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
 
     def apart(self, num_threads: int) -> Outcome:
-        """ChainProgress each chain by itself, on the device that they share."""
+        """Run each chain by itself, on the device that they share."""
         begin = time.perf_counter()
         chains = [
             Chain(self, programs.ONE_CHAIN, c, key, position, f"chain-{c}", self.report)
@@ -158,7 +158,7 @@ class Chains:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
             finally:
-                self.stopped.set()  # where one fails, the others end with their chunk
+                self.stopped.set()  # if one fails, the others end with their chunk
             return [future.result() for future in futures]
 
 
@@ -183,7 +183,7 @@ class Chain:
         return self.calls.start(a.kernel, self.key, a.target, a.shared, self.position)
 
     def compile(self) -> None:
-        """Compile every phase with a run of no steps, so that chains start warm together."""
+        """Compile every phase by running no steps, before the chains start."""
         state = self.start()
         for steps in self.all.phases:
             self.advance(steps, state, 0, 0)
@@ -197,7 +197,7 @@ class Chain:
         )  # fmt: skip
 
     def begin(self) -> ChainProgress:
-        """Return the beginning, or where the checkpoint is."""
+        """Return the progress at the start, or that of the checkpoint."""
         state = self.start()
         stored = self.part.read() if self.part else None
         if stored is None:
@@ -212,7 +212,7 @@ class Chain:
         return ChainProgress(state, counts, facts["phase"], facts["done"], kept)
 
     def run(self, run: ChainProgress) -> ChainProgress:
-        """ChainProgress what is left of warmup, tune and sampling."""
+        """Run the rest of warmup, tune and sampling."""
         for steps in self.all.phases:
             if steps.phase < run.phase:
                 continue
@@ -257,7 +257,7 @@ class Chain:
         return self.all.place.own(tree)
 
     def _first(self, count: int) -> Callable[[np.ndarray], np.ndarray]:
-        """Return what cuts a buffer to the draws that were taken."""
+        """Return a function that cuts a buffer to the draws that were taken."""
         return (lambda a: a[:, :count]) if self.number is None else (lambda a: a[:count])
 
     def _write(self, run: ChainProgress, kept: Any) -> None:
@@ -273,7 +273,7 @@ class Chain:
         if bad < FINITE:
             who = "A chain" if self.number is None else f"Chain {self.number}"
             raise SamplingError(
-                f"{who} left the finite numbers at step {done + bad} of {phase}. "
+                f"{who} produced a non-finite value at step {done + bad} of {phase}. "
                 "Lower the step size (step_size=...), or use a tighter prior."
             )
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what chains have come to after each chunk, to go on from where a run was stopped.
+"""Checkpoints: states and draws after each chunk, from which an interrupted run resumes.
 
     PATH/process-0/checkpoint.json                   everything that the draws depend on
     PATH/process-0/chain-0-state-00012.safetensors   the state after 12 chunks
@@ -41,8 +41,8 @@ def fingerprint(
         backend: the sampler.
         key: the key of the run.
         settings: the arguments of `nb.sample` that are numbers or words.
-        place: where the chains are.
-        inputs: what is too large to be compared as it is, by name: pytrees of arrays and text.
+        place: the devices of the chains.
+        inputs: pytrees of arrays and text, by name, of which a hash is compared.
     """
     kinds = sorted({f"{d.platform} {d.device_kind}" for d in place.devices})
     return {
@@ -65,7 +65,7 @@ class Checkpoint:
 
     Args:
         folder: its folder.
-        place: where the chains are.
+        place: the devices of the chains.
     """
 
     folder: Path
@@ -73,15 +73,15 @@ class Checkpoint:
 
     @staticmethod
     def open(path: str | Path, place: Placement, facts: dict[str, Any]) -> Checkpoint:
-        """Open the checkpoint at a path, or begin one there.
+        """Open the checkpoint at a path, or create one.
 
         Args:
             path: a folder, which may not exist yet.
-            place: where the chains are.
+            place: the devices of the chains.
             facts: the fingerprint of the run.
 
         Raises:
-            CheckpointError: it is of another run; what differs is named.
+            CheckpointError: it is of another run; the differences are named.
             RunFolderError: it cannot be read or written.
         """
         folder = Path(path) / f"process-{jax.process_index()}"
@@ -100,7 +100,7 @@ class Checkpoint:
                 f"{name} was {before.get(name)!r} and is {facts.get(name)!r}" for name in names
             )
             raise CheckpointError(
-                f"{path} is the checkpoint of another run: {differences}. Go on with the "
+                f"{path} is the checkpoint of another run: {differences}. Resume with the "
                 "arguments of that run, or give another checkpoint."
             )
         return Checkpoint(folder, place)
@@ -112,14 +112,14 @@ class Checkpoint:
 
 @dataclass
 class Part:
-    """What one chain, or all that run together, have come to.
+    """States and draws of one chain, or of several that run together.
 
     Args:
-        folder: where its files are.
-        name: how they begin.
-        least: the least of a number over all processes, once all have given theirs.
-        states: how many states were written.
-        chunks: how many chunks of draws were written.
+        folder: the folder of its files.
+        name: the prefix of their names.
+        least: returns the least of the numbers of all processes, once all have given theirs.
+        states: number of states that were written.
+        chunks: number of chunks of draws that were written.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ class Part:
             self.chunks += 1
         self.states += 1
         write_arrays(self._file("state", self.states), arrays, {**facts, "chunks": self.chunks})
-        self.least(self.states)  # all processes have it: none will go back to the one before
+        self.least(self.states)  # all processes have it, so that none needs the one before
         self._file("state", self.states - 1).unlink(missing_ok=True)
 
     def _file(self, what: str, number: int) -> Path:
@@ -174,22 +174,22 @@ def named(tree: Any) -> Arrays:
 
 
 def unnamed(like: Any, arrays: Arrays) -> Any:
-    """Return the pytree of the same structure as `like` whose leaves `named` named."""
+    """Return the pytree with the structure of `like`, from its leaves by path."""
     return jax.tree.map_with_path(lambda path, _: arrays[jax.tree_util.keystr(path)], like)
 
 
 def filled(like: Any, arrays: Arrays) -> Any:
-    """Return the pytree whose leaves `named` named, with shapes and dtypes of `like`.
+    """Return the pytree with structure, shapes and dtypes of `like`, from its leaves by path.
 
     Raises:
-        CheckpointError: names, shapes or dtypes are others.
+        CheckpointError: paths, shapes or dtypes differ.
     """
     stored = {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
     wanted = {name: (np.shape(a), str(np.asarray(a).dtype)) for name, a in named(like).items()}
     if stored != wanted:
         names = [n for n in {**stored, **wanted} if stored.get(n) != wanted.get(n)]
         raise CheckpointError(
-            f"The checkpoint holds another state: {names[0]} is {stored.get(names[0])}, where "
-            f"{wanted.get(names[0])} is needed. Delete it to start anew."
+            f"The checkpoint holds another state: {names[0]} is {stored.get(names[0])}, and must "
+            f"be {wanted.get(names[0])}. Delete it to start anew."
         )
     return unnamed(like, arrays)

@@ -18,12 +18,12 @@ from nbcore.sampling.backend import Backend
 from nbcore.targets.target import Target
 
 CURVATURE_SHARE = 0.02
-"""Which part of a run's gradients may be spent on foretelling their number."""
+"""Fraction of the gradients of a run that may be spent on estimating their number."""
 IDENTITY_STEPS, IDENTITY_SHARE = 100, 0.9
-"""How long warmup knows no scales: for the 75 + 25 first steps of Stan, or 0.9 of a short one."""
+"""Steps of warmup before scales are adapted: 75 + 25 as in Stan, or 0.9 of a short warmup."""
 STEP = 0.02
 OVERSHOOT = 1.25
-"""Trajectories double until they turn: 0.6 to 1.8 times half a period in Gaussians of 5 to 60."""
+"""Trajectories double until they turn, after 0.6 to 1.8 half periods in 5 to 60 dimensions."""
 
 Gradient = Callable[[Any], Any]
 """`position -> gradient of the log density`, compiled."""
@@ -48,7 +48,7 @@ class Cost:
     seconds: float
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return the estimate in words."""
         return (
             f"about {duration(self.seconds)}: {self.num_gradients:,.0f} gradients of "
             f"{1e3 * self.gradient_seconds:.2g} ms"
@@ -67,25 +67,25 @@ def estimate_cost(
     gradient: Gradient | None = None,
     start: Any = None,
 ) -> Cost:
-    """Extrapolate from the time of one gradient.
+    """Return an estimate of run time, extrapolated from the time of one gradient.
 
     Args:
         target: the log density.
         backend: its `expected_gradients` tells how many gradients a step takes (1 by default),
-            its `batch_size` how many rows a minibatch has. Where it makes no-U-turn trajectories
-            (it has `max_tree_depth`), the curvature at the start tells better, if finding it out
-            costs a small part of the run.
-        gradient_seconds: wall time of one gradient on all rows.
+            and its `batch_size` how many examples a minibatch has. For no-U-turn trajectories
+            (`max_tree_depth`), the curvature at the start gives a better estimate, if it takes a
+            small fraction of the run.
+        gradient_seconds: wall time of one gradient on all examples.
         num_warmup: warmup steps of each chain.
         num_samples: steps of each chain after warmup.
         num_chains: number of chains.
         side_by_side: how many chains run at the same time.
         gradient: the gradient of the log density.
-        start: where chains start.
+        start: the position at which chains start.
     """
     if "minibatch" in backend.capabilities and target.num_examples:
-        rows = getattr(backend, "batch_size", None) or 256
-        gradient_seconds *= min(1.0, rows / target.num_examples)
+        size = getattr(backend, "batch_size", None) or 256
+        gradient_seconds *= min(1.0, size / target.num_examples)
     a_step = float(getattr(backend, "expected_gradients", 1.0))
     gradients = num_chains * (num_warmup + num_samples) * a_step
     depth = getattr(backend, "max_tree_depth", None)
@@ -106,9 +106,9 @@ def estimate_cost(
 def no_u_turn_gradients(
     gradient: Gradient, start: Any, most: int, acceptance: float
 ) -> tuple[float, float] | None:
-    """Foretell what a no-U-turn step takes, before the sampler knows scales and after.
+    """Return the expected gradients of a no-U-turn step, before and after scales are adapted.
 
-    Gradients of a step each; `None` where the density has no finite curvature, or none at all.
+    `None` if the density has no finite curvature, or none at all.
 
     A Gaussian with precision eigenvalues l_i (in the sampler's scale) is accepted at the rate a
     with the step size e where sum_i (e^2 l_i / (1 - e^2 l_i / 4))^2 = 128 q^2, q the normal
@@ -118,7 +118,8 @@ def no_u_turn_gradients(
 
     Args:
         gradient: the gradient of the log density.
-        start: where chains start; unknown noise and the like are moved to their best values first.
+        start: the position at which chains start; parameters such as an unknown noise are moved to
+            their best values first.
         most: gradients of the longest trajectory.
         acceptance: the acceptance rate that the step size is adapted to.
 
@@ -154,7 +155,7 @@ def no_u_turn_gradients(
 
 
 def _unknowns(start: Any) -> np.ndarray:
-    """Return the flat places of what is no weight in a position: the noise, scales of priors."""
+    """Return the flat places of parameters that are no weights: the noise, scales of priors."""
     if not (isinstance(start, dict) and "weights" in start):
         return np.zeros(0, int)
     marked = {
@@ -178,7 +179,7 @@ def _length(precision: np.ndarray, most: int, acceptance: float) -> float:
 
 
 def _step_size(precision: np.ndarray, acceptance: float) -> float:
-    """Return the step size with that acceptance rate, below the one where steps are unstable."""
+    """Return the step size with an acceptance rate, below the limit of stability."""
     wanted = math.sqrt(128) * abs(NormalDist().inv_cdf(acceptance / 2))
     low, high = 0.0, 4 / float(np.max(precision))  # of the squared step size
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""The driver: plans, keys, starts, and how chains are run, once for all samplers."""
+"""The driver: plans, keys and starts, and the run of the chains, for all samplers."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def sample(
         num_samples: steps of each chain after warmup.
         num_chains: number of chains.
         thin: keep every `thin`-th step.
-        init: where chains start: `"trained"` (the trained weights with a small jitter),
+        init: start of the chains: `"trained"` (the trained weights with a small jitter),
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
             curvature of the density), positions with a leading chain axis, or an
             `nb.EnsembleDeterministicNN`, one member for each chain.
@@ -116,8 +116,8 @@ def sample(
         chunk_size: steps between two progress reports; about a twentieth of the run by default.
         progress: whether to report on standard error (of the first process), or a function that
             takes a `Report`.
-        checkpoint: a folder for the state and the draws of every chunk; the same call goes on
-            from there, and gives the very draws of a run that was never stopped.
+        checkpoint: a folder for the state and the draws of every chunk. The same call resumes from
+            it, and gives bit for bit the draws of an uninterrupted run.
         mesh: devices for chains and examples, `jax.make_mesh((c, d), ("chain", "data"))` or one
             of the two axes; `None` is the default device. See docs/devices.md.
 
@@ -125,10 +125,10 @@ def sample(
         The posterior: draws with leading axes `(chain, draw)`.
 
     Raises:
-        SamplingError: the density is not finite where a chain starts, or a chain leaves the
-            finite numbers.
+        SamplingError: the density is not finite at the start of a chain, or a chain produces a
+            non-finite value.
         OptionError: a count is impossible, or the mesh does not fit the run.
-        CheckpointError: the checkpoint is of another run; what differs is named.
+        CheckpointError: the checkpoint is of another run; the differences are named.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
@@ -166,7 +166,7 @@ def sample(
     starts = [place.replicate(position) for position in positions]
     gradient_seconds = check_start(target, positions, (placed, starts))
     report = _reporter(progress)
-    may_look = progress is not False and place.num_processes == 1  # it takes gradients
+    may_look = progress is not False and place.num_processes == 1  # looking takes gradients
     cost = estimate_cost(
         target, chosen, gradient_seconds,
         num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
@@ -175,7 +175,7 @@ def sample(
     )  # fmt: skip
     report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}", cost.seconds))
     kernel = _kernel(chosen, num_warmup)
-    run_key = jax.random.fold_in(key, num_chains)  # of what chains have in common
+    run_key = jax.random.fold_in(key, num_chains)  # for what chains share
     shared_key = jax.random.fold_in(run_key, programs.SHARED)
     shared = programs.make_shared(kernel, place.replicate(shared_key), placed, starts[0])
     kernel.check(shared)
@@ -213,7 +213,7 @@ def check_steps(num_warmup: Any, num_samples: Any, num_chains: Any, thin: Any) -
 
 @dataclass(frozen=True)
 class _Plan:
-    """How many steps of what."""
+    """The numbers of steps, draws and chains of a run."""
 
     num_warmup: int
     num_samples: int

@@ -28,19 +28,19 @@ from nbcore.targets.blocks import Block
 from nbcore.targets.target import Target
 
 CHAIN, DATA = AXES = ("chain", "data")
-WHOLE, BY_CHAIN, BY_ROW = PartitionSpec(), PartitionSpec(CHAIN), PartitionSpec(DATA)
+WHOLE, BY_CHAIN, BY_EXAMPLE = PartitionSpec(), PartitionSpec(CHAIN), PartitionSpec(DATA)
 EXAMPLE = 'mesh=jax.make_mesh((2, 2), ("chain", "data"))'
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the chains and the examples of a run are; by itself, on the default device."""
+    """The devices of the chains and examples of a run; this class uses the default device."""
 
     num_chains: int
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Sizes of the axes of the mesh; empty where there is none."""
+        """Sizes of the axes of the mesh; empty without a mesh."""
         return {}
 
     @property
@@ -50,7 +50,7 @@ class Placement:
 
     @property
     def num_processes(self) -> int:
-        """How many processes the devices belong to."""
+        """Number of processes that the devices belong to."""
         return 1
 
     def programs(self, over: Over) -> ChainPrograms:
@@ -62,11 +62,11 @@ class Placement:
         return target
 
     def replicate(self, tree: Any) -> Any:
-        """Place what every device needs."""
+        """Place a copy of a pytree on every device."""
         return tree
 
     def by_chain(self, tree: Any) -> Any:
-        """Place what has a leading chain axis."""
+        """Place a pytree with a leading chain axis."""
         return tree
 
     def own(self, tree: Any) -> Any:
@@ -74,7 +74,7 @@ class Placement:
         return jax.tree.map(_data, tree)
 
     def joined(self, own: Any, like: Any) -> Any:
-        """Return the arrays of all chains, of which `own` gave those of this process."""
+        """Return the arrays of all chains from those of this process, which `own` returned."""
         return jax.tree.map(lambda a, model: _as_key_where(jnp.asarray(a), model), own, like)
 
     def gather(self, own: Any) -> Any:
@@ -82,14 +82,14 @@ class Placement:
         return own
 
     def least(self, number: int) -> int:
-        """Return the least of the numbers that the processes give, when all have given theirs."""
+        """Return the least of the numbers of all processes, once all have given theirs."""
         return number
 
     def check_same(self, digest: Callable[[], str]) -> None:
         """Check that all processes sample the same density with the same keys.
 
         Raises:
-            SamplingError: they do not.
+            SamplingError: they differ.
         """
         if self.num_processes > 1:
             number = int(digest()[:7], 16)
@@ -102,7 +102,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """Chains and examples are spread over a mesh that has both axes, each possibly of size 1."""
+    """A mesh with both axes, each possibly of size 1, over which chains and examples are spread."""
 
     mesh: Mesh
 
@@ -118,7 +118,7 @@ class MeshPlacement(Placement):
 
     @property
     def num_processes(self) -> int:
-        """How many processes the devices belong to."""
+        """Number of processes that the devices belong to."""
         return len({device.process_index for device in self.devices})
 
     def programs(self, over: Over) -> ChainPrograms:
@@ -126,10 +126,10 @@ class MeshPlacement(Placement):
         return _programs(self.mesh, over)
 
     def target(self, target: Target) -> Target:
-        """Place a target: its examples by row, everything else on every device.
+        """Place a target: its examples over the data axis, everything else on every device.
 
         Raises:
-            OptionError: examples should be spread, and cannot be.
+            OptionError: examples cannot be spread.
         """
         size, network = self.sizes[DATA], target.network_target
         if network is None:
@@ -138,37 +138,38 @@ class MeshPlacement(Placement):
             return self.replicate(target)
         if size > 1 and not network.has_minibatches:
             raise _not_spread(size, "the outputs of this network mix them")
-        blocks = [_padded(block, size) for block in network.blocks]
-        rows = [self._placed(BY_ROW, (b.features, b.y, b.rows)) for b in blocks]
-        placed = tuple(
-            replace(block, forward=self.replicate(block.forward), features=features, y=y, rows=rows)
-            for block, (features, y, rows) in zip(blocks, rows, strict=True)
-        )
+        blocks = tuple(self._block(_padded(block, size)) for block in network.blocks)
         whole = (network.split, network.prior, network.likelihood)
         split, prior, likelihood = self.replicate(whole)
         return target.with_joint(
-            replace(network, split=split, prior=prior, likelihood=likelihood, blocks=placed)
+            replace(network, split=split, prior=prior, likelihood=likelihood, blocks=blocks)
         )
 
+    def _block(self, block: Block) -> Block:
+        parts = (block.features, block.y, block.indices)
+        features, y, indices = self._placed(BY_EXAMPLE, parts)
+        forward = self.replicate(block.forward)
+        return replace(block, forward=forward, features=features, y=y, indices=indices)
+
     def replicate(self, tree: Any) -> Any:
-        """Place what every device needs."""
+        """Place a copy of a pytree on every device."""
         return self._placed(WHOLE, tree)
 
     def by_chain(self, tree: Any) -> Any:
-        """Place what has a leading chain axis."""
+        """Place a pytree with a leading chain axis."""
         return self._placed(BY_CHAIN, tree)
 
     def own(self, tree: Any) -> Any:
         """Return numpy arrays of the chains of this process; keys become their data."""
 
-        def rows(array: Any) -> np.ndarray:
+        def chains(array: Any) -> np.ndarray:
             parts = {s.index[0].start or 0: s.data for s in _key_data(array).addressable_shards}
             return np.concatenate([np.asarray(parts[first]) for first in sorted(parts)])
 
-        return jax.tree.map(rows, tree)
+        return jax.tree.map(chains, tree)
 
     def joined(self, own: Any, like: Any) -> Any:
-        """Return the arrays of all chains, of which `own` gave those of this process."""
+        """Return the arrays of all chains from those of this process, which `own` returned."""
         sharding = NamedSharding(self.mesh, BY_CHAIN)
         mine = sharding.addressable_devices_indices_map((self.num_chains,)).values()
         chains = np.unique([c for at in mine if at for c in range(self.num_chains)[at[0]]])
@@ -190,7 +191,7 @@ class MeshPlacement(Placement):
         return jax.tree.map(np.asarray, everywhere(self.joined(own, own)))
 
     def least(self, number: int) -> int:
-        """Return the least of the numbers that the processes give, when all have given theirs."""
+        """Return the least of the numbers of all processes, once all have given theirs."""
         if self.num_processes == 1:
             return number
         return int(np.min(multihost_utils.process_allgather(np.int32(number))))
@@ -207,7 +208,7 @@ class MeshPlacement(Placement):
 
 
 def placement_for(mesh: Mesh | None, num_chains: int) -> Placement:
-    """Return where the chains and examples of a run go.
+    """Return the placement of the chains and examples of a run.
 
     Raises:
         OptionError: the mesh is impossible, or cannot hold so many chains.
@@ -262,10 +263,10 @@ def _check_processes(place: Placement) -> None:
 
 
 def mesh_of(sizes: Mapping[str, int]) -> Mesh:
-    """Return a mesh with so many devices along each axis.
+    """Return a mesh with the given number of devices along each axis.
 
     Raises:
-        OptionError: axes or sizes are impossible, or there are fewer devices.
+        OptionError: axes or sizes are impossible, or there are too few devices.
     """
     _check_axes(sizes)
     if any(type(size) is not int or size < 1 for size in sizes.values()):
@@ -288,13 +289,13 @@ def spread(num_chains: int) -> Mesh:
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> None:
-    """Join the processes of a run; to be called before JAX is used.
+    """Join the processes of a run; call it before JAX is used.
 
     Reads `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES` and
     `JAX_PROCESS_ID`; under SLURM, Open MPI, Kubernetes and on TPUs, JAX finds them by itself.
 
     Raises:
-        OptionError: they are missing or impossible, or the processes do not meet.
+        OptionError: the variables are missing or impossible, or the processes do not meet.
     """
     address = environment.get("JAX_COORDINATOR_ADDRESS")
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -319,7 +320,7 @@ def _programs(mesh: Mesh | None, over: Over) -> ChainPrograms:
             static, arrays = args[:num_static], args[num_static:]
             one_device = functools.partial(function, *static)
             specs = tuple(BY_CHAIN if i in (0, 3) else WHOLE for i in range(len(arrays)))
-            # Samplers are not written for the types that tell what varies over a mesh.
+            # Samplers do not annotate which of their values vary over a mesh.
             run = jax.shard_map(
                 one_device, mesh=mesh, in_specs=specs, out_specs=BY_CHAIN, axis_names={CHAIN},
                 check_vma=False,
@@ -333,12 +334,12 @@ def _programs(mesh: Mesh | None, over: Over) -> ChainPrograms:
 
 
 def _padded(block: Block, size: int) -> Block:
-    """Return a block with a multiple of `size` rows: its rows again, which weigh nothing."""
+    """Return a block filled up to a multiple of `size` examples with copies of weight 0."""
     padding = -block.count % size
-    rows = np.resize(np.arange(block.count), block.count + padding)
-    parts = (block.features, block.y, block.rows)
-    features, y, numbers = jax.tree.map(lambda a: a[rows], parts) if padding else parts
-    return replace(block, features=features, y=y, rows=numbers, padding=padding)
+    places = np.resize(np.arange(block.count), block.count + padding)
+    parts = (block.features, block.y, block.indices)
+    features, y, indices = jax.tree.map(lambda a: a[places], parts) if padding else parts
+    return replace(block, features=features, y=y, indices=indices, padding=padding)
 
 
 def _key_data(leaf: Any) -> Any:
@@ -350,7 +351,7 @@ def _data(leaf: Any) -> np.ndarray:
 
 
 def _as_key_where(array: Any, model: Any) -> Any:
-    """Return the keys of their data where `model` holds keys."""
+    """Return keys from their data if `model` holds keys."""
     if not is_key(model):
         return array
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(model))

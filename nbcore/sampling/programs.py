@@ -1,7 +1,7 @@
 """The compiled programs of the driver: start, tune and advance one chain, or all chains together.
 
-Step t of phase p of chain c gets the key fold_in(fold_in(fold_in(key, c), p), t). ChainPrograms are
-given the chain's own key, fold_in(key, c), and for all chains together a leading chain axis.
+Step t of phase p of chain c gets the key fold_in(fold_in(fold_in(key, c), p), t). Programs get
+the key of their own chain, fold_in(key, c); those of several chains get a leading chain axis.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from nbcore.sampling.backend import Kernel
 from nbcore.targets.target import Target
 
 INIT, WARMUP, TUNE, STEP, SHARED, COMPLETE = range(6)
-"""The phases, each a stream of keys."""
+"""The phases, each of which has a stream of keys."""
 
 
 class ChainPrograms(NamedTuple):
-    """What the driver calls.
+    """The compiled functions that the driver calls.
 
     Args:
         start: `(kernel, key, target, shared, position) -> state`.
@@ -101,7 +101,7 @@ def _arrays(stats: Stats) -> Stats:
 
 
 def _strong(state: Any) -> Any:
-    """Drop weak types, so that a state that was stored and read back compiles to the same."""
+    """Drop weak types, so that a state read from a checkpoint needs no other program."""
 
     def strong(leaf: Any) -> jax.Array:
         array = jnp.asarray(leaf)
@@ -121,12 +121,12 @@ def in_turn(one: Callable[..., Any]) -> Callable[..., Any]:
 
 
 Over = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""How a function of one chain becomes one of all chains."""
+"""Maps a function of one chain to one of all chains."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def make_shared(kernel: Kernel, key: jax.Array, target: Target, position: Any) -> Any:
-    """Return what the chains of a run share."""
+    """Return what `Kernel.shared` computes once for the chains of a run."""
     return kernel.shared(key, target, position)
 
 
@@ -138,8 +138,8 @@ def compiled(function: Callable[..., Any], num_static: int) -> Callable[..., Any
 def all_chains(over: Over, compiled: Callable[..., Callable[..., Any]] = compiled) -> ChainPrograms:
     """Return the programs of all chains together.
 
-    Keys, positions and states, the first and the fourth of their arguments that are not static,
-    have a leading chain axis.
+    Keys, positions and states (the first and the fourth argument that is not static) have a
+    leading chain axis.
     """
 
     def start(kernel: Kernel, keys: Any, target: Target, shared: Any, positions: Any) -> Any:

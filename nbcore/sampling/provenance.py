@@ -43,8 +43,8 @@ def plain_options(backend: Backend) -> dict[str, Any]:
 def versions_of(backend: Backend) -> dict[str, str]:
     """Return the versions of the distributions that draws depend on.
 
-    They are nbcore, JAX and NumPy, the distribution that offers the backend, and the libraries
-    of the extra that it needs.
+    These are nbcore, JAX and NumPy, the distribution that offers the backend, and the libraries of
+    the extra that it needs.
     """
     names = ["nbcore", "jax", "jaxlib", "numpy"]
     for plugin, spec in plugins.registry().providers("backend").get(backend.name, []):

@@ -1,4 +1,4 @@
-"""Sampling again where the mean acceptance is low: the best run counts."""
+"""Restarts: sampling again while the mean acceptance is low, and keeping the best run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nbcore.sampling.driver import sample
 from nbcore.targets.marginal import MarginalTarget
 from nbcore.targets.target import NetworkTarget, Target
 
-# A number that no chain has, so that no restart shares a key with a chain.
+# An index that no chain has, so that no restart shares a key with a chain.
 RESTART = 2**31 - 1
 
 
 class AcceptanceWarning(UserWarning):
-    """Few proposals were accepted, in every run that was allowed."""
+    """Warning that few proposals were accepted in every run."""
 
 
 @overload
@@ -55,19 +55,19 @@ def sample_with_restarts(
     `posterior.info.acceptance_of_runs` has that of each run. Restart r uses the key
     fold_in(fold_in(key, 2^31 - 1), r), so that the first run is that of `nb.sample`.
 
-    Choosing a run by its acceptance is choosing by the draws: where the posterior has regions of
+    Choosing a run by its acceptance is choosing by the draws: if the posterior has regions of
     different shape, those in which steps are accepted easily are preferred, and the draws that
     are kept are biased towards them. Restarts help against a bad start or a failed adaptation;
-    where every run is below the threshold, change the step size or the prior instead.
+    if every run is below the threshold, change the step size or the prior instead.
 
     Args:
         target: the log density.
         backend: a sampler that accepts or rejects.
         key: random key.
-        max_num_restarts: how often to sample again, at most; 0 never does.
-        min_acceptance_rate: mean acceptance rate that is enough.
+        max_num_restarts: maximum number of further runs; 0 never samples again.
+        min_acceptance_rate: mean acceptance rate that suffices.
         progress: whether to report on standard error, or a function that takes a `Report`.
-        checkpoint: as for `nb.sample`; each restart has a folder of its own in there.
+        checkpoint: as for `nb.sample`; each run has a folder of its own in it.
         options: further options of `nb.sample`.
 
     Raises:

@@ -24,7 +24,7 @@ BISECTIONS = 12
 
 @runtime_checkable
 class ChainStarts(Protocol):
-    """What chains can start from, such as an ensemble: it gives a position for each of them."""
+    """A source of starting positions, such as an ensemble, with one for each chain."""
 
     def chain_starts(self, target: Target, num_chains: int) -> list[Any]:
         """Return a position for each chain."""
@@ -40,10 +40,10 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
         init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
             prior), `"laplace"` (draws of the normal that has mode and curvature of the density,
             pulled back towards the mode where the density falls faster than that normal),
-            positions with a leading chain axis, or what gives them (`ChainStarts`).
+            positions with a leading chain axis, or a source of them (`ChainStarts`).
 
     Raises:
-        OptionError: `init` is no such word, or positions have other shapes.
+        OptionError: `init` is another word, or positions have other shapes.
         TargetError: the target has no prior to draw from.
     """
     if isinstance(init, str):
@@ -83,7 +83,7 @@ def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
 
 @jax.jit
 def _laplace_draws(target: Target, keys: jax.Array) -> Any:
-    """Return a position for each key; beyond where the expansion holds, moves are shortened.
+    """Return a draw for each key, pulled back towards the mode if the expansion does not hold.
 
     In n dimensions a normal log density falls by n/2 on average, with deviation sqrt(n/2). A draw
     where the log density falls by `UNUSUAL` deviations more than that is pulled back towards the
@@ -117,15 +117,15 @@ def _laplace_draws(target: Target, keys: jax.Array) -> Any:
 def check_start(
     target: Target, positions: Sequence[Any], placed: tuple[Target, list[Any]]
 ) -> float:
-    """Raise where the density or its gradient is not finite; return the seconds of one gradient.
+    """Raise if the density or its gradient is not finite; return the seconds of one gradient.
 
     Args:
         target: the log density.
-        positions: where each chain starts.
-        placed: the same, where the chains will run.
+        positions: the start of each chain.
+        placed: both, on the devices that the chains will use.
 
     Raises:
-        SamplingError: chain and rows are named.
+        SamplingError: one of them is not finite; chain and examples are named.
     """
     there, starts = placed
     for chain, (start, position) in enumerate(zip(starts, positions, strict=True)):
@@ -147,9 +147,9 @@ def value_and_gradient(target: Target, position: Any) -> tuple[jax.Array, jax.Ar
 
 
 def _bad_start(target: Target, position: Any, chain: int, value: float, gradient_ok: bool) -> str:
-    what = f"The log density is {value} where chain {chain} starts"
+    what = f"The log density is {value} at the start of chain {chain}"
     if not gradient_ok:
-        what = f"The gradient of the log density is not finite where chain {chain} starts"
+        what = f"The gradient of the log density is not finite at the start of chain {chain}"
     terms = target.describe_terms(position)
     what += f" ({terms})" if terms else ""
     return f"{what}. Check the network's outputs there, or give other positions: init=..."

@@ -1,4 +1,4 @@
-"""The data of a log density, in blocks of examples that share one program."""
+"""Blocks: the data of a log density, in groups of examples that share one program."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Block:
 
     Args:
         forward: outputs as a function of weights and features.
-        features: what is known of each example, leading axis N_g.
+        features: hoisted values of each example, leading axis N_g.
         y: targets, leading axis N_g.
-        rows: their row numbers in the data `(N_g,)`.
-        padding: how many rows at the end weigh nothing: copies that fill up the devices.
+        indices: places of the examples in the data `(N_g,)`.
+        padding: number of copies at the end, which weigh nothing and fill up the devices.
     """
 
     forward: Forward
     features: Features
     y: jax.Array
-    rows: jax.Array
+    indices: jax.Array
     padding: int = field(default=0, metadata={"static": True})
 
     @property
@@ -56,10 +56,11 @@ class Block:
         program = self.forward.program
         return program.staged.wanted_bytes * (self.count if program.per_example else 1)
 
-    def at(self, rows: jax.Array) -> Block:
+    def at(self, places: jax.Array) -> Block:
         """Return some of the examples, by their place in the block."""
-        features, y, numbers = jax.tree.map(lambda a: a[rows], (self.features, self.y, self.rows))
-        return Block(self.forward, features, y, numbers)
+        parts = (self.features, self.y, self.indices)
+        features, y, indices = jax.tree.map(lambda a: a[places], parts)
+        return Block(self.forward, features, y, indices)
 
     def log_prob(self, likelihood: Likelihood, position: Any) -> jax.Array:
         """Return log p(y_i | position) of each example, copies included."""
@@ -76,8 +77,8 @@ class Block:
         size = self.forward.chunk_size or len(self.y)
         if size < len(self.y):
             shared = (self.forward, likelihood, position)
-            rows = (self.features, self.y)
-            return chunks.sum_over(_log_prob_of_chunk, size, self.count, shared, rows)
+            examples = (self.features, self.y)
+            return chunks.sum_over(_log_prob_of_chunk, size, self.count, shared, examples)
         return self.total(self.log_prob(likelihood, position))
 
     def total(self, each: jax.Array) -> jax.Array:
@@ -85,7 +86,7 @@ class Block:
         return jnp.sum(self.without_copies(each))
 
     def without_copies(self, each: jax.Array) -> jax.Array:
-        """Return what has a leading example axis, with zeros for copies."""
+        """Return an array with a leading example axis, with zeros for copies."""
         if not self.padding:
             return each
         is_own = jnp.arange(len(each)) < self.count
@@ -93,9 +94,9 @@ class Block:
 
 
 def _log_prob_of_chunk(
-    shared: tuple[Forward, Likelihood, Any], rows: tuple[Features, jax.Array]
+    shared: tuple[Forward, Likelihood, Any], examples: tuple[Features, jax.Array]
 ) -> jax.Array:
-    (forward, likelihood, position), (features, y) = shared, rows
+    (forward, likelihood, position), (features, y) = shared, examples
     outputs = forward.at_once(position["weights"], features)
     return likelihood.log_prob(outputs, y, position["likelihood"])
 
@@ -119,7 +120,7 @@ def make_blocks(
         targets: targets, as the likelihood reads them.
         per_example: whether each output depends on its own example alone.
         byte_budget: bytes that the features of all examples may take.
-        chunk_size: how many examples are computed at a time; `None` is a function of shapes.
+        chunk_size: how many examples are computed at a time; `None` derives it from shapes.
     """
     blocks: list[Block] = []
     budget, left = byte_budget, len(targets)
@@ -134,9 +135,9 @@ def make_blocks(
             chunk_size=chunk_size,
         )
         features = forward.features(split, x)
-        y, rows = jnp.asarray(targets[group.rows]), jnp.asarray(group.rows)
-        blocks.append(Block(forward, features, y, rows))
-        # Short examples leave what they do not need to longer ones.
+        y, indices = jnp.asarray(targets[group.rows]), jnp.asarray(group.rows)
+        blocks.append(Block(forward, features, y, indices))
+        # Short examples leave the memory that they do not need to longer ones.
         budget, left = budget - blocks[-1].hoisted_bytes, left - blocks[-1].count
     _say_what_is_recomputed(blocks)
     return tuple(join_blocks(split, blocks))
@@ -145,7 +146,7 @@ def make_blocks(
 def _groups(
     network: Network, split: ParameterSplit, X: Any, count: int, *, per_example: bool
 ) -> list[Group]:
-    """Return rows of similar length, the more groups the more a gradient computes."""
+    """Return groups of examples of similar length; more of them if a gradient computes more."""
     if not per_example or network.padding is None:
         return [Group(np.arange(count), None)]
     (whole,) = length_groups(X, network.padding, max_groups=1)
@@ -165,7 +166,7 @@ def _say_what_is_recomputed(blocks: list[Block]) -> None:
 
 
 def over_budget(wanted: int, kept: int, recomputed: int) -> str:
-    """Say that the byte budget made the cut smaller."""
+    """Return the message that the byte budget reduces what is computed once."""
     return (
         f"Hoisted activations would take {wanted / 2**20:,.1f} MiB, more than the byte budget: "
         f"{kept / 2**20:,.1f} MiB are kept, and {recomputed} operations that could be done once "
@@ -174,7 +175,7 @@ def over_budget(wanted: int, kept: int, recomputed: int) -> str:
 
 
 def staged_layers(split: ParameterSplit, blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Return the layers that a gradient computes, in call order where it is known."""
+    """Return the layers that a gradient computes, in call order if it is known."""
     read = {i for block in blocks for i in block.forward.program.staged.frozen_read}
     paths = leaf_paths(split.params)
     used = {paths[i] for i in read if i < len(paths)} | set(split.paths)
@@ -183,7 +184,7 @@ def staged_layers(split: ParameterSplit, blocks: Sequence[Block]) -> tuple[str, 
 
 
 def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
-    """Join blocks whose programs do the same: where the length axis is gone, one block is left."""
+    """Join blocks whose programs do the same: without a length axis, one block is left."""
     joined: list[Block] = []
     for block in blocks:
         last = joined[-1] if joined else None
@@ -193,28 +194,28 @@ def join_blocks(split: ParameterSplit, blocks: list[Block]) -> list[Block]:
             features = jax.tree.map(
                 lambda a, b: jnp.concatenate([a, b]), last.features, block.features
             )
-            y, rows = (
+            y, indices = (
                 jnp.concatenate([getattr(last, name), getattr(block, name)])
-                for name in ("y", "rows")
+                for name in ("y", "indices")
             )
-            joined[-1] = Block(last.forward, features, y, rows)
+            joined[-1] = Block(last.forward, features, y, indices)
         else:
             joined.append(block)
     return joined
 
 
 def in_order(blocks: Sequence[Block], parts: Sequence[jax.Array]) -> jax.Array:
-    """Return what was computed for each block `(N_g, ...)` as one array in the order of the data.
+    """Return one array in the order of the data from an array for each block `(N_g, ...)`.
 
     Args:
         blocks: the blocks.
         parts: an array for each block, copies included.
     """
-    rows, joined = (
+    indices, joined = (
         jnp.concatenate([a[: b.count] for a, b in zip(arrays, blocks, strict=True)])
-        for arrays in ([block.rows for block in blocks], parts)
+        for arrays in ([block.indices for block in blocks], parts)
     )
-    return jnp.zeros_like(joined).at[rows].set(joined, unique_indices=True)
+    return jnp.zeros_like(joined).at[indices].set(joined, unique_indices=True)
 
 
 def shapes_of(X: Any) -> tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]:

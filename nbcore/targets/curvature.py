@@ -1,4 +1,4 @@
-"""Mode and curvature of a log density: what a sampler needs to choose its scale without tuning."""
+"""Mode and curvature of a log density, by which a sampler chooses its scale without tuning."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DENSE_LIMIT = 512
 RANK = 128
 BYTE_BUDGET = 2**30
 WHITENING_BYTES = 2**22
-"""The same for samplers, which multiply by the factor in every step: 512 numbers in full."""
+"""The byte budget of samplers, which multiply by the factor in every step: 512 parameters."""
 MATRICES = 4
-"""How many matrices of the size of the curvature are held at a time."""
+"""Number of matrices of the size of the curvature that are held at a time."""
 PROBES = 32
 AT_ONCE = 16
 
@@ -87,7 +87,7 @@ def approximate(
     Args:
         key: random key, of the directions that low-rank curvature starts with.
         target: the log density.
-        position: where to climb from, or where to expand.
+        position: the start of the climb, or the point of expansion.
         structure: `"full"`; `"low_rank"`, the `rank` largest directions relative to the prior, and
             the diagonal of the rest; `"diagonal"`; or `"auto"`, the first of the three that the
             byte budget holds, by shapes alone.
@@ -147,7 +147,7 @@ def _of_network(
 
 
 def _is_full(structure: Structure, size: int, rows: int, byte_budget: int) -> bool:
-    """Whether the curvature of `size` numbers, from `rows` rows, is computed in full.
+    """Whether the curvature of `size` parameters, from `rows` rows, is computed in full.
 
     Raises:
         OptionError: it was asked for, and takes more bytes than the budget.
@@ -157,9 +157,9 @@ def _is_full(structure: Structure, size: int, rows: int, byte_budget: int) -> bo
     wanted = MATRICES * jnp.dtype(jnp.result_type(float)).itemsize * size * min(size, rows)
     if structure == "full" and wanted > byte_budget:
         raise OptionError(
-            f"A full covariance of {size:,} numbers takes {wanted / 2**20:,.0f} MiB, and the byte "
-            f"budget is {byte_budget / 2**20:,.0f} MiB. Give structure='low_rank' or 'diagonal', "
-            f"or byte_budget={wanted}"
+            f"A full covariance of {size:,} parameters takes {wanted / 2**20:,.0f} MiB, and the "
+            f"byte budget is {byte_budget / 2**20:,.0f} MiB. Give structure='low_rank' or "
+            f"'diagonal', or byte_budget={wanted}"
         )
     return wanted <= byte_budget
 
@@ -194,16 +194,16 @@ def _of_density(
 def whiten(key: jax.Array, target: Target, position: Any) -> Whitening:
     """Find the mode near a position and the curvature there, for samplers.
 
-    The factor is full for up to 512 numbers. Beyond, that of a network has a diagonal and the 128
-    largest directions, that of a plain density a diagonal, estimated with 32 random probes.
+    The factor is full for up to 512 parameters. Beyond, that of a network has a diagonal and the
+    128 largest directions, that of a plain density a diagonal, estimated with 32 random probes.
 
     Args:
         key: random key, for directions and probes.
         target: the log density.
-        position: where to start.
+        position: the start of the climb.
 
     Returns:
-        The whitening; where the density has no finite curvature at a mode, the identity around
+        The whitening; if the density has no finite curvature at a mode, the identity around
         `position`.
     """
     start, unravel = ravel_pytree(position)
@@ -245,7 +245,7 @@ def curvature_product(target: Target, position: Any) -> Callable[[jax.Array], ja
 
     Args:
         target: the log density.
-        position: where.
+        position: the point of evaluation.
 
     Examples:
         >>> target = Target.from_log_density(lambda x: -1.5 * jnp.sum(x**2), jnp.zeros(2))
@@ -266,14 +266,14 @@ def curvature_at(
     """Return the negative Hessian of the log density, `(n, n)`, made positive definite.
 
     Directions of negative or vanishing curvature get the size of their curvature, floored at
-    1e-6 of the largest. With more than `dense_limit` numbers it is the diagonal `(n,)`, estimated
-    with 32 random probes.
+    1e-6 of the largest. With more than `dense_limit` parameters it is the diagonal `(n,)`,
+    estimated with 32 random probes.
 
     Args:
         key: random key of the probes.
         target: the log density.
-        position: where.
-        dense_limit: up to how many numbers the whole matrix is computed, with n gradients.
+        position: the point of evaluation.
+        dense_limit: up to how many parameters the whole matrix is computed, with n gradients.
 
     References:
         Bekas, Kokiopoulou & Saad (2007), "An estimator for the diagonal of a matrix", equation 2.

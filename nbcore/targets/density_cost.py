@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DensityCost:
-    """What one gradient of the log density costs, and what hoisting did about it.
+    """Cost of one gradient of the log density, before and after hoisting.
 
     Args:
-        plain_flops: floating-point operations of a gradient of the plain density, on inputs as
-            they were given; by XLA's cost analysis, which counts the body of a loop once.
-        flops: those of a gradient as it is computed.
-        hoisted_bytes: size of what is computed once, over all examples.
-        wanted_bytes: what that would be without a byte budget.
+        plain_flops: floating-point operations of a gradient without hoisting, on the inputs as
+            given; by XLA's cost analysis, which counts the body of a loop once.
+        flops: those of a gradient with hoisting.
+        hoisted_bytes: size of the values that are computed once, of all examples.
+        wanted_bytes: their size without a byte budget.
         layers: the layers that are computed in every gradient.
-        recomputed: known operations that are done in every gradient all the same, because their
-            results would take more than the byte budget.
-        blocks: how many rows each program computes, and how many at a time.
+        recomputed: number of operations that could be done once, and are done in every gradient
+            because their results would take more than the byte budget.
+        blocks: number of examples of each program, and how many are computed at a time.
 
     Examples:
         >>> print(DensityCost(2e9, 1e6, 10_000, 10_000, ("Dense1",), 0, ((564, 564),)))
         a gradient takes 1e+06 FLOPs instead of 2e+09 (2,000 times fewer)
         computed once: 0.0 MiB; in every gradient: Dense1
-        564 rows
+        564 examples
     """
 
     plain_flops: float
@@ -47,7 +47,7 @@ class DensityCost:
     blocks: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return the cost in words."""
         times = self.plain_flops / max(self.flops, 1.0)
         lines = [
             f"a gradient takes {self.flops:.2g} FLOPs instead of {self.plain_flops:.2g} "
@@ -60,24 +60,11 @@ class DensityCost:
         ]
         if self.recomputed:
             lines.append(over_budget(self.wanted_bytes, self.hoisted_bytes, self.recomputed))
-        return "\n".join([*lines, ", ".join(_rows(*block) for block in self.blocks)])
+        return "\n".join([*lines, ", ".join(_examples(*block) for block in self.blocks)])
 
 
 def density_cost(target: NetworkTarget) -> DensityCost:
-    """Return what a gradient of the log density costs, without compiling or computing it.
-
-    Examples:
-        >>> import jax.numpy as jnp, nbcore as nb
-        >>> network = nb.as_network(
-        ...     (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["w"]) @ p["out"]["w"])
-        ... )
-        >>> params = {"in": {"w": jnp.ones((8, 8))}, "out": {"w": jnp.ones((8, 1))}}
-        >>> subset = nb.ProbabilisticSubset.layers("out")
-        >>> target = nb.Target.build(network, params, subset, jnp.ones((9, 8)), jnp.ones(9))
-        >>> cost = target.cost()
-        >>> cost.layers, cost.hoisted_bytes, cost.flops < cost.plain_flops
-        (('out',), 288, True)
-    """
+    """Return the cost of a gradient of the log density, without compiling or computing it."""
     position = target.initial_position()
     structure, shapes = target.inputs
     x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
@@ -119,7 +106,7 @@ def _gradient_flops(function: Callable[..., jax.Array], *args: Any) -> float:
     return float(analysis["flops"])
 
 
-def _rows(count: int, at_a_time: int) -> str:
+def _examples(count: int, at_a_time: int) -> str:
     if not at_a_time or at_a_time >= count:
-        return f"{count:,} rows"
-    return f"{count:,} rows, {at_a_time:,} at a time"
+        return f"{count:,} examples"
+    return f"{count:,} examples, {at_a_time:,} at a time"

@@ -42,7 +42,7 @@ class LikelihoodCurvature:
     Args:
         network: the network; each output depends on its own example alone.
         params: its trained parameters.
-        likelihood: what its outputs say about y.
+        likelihood: the distribution of y given its outputs.
         X: inputs, leading axis examples.
         y: targets as the likelihood's `check` returns them.
         layers: the layers in whose weights the curvature is wanted.
@@ -95,12 +95,12 @@ class LikelihoodCurvature:
         return total
 
     def gauss_newton_rows(self, layer: Layer, num_rows: int) -> Weights:
-        """Return rows R with R^T R = G of a layer, from some of the examples.
+        """Return a matrix R with R^T R = G of a layer, from some of the examples.
 
         Args:
             layer: the layer.
-            num_rows: how many at most, one for each example and output; where there are more,
-                evenly spaced examples stand for all, with R scaled accordingly.
+            num_rows: number of rows of R at most, one for each example and output. If there are
+                more, evenly spaced examples stand for all, and R is scaled accordingly.
 
         Returns:
             By leaf path, `(rows, *shape of the leaf)`.
@@ -139,7 +139,7 @@ class LikelihoodCurvature:
         return ParameterSplit(params, {}, tuple(sorted(paths)), every, subset)
 
     def _total(self, what: _Derivative, split: ParameterSplit) -> Weights:
-        """Return the sum of squares of the derivatives over examples and their rows."""
+        """Return the sum of squared derivatives over examples and outputs."""
         total = jax.tree.map(jnp.zeros_like, split.position)
         for part in self._parts(split, self.X, self.y):
             total = _add_squares(
@@ -148,7 +148,7 @@ class LikelihoodCurvature:
         return total
 
     def _parts(self, split: ParameterSplit, x: Any, y: Any) -> Iterator[_Part]:
-        """Cut data into batches of similar length; rows that fill a batch up are masked."""
+        """Cut data into batches of similar length; examples that fill a batch up are masked."""
         parameters = self.likelihood.initial(self._num_outputs)
         size = BYTE_BUDGET // (4 * split.size * self._num_outputs)
         y = np.asarray(y)
@@ -159,7 +159,7 @@ class LikelihoodCurvature:
 
 
 class _Part(NamedTuple):
-    """A batch: inputs, targets, 1 for rows that count, parameters of the likelihood."""
+    """A batch: inputs, targets, a mask with 0 for copies, parameters of the likelihood."""
 
     x: Any
     y: jax.Array
@@ -194,7 +194,7 @@ def _derivatives(
     split: ParameterSplit,
     part: _Part,
 ) -> Weights:
-    """Return the rows of every example, `(examples, rows, ...)`, zero where they do not count."""
+    """Return the rows of every example `(examples, rows, ...)`, zero for copies."""
 
     def one(x: Any, y: jax.Array) -> Weights:
         def outputs(weights: Weights) -> jax.Array:

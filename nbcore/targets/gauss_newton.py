@@ -25,23 +25,23 @@ from nbcore.targets.target import NetworkTarget
 from nbcore.targets.whitening import FLOOR, Dense, LowRank, low_rank
 
 DESIGN_BYTES = 2**26
-"""Of the Jacobians of a chunk of examples."""
+"""Size of the Jacobians of a chunk of examples."""
 POWERS = 2
-"""Subspace iterations at each position; they go on from those of the position before."""
+"""Subspace iterations at each position, started at the subspace of the position before."""
 
 Reduce = Callable[[jax.Array], Any]
-"""Of the design `(rows, d)` of some examples, A with A^T A = sum_i J_i^T L_i J_i, to a sum."""
+"""Maps the design `(rows, d)` of some examples, A with A^T A = sum_i J_i^T L_i J_i, to a term."""
 
 
 class Pieces(NamedTuple):
-    """What a log density is around a position.
+    """The expansion of a log density around a position.
 
     Args:
         value: the log density.
         gradient: its gradient `(n,)`.
-        border: rows of its negative Hessian that are of parameters `(k, n)`.
+        border: rows of its negative Hessian that belong to parameters `(k, n)`.
         prior: curvature of the log prior in each weight `(d,)`.
-        reduced: the sum of what each chunk's design was reduced to.
+        reduced: sum over chunks of the reduced design.
         design: the whole design `(rows, d)`; without rows if it is not kept.
     """
 
@@ -68,7 +68,7 @@ def pieces(target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool
     Args:
         target: the log density.
         flat: the position `(n,)`.
-        reduce: what is summed of the designs.
+        reduce: maps a design to a summand.
         keep: whether the whole design is kept as well.
     """
     unravel = ravel_pytree(target.start)[1]
@@ -112,7 +112,7 @@ def pieces(target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool
 
 
 def _chunk_size(forward: Forward, target: NetworkTarget, size: int) -> int:
-    """Return how many examples are worked on at a time; 0 is all of them."""
+    """Return how many examples are computed at a time; 0 is all of them."""
     if not forward.program.per_example:
         return 0
     fitting = DESIGN_BYTES // (4 * size * target.num_outputs)
@@ -181,7 +181,7 @@ def primal(target: NetworkTarget, flat: jax.Array, near: Any) -> Expansion:
 
 
 def dual(target: NetworkTarget, flat: jax.Array, near: Any) -> Expansion:
-    """Return the same with the curvature as a prior and the rows of all examples: exact as well."""
+    """Return the same with an exact curvature of low rank, from the rows of all examples."""
     del near
     found = pieces(target, flat, lambda _: (), keep=True)
     scale, border = _scale(found), _scaled_border(found)
@@ -205,7 +205,7 @@ def largest(target: NetworkTarget, flat: jax.Array, near: LowRank, rank: int) ->
         target: the log density.
         flat: the position `(n,)`.
         near: the curvature there, of at least `rank` directions; the last ones are the largest.
-        rank: how many directions are found beside those of parameters.
+        rank: number of directions beside those of parameters.
 
     References:
         Halko, Martinsson & Tropp (2011), "Finding structure with randomness", algorithm 4.4.
@@ -242,14 +242,14 @@ def diagonal(target: NetworkTarget, flat: jax.Array) -> jax.Array:
 
 
 def _positive(prior: jax.Array) -> jax.Array:
-    """Return a curvature made positive: its size, and 1 where all of it vanishes."""
+    """Return a curvature made positive: its size with a floor, or 1 if all of it vanishes."""
     size = jnp.abs(prior)
     most = jnp.max(size, initial=0)
     return jnp.where(most > 0, jnp.maximum(size, FLOOR * most), 1)
 
 
 def _scale(found: Pieces) -> jax.Array:
-    """Return the deviations `(n,)` of weights by the prior, and of parameters by all."""
+    """Return deviations `(n,)`: of weights under the prior, of parameters under the posterior."""
     own = jnp.abs(jnp.diagonal(found.border))
     return 1 / jnp.sqrt(jnp.concatenate([_positive(own), _positive(found.prior)]))
 
@@ -260,14 +260,14 @@ def _scaled_border(found: Pieces) -> jax.Array:
 
 
 def _bordered(border: jax.Array, vectors: jax.Array, moved: jax.Array) -> jax.Array:
-    """Return (S H S - I) V, given what the design makes of the weights' part of V."""
+    """Return (S H S - I) V, given the product of the design with the weights' part of V."""
     num_parameters = len(border)
     own = vectors[:num_parameters]
     return jnp.concatenate([border @ vectors - own, border[:, num_parameters:].T @ own + moved])
 
 
 def _parameter_basis(border: jax.Array) -> jax.Array:
-    """Return columns that span what is coupled to parameters `(n, 2 k)`."""
+    """Return columns that span the directions coupled to parameters `(n, 2 k)`."""
     num_parameters, size = border.shape
     unit = jnp.eye(size, num_parameters, dtype=border.dtype)
     return jnp.concatenate([unit, border.T], axis=1)

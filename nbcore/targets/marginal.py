@@ -1,8 +1,8 @@
-"""The log density of what is left of a network's weights when some are integrated out.
+"""The log density of the remaining parameters when weights of the output layer are integrated out.
 
 Given everything else, y = f(c) + J (u - c) + noise with u ~ N(c, s^2) is a linear regression: u has
-a normal posterior, and the density of everything else has a closed form. What is left to sample has
-fewer dimensions and is far better conditioned, because data determine u best.
+a normal posterior, and the density of everything else has a closed form. The remaining parameters
+have fewer dimensions and are far better conditioned, because the data determine u most strongly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DRAWS_AT_ONCE = 16
 @register_pytree
 @dataclass(frozen=True)
 class MarginalTarget(Target):
-    """The log density of what is left when some weights are integrated out; see `marginalize`.
+    """The log density with some weights integrated out; see `marginalize`.
 
     Args:
         target: the log density of all stochastic weights.
@@ -63,7 +63,7 @@ class MarginalTarget(Target):
         return self.paths
 
     def with_joint(self, joint: Any) -> MarginalTarget:
-        """Return this target for the whole one on other devices."""
+        """Return this target for another joint log density, such as one on other devices."""
         return replace(self, target=joint)
 
     def marginal_position(self, position: Position) -> Position:
@@ -73,11 +73,11 @@ class MarginalTarget(Target):
 
     @property
     def start(self) -> Position:
-        """Where the whole target starts, reduced."""
+        """The start of the joint log density, without the weights that are integrated out."""
         return self.marginal_position(self.target.start)
 
     def prior_position(self, key: jax.Array) -> Position:
-        """Return a draw of the prior, reduced."""
+        """Return a draw of the prior, without the weights that are integrated out."""
         return self.marginal_position(self.target.prior_position(key))
 
     @property
@@ -86,7 +86,7 @@ class MarginalTarget(Target):
         return self.target.num_examples
 
     def log_density(self, position: Position) -> jax.Array:
-        """Return the log of the density of the whole position, integrated over those weights."""
+        """Return the logarithm of the joint density, integrated over those weights."""
         whole, weights = self.target, position["weights"]
         prior = normal_prior_of(whole).without(self.paths).log_density(weights, position["prior"])
         design, residual, log_noise = self._regression(position)
@@ -97,7 +97,7 @@ class MarginalTarget(Target):
         )  # fmt: skip
 
     def joint_position(self, key: jax.Array, position: Position) -> Position:
-        """Return the whole position: the weights that were integrated out, drawn given the rest."""
+        """Return a joint position, with a draw of the integrated weights given the rest."""
         design, residual, _ = self._regression(position)
         center, scale, unravel = self._flat_prior(position)
         drawn = unravel(center + scale * Regression.of(design, residual).draw(key))
@@ -155,22 +155,22 @@ def normal_prior_of(target: NetworkTarget) -> ResolvedNormal:
     return target.prior
 
 
-def needs_all_examples(what: str) -> TargetError:
-    """Return the error that says that `what` is integrated out over all examples."""
+def needs_all_examples(weights: str) -> TargetError:
+    """Return the error that says that some weights are integrated out over all examples."""
     return TargetError(
-        f"{what} are integrated out over all examples, so there are no minibatches. Leave "
+        f"{weights} are integrated out over all examples, so there are no minibatches. Leave "
         "marginalize out, or use a backend without the capability 'minibatch', such as "
         "'numpyro-nuts'."
     )
 
 
 def complete(target: Target, key: jax.Array, draws: Any) -> Any:
-    """Return draws of the whole position, with leading axes `(chain, draw)`.
+    """Return draws of the joint position, with leading axes `(chain, draw)`.
 
     Args:
-        target: what was sampled.
+        target: the log density that was sampled.
         key: random key.
-        draws: draws of its position, with leading axes `(chain, draw)`.
+        draws: its draws, with leading axes `(chain, draw)`.
     """
     if target.joint is target:
         return draws

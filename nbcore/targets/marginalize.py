@@ -170,26 +170,26 @@ def _nothing_to_integrate(
 
 
 def check_marginalize(how: Any) -> None:
-    """Check whether an option says whether weights are integrated out.
+    """Check the option that says whether weights are integrated out.
 
     Raises:
-        OptionError: it does not.
+        OptionError: it is none of its values.
     """
     if not (isinstance(how, bool) or how == "auto"):
         raise OptionError(f"marginalize is True, False or 'auto', got {how!r}.")
 
 
 def check_possible(how: Marginalize, likelihood: Likelihood, capabilities: Collection[str]) -> None:
-    """Check what is known before there is a target, so that nothing is trained in vain.
+    """Check, before a network is trained, whether weights can be integrated out.
 
     Args:
         how: whether weights are integrated out.
-        likelihood: what outputs say about y.
-        capabilities: what the sampler can do.
+        likelihood: the distribution of y given the outputs.
+        capabilities: those of the sampler.
 
     Raises:
-        OptionError: `how` is nothing of the kind.
-        TargetError: it is asked for, and the likelihood is not normal, or the sampler takes
+        OptionError: `how` is none of its values.
+        TargetError: `how` is `True`, and the likelihood is not normal, or the sampler takes
             minibatches.
     """
     check_marginalize(how)
@@ -205,7 +205,7 @@ def _check_kind(likelihood: Likelihood) -> None:
 
 
 def _check_normal(target: NetworkTarget) -> None:
-    """Check, on the data, that the likelihood is the normal one of its mean and variance."""
+    """Check on the data that the likelihood is normal with its mean and variance."""
     _check_kind(target.likelihood)
     each, normal = _both_log_probs(target.blocks[0], target.likelihood, target.start)
     if each.shape != normal.shape or not np.allclose(each, normal, rtol=1e-3, atol=1e-3):
@@ -242,10 +242,10 @@ def _is_linear(target: NetworkTarget, paths: tuple[str, ...]) -> bool:
     known = {**position, "weights": rest}
     for block in target.blocks:
         few = block.at(jnp.arange(1)) if block.forward.program.per_example else block
-        few = replace(few, forward=replace(few.forward, chunk_size=0))  # chunks hide what they do
+        few = replace(few, forward=replace(few.forward, chunk_size=0))  # a chunked loop hides them
         if _moves_with(moments, inside, known, few):
             return False
-        with jax.debug_nans(False):  # what depends on a number that is none is none
+        with jax.debug_nans(False):  # what depends on NaN is NaN
             _, variance = moments(jax.tree.map(lambda a: a * jnp.nan, inside), known, few)
         if not bool(jnp.all(jnp.isfinite(variance))):
             return False

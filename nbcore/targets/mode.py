@@ -1,4 +1,4 @@
-"""The mode of a log density: Levenberg-Marquardt where its curvature is at hand, else L-BFGS."""
+"""The mode of a log density, by Levenberg-Marquardt if its curvature is known, else by L-BFGS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import optax
 STEPS = 500
 L_BFGS_STEPS = 200
 TOLERANCE = 3e-3
-"""Of the squared distance to the mode that is left, in posterior deviations, for each number."""
+"""Squared distance to the mode that is tolerated for each parameter, in posterior deviations."""
 ROUNDING = 1e-6
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-5, 1e-7, 1e12
 
@@ -40,12 +40,12 @@ class Expansion(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """Where a climb ended.
+    """The end of a climb.
 
     Args:
         flat: the position `(n,)`.
         expansion: the log density around it.
-        steps: how many steps were tried.
+        steps: number of steps that were tried.
     """
 
     flat: jax.Array
@@ -68,17 +68,17 @@ def climb(
 ) -> Mode:
     """Climb to a mode from a flat position `(n,)` with the Levenberg-Marquardt algorithm.
 
-    Steps d = (H + damping D)^-1 g, with the damping lowered where the density rises as the
-    expansion says, and raised where it falls. The expansion is computed once a step, and a
-    compiled program holds it once. What is left of the squared distance g^T H^-1 g to the mode is
+    Steps d = (H + damping D)^-1 g, with the damping lowered if the density rises as the
+    expansion predicts, and raised if it falls. The expansion is computed once a step, and a
+    compiled program holds it once. The remaining squared distance g^T H^-1 g to the mode is
     bounded by (1 + damping) g^T d, since D is at most H.
 
     Args:
         expand: `(flat, curvature) -> expansion` around a flat position, given the curvature at a
             position nearby; jittable.
-        start: where to start.
-        nothing: what `expand` gets as the curvature at first.
-        terms: how many terms the log density sums, which says how far it is rounded.
+        start: the start of the climb.
+        nothing: the curvature that `expand` gets at first.
+        terms: number of terms of the log density, which determines its rounding error.
 
     References:
         Nocedal & Wright (2006), "Numerical optimization", section 10.3; Nielsen (1999), "Damping

@@ -1,4 +1,4 @@
-"""A keyed pseudo-random permutation that is read at single places, without making all of it."""
+"""A keyed pseudo-random permutation, evaluated at single places in constant memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bayesian linear regression: evidence and posterior, in single precision too.
 
-Rows come in blocks that are never put together: where they are spread over devices, that would
-make devices wait for each other that need not.
+Observations come in blocks that are never concatenated, because blocks may lie on several devices,
+which would have to wait for each other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-# Of the largest curvature: no more than rounding leaves of it, so that a factor always exists.
+# Relative to the largest curvature: as small as rounding errors, so that a factor always exists.
 RIDGE = {4: 1e-6, 8: 1e-14}
 Blocks = tuple[jax.Array, ...]
 
@@ -34,10 +34,10 @@ class Regression(NamedTuple):
 
     @staticmethod
     def of(design: Blocks, residual: Blocks) -> Regression:
-        """Return the posterior given D `(p, rows)` and r `(rows,)`, both by block.
+        """Return the posterior given D `(p, observations)` and r `(observations,)`, both by block.
 
-        D D^T + I itself may be too ill-conditioned for its Cholesky factor in single precision; so
-        a rough one comes first, and then that of what it leaves to be done.
+        D D^T + I may be too ill-conditioned for its Cholesky factor in single precision. It is
+        therefore whitened with a rough factor first, and the remainder is factored.
         """
         unit = jnp.eye(len(design[0]), dtype=design[0].dtype)
         rough = jax.lax.stop_gradient(sum((d @ d.T for d in design), unit))

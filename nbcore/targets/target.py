@@ -1,7 +1,8 @@
-"""The log density over the position: full-batch and minibatch.
+"""The log density over the position: log prior plus the sum of the log likelihoods.
 
 log_density(position) = log_prior(position) + sum_i log_lik_i(position).
-The minibatch version, unbiased, multiplies the likelihood sum of each stratum by N_g / B_g.
+The minibatch version multiplies the likelihood sum of each stratum by N_g / B_g, which makes it
+an unbiased estimate of the full one.
 """
 
 from __future__ import annotations
@@ -29,17 +30,15 @@ from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.targets.blocks import Block, in_order, make_blocks, shapes_of
 from nbcore.targets.density_cost import DensityCost, density_cost
 from nbcore.targets.hoisting import staging
+from nbcore.targets.log_density import FULL_BATCH, LogDensity
 from nbcore.targets.strata import Batch, stratified_batch, stratum_sizes
 
 Position = dict[str, Any]
 """`{"weights": ..., "likelihood": ..., "prior": ...}`, unconstrained."""
 
-JITTER = 0.01
-FULL_BATCH = "Use a backend without the capability 'minibatch', such as 'numpyro-nuts'."
-
 
 @dataclass(frozen=True)
-class Target:
+class Target(LogDensity):
     """A log density over a position; a pytree, so an argument of every jitted function.
 
     Make one with `Target.build` (a network and data) or `Target.from_log_density` (any density).
@@ -66,16 +65,16 @@ class Target:
             subset: which weights are stochastic.
             X: inputs, an array or a pytree of arrays with a shared leading axis `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)` for classes.
-            likelihood: `nb.Gaussian()` by default; where its noise prior was left open, it
-                becomes as wide as y.
+            likelihood: `nb.Gaussian()` by default; a noise prior that is left open becomes as wide
+                as y.
             prior: `nb.NormalPrior(scale=1.0, center="params")` by default.
-            byte_budget: bytes that hoisted activations may take; where they would take more, some
-                are recomputed in every gradient, with a warning and in `target.cost()`.
+            byte_budget: bytes that hoisted activations may take; if they would take more, some are
+                recomputed in every gradient, which a warning and `target.cost()` report.
             chunk_size: how many examples a gradient computes at a time, which bounds its memory;
-                by default a function of shapes.
+                by default a function of shapes alone.
 
         Raises:
-            ShapeError, DataError, TokenError, LabelError: X and y do not fit, with the rows.
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit; examples are named.
             SubsetError, UnknownLayerError, PairError: the subset does not fit the network.
 
         Examples:
@@ -120,113 +119,24 @@ class Target:
 
         Args:
             function: `position -> log density`, a scalar; jittable.
-            position: where chains start: an array or a pytree of arrays.
+            position: the start of chains: an array or a pytree of arrays.
         """
         start = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), position)
         return FunctionTarget(start, function)
 
-    def log_density(self, position: Any) -> jax.Array:
-        """Return the log density, a scalar, up to a constant of the data."""
-        raise TargetError(f"{type(self).__name__} has no log density.")
-
-    @property
-    def start(self) -> Any:
-        """The position that chains start at, before jitter."""
-        raise TargetError(f"{type(self).__name__} has no start.")
-
-    def initial_position(self, key: jax.Array | None = None, *, jitter: float = JITTER) -> Any:
-        """Return where a chain starts: the trained weights, with a small jitter if a key is given.
-
-        Args:
-            key: random key; `None` gives the start itself.
-            jitter: standard deviation of the normal noise added to every number.
-        """
-        return self.start if key is None else with_noise(key, self.start, jitter)
-
-    @property
-    def network_target(self) -> NetworkTarget | None:
-        """The log density of the weights of a network behind this one; `None` if there is none."""
-        return None
-
-    @property
-    def has_hyperparameters(self) -> bool:
-        """Whether parameters of the prior, such as its scale, are unknown."""
-        return False
-
-    def with_hyperparameters_of(self, position: Any, reference: Any) -> Any:
-        """Return a position with the parameters of the prior of another position."""
-        del reference
-        return position
-
     @property
     def joint(self) -> Target:
-        """The log density of all that is stochastic; itself, if nothing is integrated out."""
+        """The log density of everything stochastic; itself, if nothing is integrated out."""
         return self
 
-    @property
-    def integrated_out(self) -> tuple[str, ...]:
-        """Leaves of the whole target that are integrated out."""
-        return ()
-
     def with_joint(self, joint: Any) -> Target:
-        """Return this target for another whole one, of the same structure."""
+        """Return this target for another joint log density of the same structure."""
         return joint
-
-    def marginal_position(self, position: Any) -> Any:
-        """Return what is sampled of a position of the whole target."""
-        return position
-
-    def joint_position(self, key: jax.Array, position: Any) -> Any:
-        """Return a position of the whole target: what was integrated out is drawn."""
-        del key
-        return position
 
     def linearized(self, position: Any) -> Target:
         """Return the log density with the network linearized at a position; itself without one."""
         del position
         return self
-
-    def prior_position(self, key: jax.Array) -> Any:
-        """Return a draw of the prior, as a position."""
-        del key
-        raise TargetError(
-            "A plain density has no prior to draw from. Give positions, or init='trained'."
-        )
-
-    def describe_terms(self, position: Any) -> str:
-        """Return in words what the log density is the sum of; nothing for a plain density."""
-        del position
-        return ""
-
-    @property
-    def num_examples(self) -> int:
-        """Number of examples N; 0 for a plain density."""
-        return 0
-
-    @property
-    def has_minibatches(self) -> bool:
-        """Whether the log density has an unbiased estimate from minibatches."""
-        return False
-
-    def no_minibatches(self) -> TargetError:
-        """Return the error that says why there are no minibatches, and what to use."""
-        return TargetError(f"This target has no data to draw minibatches from. {FULL_BATCH}")
-
-    def batch(self, key: jax.Array, t: jax.Array | int, size: int) -> Batch:
-        """Return minibatch `t`; see `NetworkTarget.batch`.
-
-        Raises:
-            TargetError: the target has no minibatches.
-        """
-        raise self.no_minibatches()
-
-    def minibatch_log_density(self, position: Any, batch: Batch) -> jax.Array:
-        """Return an unbiased estimate of the log density from a minibatch.
-
-        Raises:
-            TargetError: the target has no minibatches.
-        """
-        raise self.no_minibatches()
 
 
 @register_pytree
@@ -237,7 +147,7 @@ class NetworkTarget(Target):
     Args:
         split: stochastic and frozen weights.
         prior: prior of the stochastic weights.
-        likelihood: what outputs say about y.
+        likelihood: the distribution of y given the outputs.
         blocks: the data, grouped by length and hoisted.
         num_outputs: number of network outputs.
         static: the network; equal networks share compiled programs.
@@ -264,7 +174,7 @@ class NetworkTarget(Target):
 
     @property
     def start(self) -> Position:
-        """The trained weights, and the parameters where likelihood and prior start them."""
+        """The trained weights, and initial values of the parameters of likelihood and prior."""
         return {
             "weights": self.split.position,
             "likelihood": self.likelihood.initial(self.num_outputs),
@@ -302,7 +212,7 @@ class NetworkTarget(Target):
         return in_order(self.blocks, [b.log_prob(self.likelihood, position) for b in self.blocks])
 
     def describe_terms(self, position: Position) -> str:
-        """Return the log prior, and the examples whose log likelihood is not finite."""
+        """Return the log prior, and the examples whose log likelihood is not finite, in words."""
         prior = f"log prior {float(self.log_prior(position)):.4g}"
         bad = np.flatnonzero(~np.isfinite(np.asarray(self.log_likelihood(position))))[:5].tolist()
         return f"{prior}, log likelihood not finite in examples {bad}" if bad else prior
@@ -315,7 +225,20 @@ class NetworkTarget(Target):
         return total
 
     def cost(self) -> DensityCost:
-        """Return what a gradient costs before and after hoisting; nothing is compiled."""
+        """Return the cost of a gradient before and after hoisting, without compiling it.
+
+        Examples:
+            >>> import jax.numpy as jnp, nbcore as nb
+            >>> network = nb.as_network(
+            ...     (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["w"]) @ p["out"]["w"])
+            ... )
+            >>> params = {"in": {"w": jnp.ones((8, 8))}, "out": {"w": jnp.ones((8, 1))}}
+            >>> subset = nb.ProbabilisticSubset.layers("out")
+            >>> target = nb.Target.build(network, params, subset, jnp.ones((9, 8)), jnp.ones(9))
+            >>> cost = target.cost()
+            >>> cost.layers, cost.hoisted_bytes, cost.flops < cost.plain_flops
+            (('out',), 288, True)
+        """
         return density_cost(self)
 
     def outputs(self, weights: Any) -> jax.Array:
@@ -328,7 +251,15 @@ class NetworkTarget(Target):
         return self.blocks[0].forward.linearized_at
 
     def linearized(self, position: Position) -> NetworkTarget:
-        """Return the log density of f(m) + J(m) (w - m), m the weights of the position."""
+        """Return the log density with the network replaced by f(m) + J(m) (w - m).
+
+        Args:
+            position: its weights are m.
+
+        References:
+            Immer, Korzepa & Bauer (2021), "Improving predictions of Bayesian neural nets via local
+            linearization", equation 6.
+        """
         at = position["weights"]
         blocks = [replace(b, forward=b.forward.linearized(at)) for b in self.blocks]
         return replace(self, blocks=tuple(blocks))
@@ -368,7 +299,7 @@ class NetworkTarget(Target):
         return stratified_batch(key, t, counts, stratum_sizes(counts, size))
 
     def minibatch_log_density(self, position: Position, batch: Batch) -> jax.Array:
-        """Return log prior plus, for each block, N_g / B_g times its minibatch's likelihood."""
+        """Return log prior plus, for each block, N_g / B_g times the log likelihood of its part."""
         total = self.log_prior(position)
         for block, chosen in zip(self.blocks, batch.indices, strict=True):
             part = block.at(chosen).log_likelihood(self.likelihood, position)

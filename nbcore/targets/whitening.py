@@ -22,14 +22,14 @@ class Dense:
 
     Args:
         matrix: H `(n, n)`, symmetric.
-        scale: S `(n,)`, such that S H S is about the identity where the data say nothing.
+        scale: S `(n,)`, such that S H S is about the identity if the data say nothing.
     """
 
     matrix: jax.Array
     scale: jax.Array
 
     def solve(self, gradient: jax.Array, damping: jax.Array | float = 0.0) -> jax.Array:
-        """Return (H + damping S^-2)^-1 g; NaN where that is not positive definite."""
+        """Return (H + damping S^-2)^-1 g; NaN if that is not positive definite."""
         lower = jnp.linalg.cholesky(self._scaled(damping), symmetrize_input=False)
         return self.scale * jax.scipy.linalg.cho_solve((lower, True), self.scale * gradient)
 
@@ -120,9 +120,8 @@ def low_rank(
     Args:
         scale: diagonal of S `(n,)`.
         product: V -> G V for columns `(n, r)`, with G symmetric.
-        basis: columns that span what is kept of G `(n, r)`, r at most n.
-        diagonal: diagonal of G `(n,)`. What the span leaves of it is kept as a diagonal; `None`
-            where the span leaves nothing.
+        basis: columns `(n, r)` of the span in which G is kept, r at most n.
+        diagonal: diagonal of G `(n,)`. Its part outside the span is kept; `None` if there is none.
     """
     columns = jnp.linalg.qr(basis)[0]
     inner = columns.T @ product(columns)

@@ -177,5 +177,5 @@ def oracle() -> Oracle:
 
 def with_data(target: NetworkTarget, y: jax.Array) -> NetworkTarget:
     """Return the target with other y `(N, outputs)`; nothing is recompiled."""
-    blocks = tuple(replace(block, y=y[block.rows]) for block in target.blocks)
+    blocks = tuple(replace(block, y=y[block.indices]) for block in target.blocks)
     return replace(target, blocks=blocks)

@@ -93,20 +93,18 @@ class EnsembleDeterministicNN:
     @property
     def members(self) -> tuple[DeterministicNN, ...]:
         """The trained networks: weights, moments and losses of each."""
-        if not self._members:
-            raise TrainingError("The ensemble is not trained yet. Type: ensemble.train(X, y)")
+        self._check_trained()
         return self._members
 
     @property
     def params(self) -> Params:
         """The trained parameters, with a leading member axis."""
-        return self._params if self.members else None
+        self._check_trained()
+        return self._params
 
-    @property
-    def member_noise(self) -> np.ndarray | None:
-        """Root mean square error of a member on unseen examples `(outputs,)`."""
-        residuals = self.member_residuals
-        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
+    def _check_trained(self) -> None:
+        if not self._members:
+            raise TrainingError("The ensemble is not trained yet. Type: ensemble.train(X, y)")
 
     @property
     def network(self) -> Network:

@@ -133,7 +133,9 @@ def test_memory_decides_what_is_kept_of_the_covariance() -> None:
     target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.ones(size))
     settings = {"num_warmup": 0, "num_samples": 20, "num_chains": 1, "progress": False}
     small = 2**20
-    with pytest.raises(errors.OptionError, match=r"600 numbers takes 5 MiB.*structure='low_rank'"):
+    with pytest.raises(
+        errors.OptionError, match=r"600 parameters takes 5 MiB.*structure='low_rank'"
+    ):
         nb.sample(target, Laplace(structure="full", byte_budget=small), **settings)
     for options in ({}, {"byte_budget": small}, {"structure": "low_rank", "rank": 4}):
         posterior = nb.sample(target, Laplace(**options), **settings)

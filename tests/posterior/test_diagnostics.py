@@ -262,7 +262,7 @@ def test_diagnose_keeps_leaves_and_finds_nothing_wrong():
     assert result.verdict().startswith("No problem found")
     assert (result.num_divergences, result.saturation) == (0, 0.0)
     assert result.acceptance_rate == pytest.approx(0.8)
-    assert "4 chains × 500 draws of 7 numbers" in str(result)
+    assert "4 chains × 500 draws of 7 parameters" in str(result)
 
 
 def test_worst_is_sorted_with_what_cannot_be_judged_first():
@@ -334,7 +334,7 @@ def test_verdict_on_draws_that_are_stuck_or_not_finite():
 
 def test_short_runs_and_single_chains_say_so():
     short = diagnose({"w": normal(4, 3, 2)}, run_stats((4, 3)), {"w": ["a", "b"]})
-    assert short.verdict() == "Too few draws to judge: 3 a chain, at least 4 needed."
+    assert short.verdict() == "Too few draws to judge: 3 of each chain, and at least 4 are needed."
     assert "R-hat ≤ nan" in str(short)
     single = diagnose({"w": normal(1, 500, 2)}, run_stats((1, 500)), {"w": ["a", "b"]})
     assert single.verdict().startswith("One chain cannot show")

@@ -370,14 +370,14 @@ def linear_target(x: Any) -> nb.Target:
 
 def test_a_density_that_is_not_finite_at_the_start_names_the_examples() -> None:
     x = jnp.ones((6, 1)).at[jnp.array([2, 4])].set(-1.0)  # the root is NaN
-    message = r"chain 0 starts.*not finite in examples \[2, 4\]"
+    message = r"start of chain 0.*not finite in examples \[2, 4\]"
     with pytest.raises(errors.SamplingError, match=message):
         nb.sample(linear_target(x), Walk(), progress=False)
 
 
 def test_a_gradient_that_is_not_finite_at_the_start_is_refused() -> None:
     target = nb.Target.from_log_density(lambda x: -jnp.sum(jnp.sqrt(jnp.abs(x))), jnp.zeros(2))
-    with pytest.raises(errors.SamplingError, match=r"gradient.*chain 1 starts"):
+    with pytest.raises(errors.SamplingError, match=r"gradient.*start of chain 1"):
         nb.sample(
             target, Walk(), num_chains=2, init=jnp.array([[1.0, 1.0], [0.0, 1.0]]), progress=False
         )
@@ -385,7 +385,7 @@ def test_a_gradient_that_is_not_finite_at_the_start_is_refused() -> None:
 
 @dataclass(frozen=True)
 class Lost:
-    """A chain that leaves the finite numbers at a given step."""
+    """A chain that produces a non-finite value at a given step."""
 
     at: int
     name: ClassVar[str] = "lost"

@@ -58,7 +58,7 @@ def test_rows_of_one_length_share_a_block_and_blocks_join_when_the_length_is_gon
     assert [block.count for block in GROUPED.blocks] == [4, 4, 4, 4]
     assert [block.count for block in JOINED.blocks] == [16]
     for target in (GROUPED, JOINED):
-        rows = np.concatenate([block.rows for block in target.blocks])
+        rows = np.concatenate([block.indices for block in target.blocks])
         assert sorted(rows.tolist()) == list(range(16))
         assert target.num_examples == 16
 
@@ -151,7 +151,7 @@ def test_each_stratum_is_scaled_by_its_own_counts():
     each = by_hand(POSITION)
     expected = float(GROUPED.log_prior(POSITION))
     for block, rows in zip(GROUPED.blocks, batch.indices, strict=True):
-        data_rows = np.asarray(block.rows)[np.asarray(rows)]
+        data_rows = np.asarray(block.indices)[np.asarray(rows)]
         expected += block.count / len(rows) * each[data_rows].sum()
     found = minibatch(GROUPED, POSITION, batch)
     assert found == pytest.approx(expected, rel=1e-4)

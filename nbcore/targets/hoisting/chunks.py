@@ -1,7 +1,7 @@
-"""Examples in chunks: memory is that of one chunk, however many examples there are.
+"""Sums and maps over examples in chunks, in the memory of one chunk.
 
-The sum over chunks has its gradient in the same pass: each chunk gives value and gradient, and
-forgets what it computed. That is rematerialization without computing anything twice.
+The gradient of a sum over chunks comes from the same pass: each chunk gives its value and gradient,
+and keeps nothing else. This is rematerialization without computing anything twice.
 """
 
 from __future__ import annotations
@@ -16,71 +16,71 @@ import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 BYTES_AN_EQUATION = {"cpu": 2**19}
-"""What each equation writes for a chunk, about: less, and starting it would cost as much."""
+"""About how much each equation writes for a chunk: with less, its overhead would dominate."""
 OTHER_BYTES_AN_EQUATION = 2**23
 """The same on any other device, which needs many examples at a time."""
 
-Rows = Any
+Examples = Any
 """A pytree of arrays with a leading example axis."""
-Each = Callable[[Any, Rows], jax.Array]
-"""`(shared, rows) -> one value per row (rows, ...)`, each depending on its row alone."""
+Each = Callable[[Any, Examples], jax.Array]
+"""`(shared, examples) -> (examples, ...)`, with results that depend on their own example alone."""
 
 
-def rows_in_chunk(example_work: int, equations: int) -> int:
+def examples_in_chunk(example_work: int, equations: int) -> int:
     """Return how many examples a chunk holds.
 
     Args:
         example_work: bytes that a gradient remembers of one example.
-        equations: how many equations write them.
+        equations: number of equations that write them.
     """
     each = BYTES_AN_EQUATION.get(jax.default_backend(), OTHER_BYTES_AN_EQUATION)
     return max(1, each * equations // max(example_work, 1))
 
 
-def sum_over(each: Each, size: int, count: int, shared: Any, rows: Rows) -> jax.Array:
-    """Return the sum of `each(shared, rows)` over the first `count` rows.
+def sum_over(each: Each, size: int, count: int, shared: Any, examples: Examples) -> jax.Array:
+    """Return the sum of `each(shared, examples)` over the first `count` examples.
 
     Reverse-mode differentiable, any number of times; forward mode works on its gradient.
 
     Args:
         each: static; equal functions share programs.
-        size: rows of a chunk, at most.
-        count: rows that weigh something; further ones are copies that fill up.
-        shared: what all rows need, a pytree of arrays.
-        rows: the rows.
+        size: number of examples of a chunk, at most.
+        count: number of examples; any further ones are copies, which weigh nothing.
+        shared: a pytree of arrays that all examples need.
+        examples: the examples.
     """
-    total = len(jax.tree.leaves(rows)[0])
+    total = len(jax.tree.leaves(examples)[0])
     if total <= size:
-        return _weighted(each, 0, 1, count, shared, rows)
+        return _weighted(each, 0, 1, count, shared, examples)
     chunks = -(-total // size)
-    filled = _filled(rows, -total % chunks)
+    filled = _filled(examples, -total % chunks)
     return _sum(each, chunks, count, shared, filled)
 
 
 def fold(
-    part: Callable[[Any, Rows, jax.Array], tuple[Any, Any]],
+    part: Callable[[Any, Examples, jax.Array], tuple[Any, Any]],
     size: int,
     count: int,
     shared: Any,
-    rows: Rows,
+    examples: Examples,
 ) -> tuple[Any, Any]:
-    """Return the sum of the first of two results over chunks, and the second of all rows.
+    """Return the sum of the first of two results over chunks, and the second of all examples.
 
     Args:
-        part: `(shared, rows, weights) -> (summed, kept)`, with weights 1, and 0 for copies that
+        part: `(shared, examples, weights) -> (summed, kept)`, with weights 1, and 0 for copies that
             fill up; what is kept has a leading axis, whose order in the result is not that of the
-            rows.
-        size: rows of a chunk, at most.
-        count: rows that weigh something; further ones are copies that fill up.
-        shared: what all rows need, a pytree of arrays.
-        rows: the rows.
+            examples.
+        size: number of examples of a chunk, at most.
+        count: number of examples; any further ones are copies, which weigh nothing.
+        shared: a pytree of arrays that all examples need.
+        examples: the examples.
     """
-    total = len(jax.tree.leaves(rows)[0])
+    total = len(jax.tree.leaves(examples)[0])
     kind = jnp.result_type(float)
     if total <= size:
-        return part(shared, rows, (jnp.arange(total) < count).astype(kind))
+        return part(shared, examples, (jnp.arange(total) < count).astype(kind))
     chunks = -(-total // size)
-    filled = _filled(rows, -total % chunks)
+    filled = _filled(examples, -total % chunks)
     each = -(-total // chunks)
 
     def one(i: Any) -> tuple[Any, Any]:
@@ -96,64 +96,66 @@ def fold(
     return summed, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
 
 
-def map_over(each: Each, size: int, shared: Any, rows: Rows) -> jax.Array:
-    """Return `each(shared, rows)`, computed in chunks of at most `size` rows."""
-    total = len(jax.tree.leaves(rows)[0])
+def map_over(each: Each, size: int, shared: Any, examples: Examples) -> jax.Array:
+    """Return `each(shared, examples)`, computed in chunks of at most `size` examples."""
+    total = len(jax.tree.leaves(examples)[0])
     if total <= size:
-        return each(shared, rows)
+        return each(shared, examples)
     chunks = -(-total // size)
-    filled = _filled(rows, -total % chunks)
+    filled = _filled(examples, -total % chunks)
     parts = jax.lax.map(lambda i: each(shared, _chunk(filled, chunks, i)), jnp.arange(chunks))
-    joined = jnp.moveaxis(parts, 0, 1)  # chunk i has every row i + chunks * j
+    joined = jnp.moveaxis(parts, 0, 1)  # chunk i has every example i + chunks * j
     return joined.reshape(-1, *joined.shape[2:])[:total]
 
 
-def _chunk(rows: Rows, chunks: int, i: Any) -> Rows:
-    """Return every row whose number is i modulo `chunks`.
+def _chunk(examples: Examples, chunks: int, i: Any) -> Examples:
+    """Return every example whose index is i modulo `chunks`.
 
-    So every chunk has its share of each part of the rows, and of each device that holds a part.
+    Every chunk then has its share of the examples of each device.
     """
 
     def take(a: jax.Array) -> jax.Array:
         parts = a.reshape(-1, chunks, *a.shape[1:])
         return jax.lax.dynamic_index_in_dim(parts, i, axis=1, keepdims=False)
 
-    return jax.tree.map(take, rows)
+    return jax.tree.map(take, examples)
 
 
-def _filled(rows: Rows, more: int) -> Rows:
-    """Return the rows and copies of the first ones."""
+def _filled(examples: Examples, more: int) -> Examples:
+    """Return the examples and copies of the first ones."""
     if not more:
-        return rows
-    return jax.tree.map(lambda a: jnp.concatenate([a, a[np.arange(more) % len(a)]]), rows)
+        return examples
+    return jax.tree.map(lambda a: jnp.concatenate([a, a[np.arange(more) % len(a)]]), examples)
 
 
-def _weighted(each: Each, i: Any, chunks: int, count: int, shared: Any, rows: Rows) -> jax.Array:
-    values = each(shared, rows)
+def _weighted(
+    each: Each, i: Any, chunks: int, count: int, shared: Any, examples: Examples
+) -> jax.Array:
+    values = each(shared, examples)
     if count < chunks * len(values):
         values = jnp.where(i + chunks * jnp.arange(len(values)) < count, values, 0)
     return jnp.sum(values)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _sum(each: Each, chunks: int, count: int, shared: Any, rows: Rows) -> jax.Array:
+def _sum(each: Each, chunks: int, count: int, shared: Any, examples: Examples) -> jax.Array:
     def add(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
-        value = _weighted(each, i, chunks, count, shared, _chunk(rows, chunks, i))
+        value = _weighted(each, i, chunks, count, shared, _chunk(examples, chunks, i))
         return total + value, None
 
-    start = jnp.zeros((), _dtype(each, shared, rows))
+    start = jnp.zeros((), _dtype(each, shared, examples))
     return jax.lax.scan(add, start, jnp.arange(chunks))[0]
 
 
-def _dtype(each: Each, shared: Any, rows: Rows) -> Any:
-    return jax.eval_shape(each, shared, rows).dtype
+def _dtype(each: Each, shared: Any, examples: Examples) -> Any:
+    return jax.eval_shape(each, shared, examples).dtype
 
 
 def _sum_forward(
-    each: Each, chunks: int, count: int, shared: Any, rows: Rows
+    each: Each, chunks: int, count: int, shared: Any, examples: Examples
 ) -> tuple[jax.Array, Any]:
     """Return the sum, and its gradient with respect to what is differentiated."""
-    inputs, structure = jax.tree.flatten((shared, rows), is_leaf=_is_input)
+    inputs, structure = jax.tree.flatten((shared, examples), is_leaf=_is_input)
     values = [a.value for a in inputs]
     real = [jnp.issubdtype(jnp.result_type(a), jnp.inexact) for a in values]
     moving = [i for i, a in enumerate(inputs) if a.perturbed and real[i]]
@@ -162,8 +164,8 @@ def _sum_forward(
         leaves = list(values)
         for place, leaf in zip(moving, moved, strict=True):
             leaves[place] = leaf
-        shared, rows = jax.tree.unflatten(structure, leaves)
-        return _weighted(each, i, chunks, count, shared, _chunk(rows, chunks, i))
+        shared, examples = jax.tree.unflatten(structure, leaves)
+        return _weighted(each, i, chunks, count, shared, _chunk(examples, chunks, i))
 
     def add(carry: Any, i: jax.Array) -> tuple[Any, None]:
         more = jax.value_and_grad(one)([values[place] for place in moving], i)

@@ -1,4 +1,4 @@
-"""Equations over numbered variables: what a traced function is cut and evaluated as."""
+"""Equations over numbered variables, in which a traced function is cut and evaluated."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Equation:
     Args:
         name: name of the primitive.
         run: evaluates it on the values of `inputs`; returns the list of outputs.
-        inputs: what it reads.
-        outputs: what it writes.
+        inputs: atoms that it reads.
+        outputs: variables that it writes.
         avals: shapes and dtypes of the outputs.
-        work: bytes that it writes, those inside of loops included: what a gradient remembers.
+        work: bytes that it writes, including those inside loops, which a gradient remembers.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Equation:
 def needed(
     equations: Sequence[Equation], wanted: Iterable[Atom], computes: Callable[[Equation], bool]
 ) -> tuple[list[int], list[int]]:
-    """Return which equations compute `wanted`, and the variables that they leave to be given.
+    """Return the equations that compute `wanted`, and the variables that they need as inputs.
 
     Args:
         equations: in order.
-        wanted: what is to be computed.
-        computes: which equations may be used; what the others make is left to be given.
+        wanted: atoms to compute.
+        computes: whether an equation may be used; results of the others become inputs.
     """
     made_by = {v: i for i, e in enumerate(equations) for v in e.outputs}
     pending = [a for a in wanted if isinstance(a, int)]
@@ -105,6 +105,6 @@ def value_of(atom: Atom, env: dict[int, Any]) -> Any:
 
 
 def cheap(eqn: Equation, aval: dict[int, Shaped]) -> bool:
-    """Whether recomputing costs nothing, and storing would cost more than storing the inputs."""
+    """Whether an equation is free to recompute, and its result larger than its inputs."""
     read = sum(aval[v].bytes for v in eqn.reads if v in aval)
     return eqn.name in _CHEAP and eqn.bytes >= read

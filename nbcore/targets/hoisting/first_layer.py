@@ -1,9 +1,9 @@
-"""Few stochastic weights of a layer whose input is known: a known product and a small correction.
+"""Layers with few stochastic rows and a known input: a known product and a small correction.
 
-With K' = K + D and D zero but in the rows R, x K' = x K + x[R] D[R]: the first term is computed
-once, the second costs |R| rows instead of all. An embedding is the same with one-hot x: what is
-looked up is known, but for the tokens R. `merged` marks such leaves while a network is traced, and
-`corrected` takes the place of what is done with them.
+With K' = K + D, and D zero outside the rows R, x K' = x K + x[R] D[R]: the first term is computed
+once, the second costs |R| rows instead of all. An embedding is the same with one-hot x: lookups are
+known, except those of the tokens R. `merged` marks such leaves while a network is traced, and
+`corrected` replaces the operation that reads a marked leaf.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from nbcore.targets.hoisting import products
 
 _MARK = "nbcore_partly_stochastic_along_"
 LEAST_ROWS = 32
-"""Products over fewer rows than this are as quick as reading what was computed once."""
+"""Products over fewer rows than this are as fast as reading a stored result."""
 
 
 class StochasticRows(NamedTuple):
     """The rows of a leaf, along the axis of its inputs, that hold its stochastic entries.
 
     Args:
-        rows: their numbers, ascending `(R,)`.
+        rows: their indices, ascending `(R,)`.
         places: flat index of each stochastic entry in the leaf cut to these rows and one more,
             which stays zero `(p,)`.
-        lookup: the number of each row of the leaf among `rows`, R where it has none `(K,)`.
+        lookup: place of each row of the leaf in `rows`, or R for the others `(K,)`.
     """
 
     rows: jax.Array
@@ -41,11 +41,11 @@ class StochasticRows(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A leaf that is frozen but for a few rows.
+    """A leaf that is frozen except for a few rows.
 
     Args:
         axis: the axis of its inputs.
-        atoms: variables of the frozen leaf, of the difference in its rows, of `rows`, of `lookup`.
+        atoms: variables of the frozen leaf, the difference in its rows, `rows`, and `lookup`.
     """
 
     axis: int
@@ -53,12 +53,12 @@ class Marked(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An equation that takes the place of another.
+    """An equation of a replacement.
 
     Args:
-        name: what it does.
-        run: does it; returns a list of one array.
-        reads: which values it reads, by their place among those so far.
+        name: name of the primitive.
+        run: evaluates it; returns a list of one array.
+        reads: the values that it reads, by their place among those so far.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
 
 def stochastic_rows(split: ParameterSplit) -> dict[str, StochasticRows]:
-    """Return the rows of the leaves where it pays: at most half of many rows are stochastic."""
+    """Return the stochastic rows of leaves with many rows, of which at most half are stochastic."""
     found: dict[str, StochasticRows] = {}
     leaves = leaves_by_path(split.params)
     for path, indices in split.indices.items():
@@ -121,7 +121,7 @@ def _mark(
 
 
 def mark_of(eqn: jex.JaxprEqn, inputs: Sequence[Any]) -> Marked | None:
-    """Return what is marked by an equation, if it is a mark."""
+    """Return the leaf that an equation marks, if it is a mark."""
     name = str(eqn.params.get("name", ""))
     if not name.startswith(_MARK):
         return None
@@ -129,7 +129,7 @@ def mark_of(eqn: jex.JaxprEqn, inputs: Sequence[Any]) -> Marked | None:
 
 
 def corrected(eqn: jex.JaxprEqn, place: int, marked: Marked) -> list[Step] | None:
-    """Return what takes the place of an equation that reads a marked leaf; `None`: nothing does.
+    """Return the replacement of an equation that reads a marked leaf; `None` if there is none.
 
     Args:
         eqn: the equation; it has two inputs, of which the other one is known.

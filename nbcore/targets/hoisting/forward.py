@@ -1,4 +1,4 @@
-"""The network as a function of the stochastic weights, with what is known computed once."""
+"""Outputs of a network as a function of its stochastic weights, with hoisted features."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from nbcore.targets.hoisting.sameness import same_program
 FEATURE_BATCH = 64
 DERIVATIVES_AT_ONCE = 16
 Features = Any
-"""What is known of some examples: arrays with a leading example axis, or of all of them."""
+"""Hoisted values: arrays with a leading example axis, or of all examples together."""
 SplitAndRows = tuple[ParameterSplit, dict[str, first_layer.StochasticRows]]
-"""The split, and which rows of its leaves are stochastic where few are."""
+"""The split, and the stochastic rows of those leaves of which few rows are stochastic."""
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardProgram:
-    """How outputs are computed from weights and features; a static argument of jit.
+    """Program that computes outputs from weights and features; a static argument of jit.
 
     Args:
         staged: the cut network.
         per_example: whether it is cut for one example. A network whose outputs mix examples (one
             graph, batch statistics) is cut for all of them together, so it has no minibatches.
-        origin: arguments of `_program`, from which a pickle traces it anew.
+        origin: arguments of `_program`, with which an unpickled program is traced anew.
     """
 
     staged: staging.CutNetwork
@@ -50,11 +50,11 @@ class ForwardProgram:
         return _program_of, (network, jax.tree.unflatten(structure, shapes), *options)
 
     def prepare(self, frozen: SplitAndRows) -> Any:
-        """Return what is computed once for all examples."""
+        """Return the values that are computed once for all examples."""
         return self.staged.constant_values(frozen)
 
     def features(self, frozen: SplitAndRows, x: Any) -> Features:
-        """Return what is computed once for each example."""
+        """Return the values that are computed once for each example."""
         if not self.per_example:
             return self.staged.residual_values(frozen, x)
         return jax.vmap(lambda example: self.staged.residual_values(frozen, example))(x)
@@ -75,8 +75,8 @@ class Forward:
     A pytree; the program is static. Made by `Forward.build`.
 
     Args:
-        constants: what is computed once for all examples.
-        program: how outputs are computed.
+        constants: values that are computed once for all examples.
+        program: computes outputs.
         chunk_size: how many examples are computed at a time; 0 is all of them.
         linearized_at: weights m at which the network is linearized, so that outputs are
             f(m) + J(m) (w - m); `None` is the network itself.
@@ -102,13 +102,13 @@ class Forward:
         Args:
             network: the network.
             split: which of its weights are stochastic.
-            x: inputs, of which only shapes are read where `per_example` is given.
-            byte_budget: how many bytes the features of one example may take (of all examples,
-                where outputs mix them); `None` is no limit.
+            x: inputs, of which only shapes are read if `per_example` is given.
+            byte_budget: bytes that the features of one example may take, or those of all examples
+                if outputs mix them; `None` is no limit.
             per_example: whether each output depends on its own example alone; checked on a few
-                rows by default.
-            chunk_size: how many examples are computed at a time; by default as many as keep each
-                operation busy, by a rule of shapes alone.
+                examples by default.
+            chunk_size: how many examples are computed at a time; by default enough to keep each
+                operation busy, a function of shapes alone.
         """
         x = jax.tree.map(jnp.asarray, x)
         if per_example is None:
@@ -124,20 +124,20 @@ class Forward:
             chunk_size = 0
         elif chunk_size is None:
             staged = program.staged
-            chunk_size = chunks.rows_in_chunk(staged.example_work, len(staged.staged))
+            chunk_size = chunks.examples_in_chunk(staged.example_work, len(staged.staged))
         return Forward(_prepare(program, frozen), program, chunk_size)
 
     def features(self, split: ParameterSplit, x: Any) -> Features:
-        """Return what is known of the examples `x`, computed in batches."""
+        """Return the features of the examples `x`, computed in batches."""
         x = jax.tree.map(jnp.asarray, x)
         frozen = (split, first_layer.stochastic_rows(split))
         count = len(jax.tree.leaves(x)[0])
         if not self.program.per_example or count <= FEATURE_BATCH:
             return _features(self.program, frozen, x)
-        rows = np.resize(np.arange(count), -(-count // FEATURE_BATCH) * FEATURE_BATCH)
+        indices = np.resize(np.arange(count), -(-count // FEATURE_BATCH) * FEATURE_BATCH)
         parts = [
-            _features(self.program, frozen, jax.tree.map(lambda a, r=some: a[r], x))  # pyright: ignore[reportUnknownLambdaType]
-            for some in rows.reshape(-1, FEATURE_BATCH)
+            _features(self.program, frozen, jax.tree.map(lambda a, i=some: a[i], x))  # pyright: ignore[reportUnknownLambdaType]
+            for some in indices.reshape(-1, FEATURE_BATCH)
         ]
         return jax.tree.map(lambda *p: jnp.concatenate(p)[:count], *parts)
 
@@ -223,7 +223,7 @@ def _jacobian(
 
     Args:
         outputs: weights -> outputs of any shape.
-        weights: where.
+        weights: the point of evaluation.
         over: maps a function over the leading axis of an array.
     """
     flat, unravel = ravel_pytree(weights)

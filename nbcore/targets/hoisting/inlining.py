@@ -1,7 +1,7 @@
-"""Tracing into one flat list of equations, each known to be computable once or not.
+"""The inlined trace: one flat list of equations, each with a level.
 
-Nested jits are inlined, so that what is known inside of them is seen; a loop of which a part is
-known (`lax.scan`) becomes two loops, a known one that stores what the other reads.
+Nested jits are inlined, so that known values inside them are seen. A loop (`lax.scan`) of which a
+part is known becomes two loops: a known one, and one that reads what it stored.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from nbcore.targets.hoisting.equations import (
 )
 
 CONSTANT, KNOWN, STAGED = 0, 1, 2
-"""Levels of a variable: depends on nothing that varies, on the example, on the position."""
+"""Levels of a variable: constant, dependent on the example, dependent on the position."""
 _CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
-_REMATERIALIzED = frozenset({"checkpoint", "remat", "remat2"})
+_REMATERIALIZED = frozenset({"checkpoint", "remat", "remat2"})
 
 
 class Inliner:
-    """Numbers variables, and collects the equations of a function with the level of each."""
+    """The equations of a function, with a number and a level for each variable."""
 
     def __init__(self) -> None:
         self.all: list[Equation] = []
@@ -49,11 +49,11 @@ class Inliner:
         return number
 
     def bind(self, variables: Iterable[Any], atoms: Iterable[Atom]) -> None:
-        """Say what the variables of a jaxpr are called here."""
+        """Map the variables of a jaxpr to variables or literals of this list."""
         self._names.update(zip(variables, atoms, strict=True))
 
     def atom(self, var: Any) -> Atom:
-        """Return what a variable of a jaxpr is called here."""
+        """Return the variable or literal that a variable of a jaxpr is mapped to."""
         return Literal(var.val) if isinstance(var, jex.Literal) else self._names[var]
 
     def level_of(self, atoms: Iterable[Atom]) -> int:
@@ -97,7 +97,7 @@ class Inliner:
         name, params = eqn.primitive.name, eqn.params
         if name in _CALLS:
             return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        if name in _REMATERIALIzED and self.level_of(inputs) == STAGED:
+        if name in _REMATERIALIZED and self.level_of(inputs) == STAGED:
             body = jex.ClosedJaxpr(params["jaxpr"], ())
             return body if _has_known_part(body, self._levels(inputs)) else None
         return None
@@ -122,7 +122,7 @@ class Inliner:
         return results
 
     def _opaque(self, eqn: jex.JaxprEqn, jaxpr: jex.Jaxpr) -> Sequence[Atom]:
-        """Append an equation as it is."""
+        """Append an equation unchanged."""
         reads = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, jex.Literal)))
         alone = jex.Jaxpr((), reads, eqn.outvars, [eqn], debug_info=jaxpr.debug_info)
         run = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
@@ -159,10 +159,10 @@ class Inliner:
 
 
 class _Loop:
-    """A scan that is cut into what is known and what is staged.
+    """A scan that is cut into a known and a staged one.
 
-    Inside of its body a third kind is told apart: what is the same in each step. It is at level
-    CONSTANT there, and is computed before the loop.
+    Values of its body that are the same in each step have the level CONSTANT there, and are
+    computed before the loop.
     """
 
     def __init__(self, outer: Inliner, eqn: jex.JaxprEqn, inputs: Sequence[Atom]) -> None:
@@ -202,7 +202,7 @@ class _Loop:
         return [source[i] for i, source in enumerate(results)]
 
     def _levelled(self) -> Inliner:
-        """Return the equations of the body, once the levels of what is carried have settled."""
+        """Return the equations of the body, with the final levels of the carried values."""
         levels = [self.outer.level_of([a]) for a in self.inputs]
         levels = [
             level if level == STAGED else (CONSTANT if i < self.first else KNOWN)
@@ -224,7 +224,7 @@ class _Loop:
             levels = settled
 
     def _before(self) -> dict[int, Atom]:
-        """Compute before the loop what is the same in each step; return it by inner variable."""
+        """Append, before the loop, what is the same in each step; return it by inner variable."""
         found: dict[int, Atom] = dict(zip(self.ins[: self.first], self.inputs, strict=False))  # pyright: ignore[reportAssignmentType]
         for eqn in self.inner.all:
             if self.inner.level_of(eqn.outputs) == CONSTANT:
@@ -236,7 +236,7 @@ class _Loop:
     def _known_loop(
         self, outside: dict[int, Atom], residuals: list[int]
     ) -> tuple[dict[int, Atom], list[Atom]]:
-        """Append the loop over what is known; return its results and the stacked residuals."""
+        """Append the known loop; return its results and the stacked residuals."""
         carries = [i for i in range(self.num_carry) if not self.is_staged[i]]
         ys = [i for i in range(self.num_carry, len(self.outs)) if not self.is_staged[i]]
         wanted = [self.outs[i] for i in [*carries, *ys]] + list(residuals)
@@ -316,7 +316,7 @@ def _has_known_part(body: jex.ClosedJaxpr, levels: Sequence[int]) -> bool:
 
 
 def _work(eqn: jex.JaxprEqn) -> int:
-    """Return how many bytes an equation writes, those inside of its bodies included."""
+    """Return how many bytes an equation writes, including those inside its bodies."""
     avals: list[Any] = [v.aval for v in eqn.outvars]
     own = sum(Shaped(aval.shape, aval.dtype).bytes for aval in avals)
     times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1

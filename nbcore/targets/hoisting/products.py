@@ -1,4 +1,4 @@
-"""Products of one example, in the form that compiles best for many."""
+"""Matrix products of one example, in the form that compiles best for many."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def options_of(eqn: jex.JaxprEqn) -> dict[str, Any]:
 
 
 def product(x: jax.Array, kernel: jax.Array, *, dimension_numbers: Any, **options: Any) -> Any:
-    """Return `jax.lax.dot_general`; an axis of length 1 that leads x is left out of it.
+    """Return `jax.lax.dot_general`, computed without a leading axis of length 1 of x.
 
-    One example has such an axis. With it, XLA transposes what the gradient sums over examples;
-    without, that is one product.
+    One example has such an axis. With it, XLA transposes the terms that the gradient sums over
+    examples; without it, their sum is one product.
     """
     (summed, others), batch = dimension_numbers
     if x.shape[:1] != (1,) or any(batch) or 0 in summed:

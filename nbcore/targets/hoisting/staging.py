@@ -1,4 +1,4 @@
-"""The cut of a traced network into what is computed once and the staged rest.
+"""The cut of a traced network into a part that is computed once and the staged rest.
 
 `cut` traces a network for ONE example and classifies every equation: *constant* (depends on
 neither the position nor the example), *known* (depends on the example), or *staged* (depends on
@@ -23,9 +23,9 @@ BYTE_BUDGET = 2**30
 
 @dataclass(frozen=True, eq=False)
 class CutNetwork:
-    """A network for one example, cut into what is computed once and what is staged.
+    """A network for one example, cut into a part that is computed once and a staged part.
 
-    Compared by identity, so it is a static argument that retraces nothing while it lives.
+    Compared by identity, so that as a static argument it retraces nothing while it lives.
 
     Args:
         equations: all equations, calls inlined.
@@ -35,12 +35,12 @@ class CutNetwork:
         residuals: known variables that the staged equations read, one value per example.
         staged: indices of the equations that are staged.
         example_bytes: size of the residuals of one example.
-        wanted_bytes: what that would be without a byte budget.
-        example_work: bytes that the staged equations write for one example: about what a gradient
-            remembers of it.
-        recomputed: how many known equations are staged all the same, since their results would
-            take more than the byte budget.
-        frozen_read: which leaves of the frozen values the staged equations depend on.
+        wanted_bytes: their size without a byte budget.
+        example_work: bytes that the staged equations write for one example: about the memory
+            that a gradient takes for it.
+        recomputed: number of known equations that are staged because their results would take more
+            than the byte budget.
+        frozen_read: places of the frozen leaves that the staged equations depend on.
     """
 
     equations: tuple[Equation, ...]
@@ -71,7 +71,7 @@ class CutNetwork:
     def apply(
         self, position: Any, constants: Sequence[jax.Array], residuals: Sequence[jax.Array]
     ) -> Any:
-        """Return the outputs of one example from what was computed once."""
+        """Return the outputs of one example from its constants and residuals."""
         env: dict[int, Any] = dict(zip(self.inputs[0], jax.tree.leaves(position), strict=True))
         env |= dict(zip(self.constants, constants, strict=True))
         env |= dict(zip(self.residuals, residuals, strict=True))
@@ -99,9 +99,8 @@ def cut(
         position: stochastic weights; only shapes and dtypes are read.
         frozen: a pytree of arrays that is constant.
         example: one example, without the example axis.
-        byte_budget: bytes that the residuals of one example may take; where they exceed it, the
-            cut moves towards the input until they fit: the largest prefix of the known equations
-            that does. A function of shapes alone. `None` is no limit.
+        byte_budget: bytes that the residuals of one example may take. If they exceed it, the cut
+            moves towards the input until they fit, a function of shapes alone. `None` is no limit.
 
     Returns:
         The cut network.
@@ -186,7 +185,7 @@ class _Cut:
         return tuple(i for i, v in enumerate(frozen) if v in read)
 
     def _at(self, end: int) -> _Found:
-        """Return the cut that stages what depends on the position, and all from `end` on."""
+        """Return the cut that stages equations of the position, and all known ones after `end`."""
         flat = self.flat
 
         def computes(eqn: Equation) -> bool:

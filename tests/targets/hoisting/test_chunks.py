@@ -54,7 +54,7 @@ def test_derivatives_are_those_of_the_sum(name):
 
 @settings(max_examples=8)
 @given(st.integers(1, 20), st.integers(1, 20), st.data())
-def test_any_number_of_rows_in_chunks_of_any_size(total, size, data):
+def test_any_number_of_examples_in_chunks_of_any_size(total, size, data):
     count = data.draw(st.integers(1, total))
     rows = jnp.arange(float(total))[:, None]
     double = lambda shared, rows: shared * rows[:, 0]  # noqa: E731
@@ -64,8 +64,8 @@ def test_any_number_of_rows_in_chunks_of_any_size(total, size, data):
 
 
 def test_a_chunk_holds_what_fits_and_at_least_one_row():
-    assert chunks.rows_in_chunk(2**30, 10) == 1
-    assert chunks.rows_in_chunk(2**12, 10) * 2**12 == 10 * chunks.BYTES_AN_EQUATION["cpu"]
+    assert chunks.examples_in_chunk(2**30, 10) == 1
+    assert chunks.examples_in_chunk(2**12, 10) * 2**12 == 10 * chunks.BYTES_AN_EQUATION["cpu"]
 
 
 def test_memory_of_a_gradient_is_that_of_a_chunk():
