@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from nbcore.targets.curvature import mode_near as mode_near
     from nbcore.targets.curvature import whiten as whiten
     from nbcore.targets.curvature import whitened_density as whitened_density
+    from nbcore.targets.curvature_rows import curvature_rows as curvature_rows
+    from nbcore.targets.curvature_rows import prior_deviations as prior_deviations
     from nbcore.targets.fisher import LikelihoodCurvature as LikelihoodCurvature
     from nbcore.targets.whitening import Whitening as Whitening
 
@@ -109,6 +111,10 @@ SURFACE = {
     },
     "targets.whitening": {
         "Whitening": "an affine map to coordinates of about unit curvature",
+    },
+    "targets.curvature_rows": {
+        "curvature_rows": "the curvature of the log likelihood, from some of the examples",
+        "prior_deviations": "the scale of every number of a position under the prior",
     },
     "common.pytrees": {
         "register_pytree": "the decorator of a dataclass that is a pytree, such as a likelihood",

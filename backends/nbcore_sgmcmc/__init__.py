@@ -11,7 +11,7 @@ def nbcore_register_backends() -> list[Spec]:
     cycles = frozenset({"minibatch", "adaptive"})
     steady = cycles | {"fixed_cost"}
     return [
-        Spec("sgld", "nbcore_sgmcmc.sgld:SGLD", "blackjax", steady),
-        Spec("csgld", "nbcore_sgmcmc.csgld:CyclicalSGLD", "blackjax", cycles),
-        Spec("sghmc", "nbcore_sgmcmc.sghmc:SGHMC", "blackjax", steady),
+        Spec("sgld", "nbcore_sgmcmc.sgld:SGLD", capabilities=steady),
+        Spec("csgld", "nbcore_sgmcmc.csgld:CyclicalSGLD", capabilities=cycles),
+        Spec("sghmc", "nbcore_sgmcmc.sghmc:SGHMC", capabilities=steady),
     ]

@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from nbcore import Kernel, Stats, Target
+from nbcore import Kernel, Stats
 from nbcore.extend import check_at_least, check_count, check_fraction
-from nbcore_sgmcmc.langevin import Tuned, langevin_kernel, langevin_step
-from nbcore_sgmcmc.minibatches import Walk, check_options, measure_whitened, num_rows
+from nbcore_sgmcmc.leaps import Leap, Walk, Ways, go_on
+from nbcore_sgmcmc.minibatches import Minibatches, minibatch_size
+from nbcore_sgmcmc.warmup import check_options, kernel_of
 
 
 @dataclass(frozen=True)
 class CyclicalSGLD:
     r"""SGLD with a cosine step size that restarts, and draws from the end of each cycle.
 
-    Step k of a cycle of C steps has a step size proportional to 1 + cos(pi k / C). The first
-    `exploration` of the cycle only explores: the sampler takes these steps within the first
-    step of the cycle, so that every step that the driver sees, and may keep, is one of the
-    `cycle_length` last ones. A run has num_samples / cycle_length cycles. The explored steps are
-    in `num_gradients`; chains reach them together, so `chain_method="vectorized"` loses nothing.
-    They are no longer than 1 / c, with c the largest whitened curvature (about 1).
+    Step k of a cycle of C steps has leaps of a length proportional to sqrt(1 + cos(pi k / C)),
+    so that their square, the step size of SGLD, falls with a cosine. The first `exploration` of the
+    cycle only explores: the sampler takes these steps within the first step of the cycle, so that
+    every step that the driver sees, and may keep, is one of the `cycle_length` last ones. A run has
+    num_samples / cycle_length cycles. The explored steps are in `num_gradients`; chains reach them
+    together, so `chain_method="vectorized"` loses nothing. A step is that of `sgld`: several leaps
+    with a momentum, tested together; warmup takes the longest ones.
 
-    While exploring, the temperature falls with a cosine as well, from
-    T `exploration_temperature` to T. (Zhang et al. explore without noise, from which draws start
-    at a mode, too narrow, rather than with the spread of the posterior.)
+    In the first half of exploring, the temperature falls with a cosine as well, from
+    T `exploration_temperature` to T; the second half forgets the heat. (Zhang et al. explore
+    without noise, from which draws start at a mode, too narrow, rather than with the spread of the
+    posterior.)
 
-    Draws are biased as those of `sgld`, in coordinates that are whitened at the mode near the
-    trained weights: near a mode of that shape, variances are too large by at most about
-    `inflation`, and by less towards the end of a cycle. How much weight each of several modes
-    gets is a matter of where cycles end, and not exact.
+    Draws are biased as those of `sgld`, by less towards the end of a cycle: with all examples in a
+    minibatch, as by default up to 1,024, and `exploration_temperature=1`, not at all. With another
+    temperature, how much weight each of several modes gets is a matter of where cycles end, and
+    not exact.
 
     Args:
-        step_size: step size of the first draw of a cycle, in whitened coordinates (no units);
-            `None` chooses the one at which variances are too large by `inflation`.
-        inflation: relative inflation of the variances that the default step size allows.
+        step_size: the longest h of the first draw of a cycle, in the coordinates phi of `sgld` (no
+            units); each step takes a random share of it, from 1/2 to 1. `None`: so that the first
+            step of a cycle has 1.2 d^(-1/4) for d numbers, or less, so that the noise adds at most
+            `inflation` to variances.
+        inflation: relative inflation of variances that the default step size allows.
+        momentum: the share of the momentum that a step keeps.
+        num_leapfrog_steps: leaps of a step. Each takes one gradient of all examples, or two of its
+            minibatch.
+        target_acceptance_rate: mean acceptance rate that warmup adapts to; see `sgld`.
+        preconditioner: `"curvature"`, `"rmsprop"` or `"none"`; see `sgld`.
         cycle_length: steps of each cycle that are kept.
         exploration: share of a cycle that explores, within [0, 1).
         exploration_temperature: temperature of the first step of a cycle, in units of
             `temperature`; above 1 to cross to other modes.
-        batch_size: rows of a minibatch; `None` is min(N, 256).
+        batch_size: examples of a minibatch; `None` is all of up to 1,024, else N / 16 or 512.
         temperature: T; 1 is the posterior.
 
     Raises:
@@ -63,6 +72,10 @@ class CyclicalSGLD:
 
     step_size: float | None = None
     inflation: float = 0.1
+    momentum: float = 0.9
+    num_leapfrog_steps: int = 5
+    target_acceptance_rate: float = 0.95
+    preconditioner: Literal["curvature", "rmsprop", "none"] = "curvature"
     cycle_length: int = 50
     exploration: float = 0.8
     exploration_temperature: float = 1.0
@@ -83,56 +96,44 @@ class CyclicalSGLD:
 
     @property
     def expected_gradients(self) -> float:
-        """Gradients of a step, on average."""
-        return 1 + self.num_explored / self.cycle_length
+        """Gradients of a step on average, with all examples in a minibatch."""
+        return self.num_leapfrog_steps * (1 + self.num_explored / self.cycle_length)
 
     @property
     def bias_tolerance(self) -> float:
         """Bias of means and deviations at the default step size, in posterior deviations."""
         return self.inflation
 
-    def kernel(self, num_warmup: int) -> Kernel:
-        """Return the pure functions; warmup runs at the step size of the first draw of a cycle."""
-        del num_warmup
+    def minibatch_size(self, num_examples: int) -> int:
+        """Return how many of the examples a minibatch holds."""
+        return minibatch_size(num_examples, self.batch_size)
 
-        def shared(key: jax.Array, target: Target, position: Any) -> Tuned:
-            scale = measure_whitened(key, target, position, num_rows(target, self.batch_size))
-            return Tuned.of(scale, self.step_size, self.inflation)
+    def kernel(self, num_warmup: int) -> Kernel:
+        """Return the pure functions."""
+        ways = Ways(self.num_leapfrog_steps, self.momentum, every_leap=True)
 
         def step(
-            key: jax.Array, target: Target, shared: Tuned, state: Walk, t: Any
+            key: jax.Array, batches: Minibatches, walk: Walk, leap: Leap, t: Any
         ) -> tuple[Walk, Stats]:
-            place, size = t % self.cycle_length, num_rows(target, self.batch_size)
+            place = t % self.cycle_length
             explored = jnp.where(place == 0, self.num_explored, 0)
-
-            def explore(k: jax.Array, walk: Walk) -> Walk:
-                return langevin_step(
-                    jax.random.fold_in(key, k), target, walk, self._exploring(shared, k), size,
-                    temperature=self._temperature(k), limit=shared.scale.longest,
-                )[0]  # fmt: skip
-
-            state = jax.lax.fori_loop(0, explored, explore, state)
-            tuned = shared.scheduled(self._height, self.num_explored + place)
-            state, stats, _ = langevin_step(
-                jax.random.fold_in(key, self.num_explored), target, state, tuned, size,
-                temperature=self.temperature,
+            before = jnp.where(place == 0, 0, self.num_explored + place)
+            return go_on(
+                key, batches, walk, leap, ways, lambda i: self._temperature(before + i),
+                count=explored + 1, factor=lambda i: self._length(before + i),
             )  # fmt: skip
-            return state, stats._replace(num_gradients=1 + explored)
 
-        return langevin_kernel(self, shared, step)
+        first = float(self._length(self.num_explored))
+        longest = None if self.step_size is None else self.step_size / first
+        return kernel_of(self, num_warmup, ways, step, step_size=longest)
 
-    def _height(self, k: Any) -> jax.Array:
-        """Return the step size of step k of a cycle, in units of that of the first draw."""
+    def _length(self, k: Any) -> jax.Array:
+        """Return the length of the leaps of step k of a cycle, in units of the longest."""
         cycle = self.num_explored + self.cycle_length
-        first = 1 + math.cos(math.pi * self.num_explored / cycle)
-        return (1 + jnp.cos(jnp.pi * k / cycle)) / first
-
-    def _exploring(self, tuned: Tuned, k: Any) -> Tuned:
-        """Return the step size of explored step k."""
-        scale, step_size = tuned.scheduled(self._height, k)
-        return Tuned(scale, jnp.minimum(step_size, 1 / scale.curvature))
+        return jnp.sqrt((1 + jnp.cos(jnp.pi * k / cycle)) / 2)
 
     def _temperature(self, k: Any) -> jax.Array:
-        """Return the temperature of explored step k: hot first, T in the end."""
-        heat = (1 + jnp.cos(jnp.pi * k / max(self.num_explored, 1))) / 2
+        """Return the temperature of step k of a cycle: hot first, then T."""
+        share = jnp.minimum(2 * k / max(self.num_explored, 1), 1.0)
+        heat = (1 + jnp.cos(jnp.pi * share)) / 2
         return self.temperature * (1 + (self.exploration_temperature - 1) * heat)

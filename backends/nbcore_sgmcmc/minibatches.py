@@ -1,165 +1,100 @@
-"""Minibatch gradients in scaled coordinates, shared by the stochastic-gradient samplers.
-
-A position x is flat `(d,)`; a whitening with the factor R stands for coordinates phi with
-x = m + R phi, in which the log density has the gradient R^T g.
-"""
+"""Minibatches of the stochastic-gradient samplers: how large they are, and what they estimate."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
 from nbcore import Target
-from nbcore.extend import (
-    Whitening,
-    check_count,
-    check_positive,
-    largest_curvature,
-    whiten,
-)
 
-MAX_BATCH = 256
-NOISE_BATCHES = 16
-LEAST_CURVATURE = 1e-6
-POWER_STEPS = 20
+WHOLE = 1024
+LEAST = 512
+SHARE = 16
 
 
-class Walk(NamedTuple):
-    """Where a chain is.
+def minibatch_size(num_examples: int, batch_size: int | None) -> int:
+    """Return the examples of a minibatch: what was asked for, or all of up to 1,024, else N / 16.
+
+    A leap reads its minibatch twice, and a gradient of all examples is used twice, so that two
+    minibatches of 512 cost as much as 1,024 examples. The noise of a minibatch gradient grows with
+    N / B and the steps shrink with it, so that the passes over the data that a chain takes to
+    forget hardly depend on B: N / 16 is a size at which a chain forgets within tens of steps.
+
+    Examples:
+        >>> minibatch_size(200, None), minibatch_size(2000, None), minibatch_size(10**6, None)
+        (200, 512, 62500)
+    """
+    if batch_size is not None:
+        return min(batch_size, num_examples)
+    return num_examples if num_examples <= WHOLE else max(LEAST, num_examples // SHARE)
+
+
+class Minibatches(NamedTuple):
+    """The log density as minibatches of a fixed size see it.
 
     Args:
-        flat: the position `(d,)`.
-        position: the same, as the target knows it.
-        batch_key: key of the chain, which orders its minibatches.
-        t: minibatches that it has read.
+        target: the log density.
+        size: examples of a minibatch.
     """
 
-    flat: jax.Array
-    position: Any
-    batch_key: jax.Array
-    t: jax.Array
+    target: Target
+    size: int
 
     @staticmethod
-    def begin(key: jax.Array, position: Any) -> Walk:
-        """Return the start of a chain at a position."""
-        flat = jax.flatten_util.ravel_pytree(position)[0]
-        return Walk(flat, position, key, jnp.zeros((), jnp.int32))
+    def of(target: Target, batch_size: int | None) -> Minibatches:
+        """Return the minibatches of a target.
 
-    def to(self, flat: jax.Array) -> Walk:
-        """Return the walk at its next position, one minibatch later."""
-        unravel = jax.flatten_util.ravel_pytree(self.position)[1]
-        return Walk(flat, unravel(flat), self.batch_key, self.t + 1)
-
-
-class Scale(NamedTuple):
-    """Coordinates in which a sampler moves, and what limits its step size there.
-
-    Args:
-        whitening: the coordinates, around the mode.
-        curvature: largest curvature c of the log density at the mode.
-        noise: variance v of the minibatch gradient at the mode.
-    """
-
-    whitening: Whitening
-    curvature: jax.Array
-    noise: jax.Array
-
-    def move(self, phi: jax.Array) -> jax.Array:
-        """Return the move R phi of the position."""
-        return self.whitening.move(phi)
-
-    def gradient(self, gradient: jax.Array) -> jax.Array:
-        """Return the gradient R^T g."""
-        return self.whitening.pull(gradient)
+        Raises:
+            TargetError: the target has no data, or its outputs mix examples.
+        """
+        if not target.has_minibatches:
+            raise target.no_minibatches()
+        return Minibatches(target, minibatch_size(target.num_examples, batch_size))
 
     @property
-    def longest(self) -> jax.Array:
-        """The longest step of warmup, about a typical distance.
+    def is_whole(self) -> bool:
+        """Whether each of them holds all examples."""
+        return self.size >= self.target.num_examples
 
-        Far from the mode, where step sizes do not fit, it keeps a chain from overshooting, and
-        biases nothing that is kept.
+    @property
+    def gradients_per_leap(self) -> int:
+        """A gradient of all examples serves two leaps; that of a minibatch one."""
+        return 1 if self.is_whole else 2
+
+    def estimate(
+        self, flat: jax.Array, key: jax.Array, t: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return log density and gradient `(d,)` at a flat position, by minibatch `t`."""
+        target, unravel = self.target, jax.flatten_util.ravel_pytree(self.target.start)[1]
+        if self.is_whole:
+            return jax.value_and_grad(lambda x: target.log_density(unravel(x)))(flat)
+        batch = target.batch(key, t, self.size)
+        return jax.value_and_grad(lambda x: target.minibatch_log_density(unravel(x), batch))(flat)
+
+    def gradient_noise(self, key: jax.Array, visited: jax.Array) -> jax.Array:
+        """Return a draw of the noise of a minibatch gradient at each position, `(positions, d)`.
+
+        It is the difference of two minibatches over sqrt(2); zeros if they hold all examples.
+
+        Args:
+            key: random key.
+            visited: positions `(positions, d)`.
         """
-        return jnp.sqrt(self.whitening.center.size / self.curvature)
+        if self.is_whole:
+            return jnp.zeros_like(visited)
+        keys = jax.random.split(key, (len(visited), 2))
 
+        def gradients(at: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return self.estimate(at[1], at[0], 0)[1]
 
-def check_options(backend: Any) -> None:
-    """Check the options that all stochastic-gradient samplers have.
+        twice = jnp.repeat(visited, 2, axis=0)
+        drawn = jax.lax.map(gradients, (keys.reshape(-1), twice))
+        return (drawn[::2] - drawn[1::2]) / 2**0.5
 
-    Raises:
-        OptionError: an option has an impossible value.
-    """
-    check_positive(optional=True, step_size=backend.step_size)
-    check_positive(inflation=backend.inflation, temperature=backend.temperature)
-    check_count(1, optional=True, batch_size=backend.batch_size)
-
-
-def num_rows(target: Target, batch_size: int | None) -> int:
-    """Return the rows of a minibatch: what was asked for, or min(N, 256).
-
-    Raises:
-        TargetError: the target has no minibatches.
-    """
-    if not target.has_minibatches:
-        raise target.no_minibatches()
-    return min(batch_size or MAX_BATCH, target.num_examples)
-
-
-def estimate(
-    target: Target, flat: jax.Array, key: jax.Array, t: jax.Array | int, size: int
-) -> tuple[jax.Array, jax.Array]:
-    """Return the log density and its gradient `(d,)`, estimated from minibatch `t`."""
-    unravel = jax.flatten_util.ravel_pytree(target.start)[1]
-    batch = target.batch(key, t, size)
-    return jax.value_and_grad(lambda x: target.minibatch_log_density(unravel(x), batch))(flat)
-
-
-def clipped(gradient: jax.Array, step_size: Any, limit: Any) -> jax.Array:
-    """Return the gradient, shortened where a step along it would be longer than `limit`."""
-    length = step_size * jnp.linalg.norm(gradient)
-    return gradient * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-30))
-
-
-def measure(
-    key: jax.Array, target: Target, whitening: Whitening, size: int
-) -> tuple[Scale, jax.Array]:
-    """Return the scale of a whitening with the largest noise of a coordinate, and all `(d,)`."""
-    curvature_key, noise_key = jax.random.split(key)
-    curvature = largest_curvature(curvature_key, target, whitening, target.start, steps=POWER_STEPS)
-    scale = Scale(whitening, jnp.maximum(curvature, LEAST_CURVATURE), jnp.zeros(()))
-
-    def gradient(k: jax.Array) -> jax.Array:
-        return scale.gradient(estimate(target, whitening.center, k, 0, size)[1])
-
-    gradients = jax.lax.map(gradient, jax.random.split(noise_key, NOISE_BATCHES))
-    noise = jnp.var(gradients, axis=0, ddof=1)
-    return scale._replace(noise=jnp.max(noise)), noise
-
-
-def measure_plain(
-    key: jax.Array, target: Target, center: jax.Array, size: int, factor: jax.Array | None = None
-) -> Scale:
-    """Return the scale of coordinates that are not whitened, with the noise of the worst one.
-
-    Args:
-        key: random key.
-        target: the log density.
-        center: the mode `(d,)`.
-        size: rows of a minibatch.
-        factor: R `(d,)`; 1 by default.
-    """
-    whitening = Whitening(center, jnp.ones_like(center) if factor is None else factor)
-    return measure(key, target, whitening, size)[0]
-
-
-def measure_whitened(key: jax.Array, target: Target, position: Any, size: int) -> Scale:
-    """Find the mode near a position, and return the scale of coordinates whitened there.
-
-    The noise is averaged over coordinates, which are all alike.
-    """
-    whiten_key, measure_key = jax.random.split(key)
-    whitening = whiten(whiten_key, target, position)
-    scale, noise = measure(measure_key, target, whitening, size)
-    return scale._replace(noise=jnp.mean(noise))
+    @property
+    def noise_gradients(self) -> int:
+        """Gradients that a draw of the noise takes at each position."""
+        return 0 if self.is_whole else 2

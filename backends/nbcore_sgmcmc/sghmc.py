@@ -1,53 +1,45 @@
-"""Stochastic gradient Hamiltonian Monte Carlo: minibatches and a momentum with friction."""
+"""Stochastic gradient Hamiltonian Monte Carlo: minibatches along trajectories."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
-from blackjax.sgmcmc import diffusions
-
-from nbcore import Kernel, Stats, Target
-from nbcore.extend import check_count, check_positive
-from nbcore_sgmcmc.langevin import Tuned
-from nbcore_sgmcmc.minibatches import (
-    Scale,
-    Walk,
-    check_options,
-    clipped,
-    estimate,
-    measure_whitened,
-    num_rows,
-)
+from nbcore import Kernel
+from nbcore_sgmcmc.leaps import Ways
+from nbcore_sgmcmc.minibatches import minibatch_size
+from nbcore_sgmcmc.warmup import check_options, kernel_of, scheduled
 
 
 @dataclass(frozen=True)
 class SGHMC:
-    r"""Langevin dynamics with a momentum p, in coordinates phi whitened at the mode.
+    r"""Trajectories of a momentum under minibatch gradients.
 
-    phi' = phi + e p, then p' = (1 - a e) p + e g(phi') + sqrt(2 a T e) xi, with a the friction, g
-    the gradient of an unbiased estimate of the log density from a minibatch of its own for each
-    leapfrog step, and xi standard normal. The momentum is kept from step to step. No estimate of
-    the gradient noise is taken off the injected noise.
+    A step refreshes the momentum in part, p = r p + sqrt((1 - r^2) T) xi, and leaps
+    `num_leapfrog_steps` times: p += h g(phi) / 2, phi += h p, p += h g(phi) / 2, with g the
+    gradient of an unbiased estimate of the log density from a minibatch of its own for each leap.
+    It is accepted or rejected as a whole by what it did to the energy, of which each leap's
+    minibatch sees its part. Coordinates and warmup are those of `sgld`, of which this is the
+    longer step without noise on the way.
 
-    Draws are biased: near the mode the variances are too large by about a factor
-    (1 + e v / (2 a)) / (1 - e^2 c / (4 - 2 a e)), with c the largest whitened curvature (about 1)
-    and v the variance of the minibatch gradient. The bias falls with e; with little gradient
-    noise it is of second order, and the steps are longer than those of `sgld`.
+    With all examples in a minibatch, as by default up to 1,024, there is no bias. Otherwise the
+    noise of the gradients makes variances too large, by a share of n h^2 v / (1 - r^2) near a mode,
+    with n the leaps of a step and v the variance of the minibatch gradient in phi.
 
     Args:
-        step_size: e, in whitened coordinates (no units); `None` chooses the one at which the
-            variances are too large by `inflation`.
-        inflation: relative inflation of the variances that the default step size allows.
-        friction: a, in whitened coordinates (no units); 1 forgets a position about as fast as
-            its square.
-        num_leapfrog_steps: moves, and gradients, of each step.
-        schedule: an optax schedule, a factor on the step size as a function of the step number
-            after warmup; `None` keeps it constant.
-        batch_size: rows of a minibatch; `None` is min(N, 256).
+        step_size: the longest h, in the coordinates phi (no units); each step takes a random share
+            of it, from 1/2 to 1. `None`: 1.2 d^(-1/4) for d numbers, or
+            less, so that the noise adds at most `inflation` to variances.
+        inflation: relative inflation of variances that the default step size allows.
+        momentum: r, the share of the momentum that a step keeps.
+        num_leapfrog_steps: n, the leaps of a step. Each takes one gradient of all examples, or two
+            of its minibatch.
+        target_acceptance_rate: mean acceptance rate that warmup adapts e to; see `sgld`.
+        preconditioner: `"curvature"`, `"rmsprop"` or `"none"`; see `sgld`.
+        schedule: an optax schedule, a factor on h as a function of the step number after warmup;
+            `None` keeps h constant.
+        batch_size: examples of a minibatch; `None` is all of up to 1,024, else N / 16 or 512.
         temperature: T; 1 is the posterior.
 
     Raises:
@@ -58,8 +50,8 @@ class SGHMC:
         5.0
 
     References:
-        Chen, Fox & Guestrin (2014), "Stochastic gradient Hamiltonian Monte Carlo", equation 13
-        and algorithm 2.
+        Chen, Fox & Guestrin (2014), "Stochastic gradient Hamiltonian Monte Carlo", algorithm 2;
+        Horowitz (1991), "A generalized guided Monte Carlo algorithm" (partial refreshment).
     """
 
     name: ClassVar[str] = "sghmc"
@@ -67,8 +59,10 @@ class SGHMC:
 
     step_size: float | None = None
     inflation: float = 0.1
-    friction: float = 1.0
-    num_leapfrog_steps: int = 10
+    momentum: float = 0.9
+    num_leapfrog_steps: int = 20
+    target_acceptance_rate: float = 0.95
+    preconditioner: Literal["curvature", "rmsprop", "none"] = "curvature"
     schedule: Callable[[Any], Any] | None = None
     batch_size: int | None = None
     temperature: float = 1.0
@@ -76,12 +70,10 @@ class SGHMC:
     def __post_init__(self) -> None:
         """Check the options."""
         check_options(self)
-        check_positive(friction=self.friction)
-        check_count(1, num_leapfrog_steps=self.num_leapfrog_steps)
 
     @property
     def expected_gradients(self) -> float:
-        """Gradients of a step."""
+        """Gradients of a step, with all examples in a minibatch."""
         return float(self.num_leapfrog_steps)
 
     @property
@@ -89,69 +81,12 @@ class SGHMC:
         """Bias of means and deviations at the default step size, in posterior deviations."""
         return self.inflation
 
+    def minibatch_size(self, num_examples: int) -> int:
+        """Return how many of the examples a minibatch holds."""
+        return minibatch_size(num_examples, self.batch_size)
+
     def kernel(self, num_warmup: int) -> Kernel:
-        """Return the pure functions; warmup runs at the step size that `shared` found."""
-        del num_warmup
-
-        def shared(key: jax.Array, target: Target, position: Any) -> Tuned:
-            scale = measure_whitened(key, target, position, num_rows(target, self.batch_size))
-            chosen = self._default(scale) if self.step_size is None else self.step_size
-            return Tuned(scale, jnp.asarray(chosen))
-
-        def init(key: jax.Array, target: Target, shared: Tuned, position: Any) -> _State:
-            del target, shared
-            batch_key, momentum_key = jax.random.split(key)
-            walk = Walk.begin(batch_key, position)
-            noise = jax.random.normal(momentum_key, walk.flat.shape, walk.flat.dtype)
-            return _State(walk, jnp.sqrt(self.temperature) * noise)
-
-        def warmup(
-            key: jax.Array, target: Target, shared: Tuned, state: _State, t: Any
-        ) -> tuple[_State, Stats]:
-            del t
-            return self._trajectory(key, target, shared, state, limit=shared.scale.longest)
-
-        def step(
-            key: jax.Array, target: Target, shared: Tuned, state: _State, t: Any
-        ) -> tuple[_State, Stats]:
-            tuned = shared.scheduled(self.schedule, t)
-            return self._trajectory(key, target, tuned, state, limit=jnp.inf)
-
-        return Kernel(init, warmup, step, lambda state: state.walk.position, shared)
-
-    def _trajectory(
-        self, key: jax.Array, target: Target, tuned: Tuned, state: _State, limit: Any
-    ) -> tuple[_State, Stats]:
-        scale, step_size = tuned
-        integrator: Any = diffusions.sghmc(alpha=self.friction)
-        size = num_rows(target, self.batch_size)
-
-        def leap(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
-            walk, momentum = carry[0]
-            # The gradient is that of the moved position, which keeps the energy error bounded.
-            flat = walk.flat + scale.move(step_size * momentum)
-            value, gradient = estimate(target, flat, walk.batch_key, walk.t, size)
-            slope = clipped(scale.gradient(gradient), step_size, limit)
-            moved: Any = integrator(
-                jax.random.fold_in(key, i), momentum, momentum, slope, step_size, self.temperature
-            )
-            return _State(walk.to(flat), moved[1]), value
-
-        first = (state, jnp.zeros((), state.walk.flat.dtype))
-        state, value = jax.lax.fori_loop(0, self.num_leapfrog_steps, leap, first)
-        stats = Stats(value, num_gradients=self.num_leapfrog_steps, step_size=step_size)
-        return state, stats
-
-    def _default(self, scale: Scale) -> jax.Array:
-        """Return the root e of c (1 + i) e^2 / 4 + (i a / 2 + v / (2 a)) e = i, i the inflation."""
-        linear = self.inflation * self.friction / 2 + scale.noise / (2 * self.friction)
-        square = scale.curvature * (1 + self.inflation) * self.inflation
-        root = 2 * self.inflation / (linear + jnp.sqrt(linear**2 + square))
-        return jnp.minimum(root, 1 / self.friction)
-
-
-class _State(NamedTuple):
-    """Where a chain is, and its momentum in whitened coordinates."""
-
-    walk: Walk
-    momentum: jax.Array
+        """Return the pure functions."""
+        ways = Ways(self.num_leapfrog_steps, self.momentum, every_leap=False)
+        step = scheduled(ways, self)
+        return kernel_of(self, num_warmup, ways, step, step_size=self.step_size)

@@ -61,9 +61,10 @@ class Backend(Hashable, Protocol):
     """A sampler: a frozen dataclass whose fields are its options.
 
     A backend may also have `expected_gradients`, the approximate number of gradients of a step (1
-    by default), for the estimate of run time. If it is neither exact nor independent, it may have
-    `bias_tolerance`, the bias of means and deviations at its default options in posterior standard
-    deviations (0.25 by default), to which the conformance kit holds it.
+    by default), and `minibatch_size(num_examples)`, the number of examples that a gradient reads
+    (all by default), for the estimate of run time. If it is neither exact nor independent, it may
+    have `bias_tolerance`, the bias of means and deviations at its default options in posterior
+    standard deviations (0.25 by default), to which the conformance kit holds it.
     """
 
     name: ClassVar[str]

@@ -72,9 +72,9 @@ def estimate_cost(
     Args:
         target: the log density.
         backend: its `expected_gradients` tells how many gradients a step takes (1 by default),
-            and its `batch_size` how many examples a minibatch has. For no-U-turn trajectories
-            (`max_tree_depth`), the curvature at the start gives a better estimate, if it takes a
-            small fraction of the run.
+            and its `minibatch_size(num_examples)` how many examples a gradient reads (all by
+            default). For no-U-turn trajectories (`max_tree_depth`), the curvature at the start
+            gives a better estimate, if it takes a small fraction of the run.
         gradient_seconds: wall time of one gradient on all examples.
         num_warmup: warmup steps of each chain.
         num_samples: steps of each chain after warmup.
@@ -83,9 +83,9 @@ def estimate_cost(
         gradient: the gradient of the log density.
         start: the position at which chains start.
     """
-    if "minibatch" in backend.capabilities and target.num_examples:
-        size = getattr(backend, "batch_size", None) or 256
-        gradient_seconds *= min(1.0, size / target.num_examples)
+    minibatch_size = getattr(backend, "minibatch_size", None)
+    if minibatch_size is not None and target.num_examples:
+        gradient_seconds *= minibatch_size(target.num_examples) / target.num_examples
     a_step = float(getattr(backend, "expected_gradients", 1.0))
     gradients = num_chains * (num_warmup + num_samples) * a_step
     depth = getattr(backend, "max_tree_depth", None)

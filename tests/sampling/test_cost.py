@@ -151,7 +151,7 @@ def test_the_estimate_multiplies_steps_chains_and_rows():
     cost = estimate_cost(target, get_backend("blackjax-mclmc"), 0.5, **count)
     assert (cost.num_gradients, cost.seconds) == (400, 100)
     cost = estimate_cost(target, get_backend("sgld", batch_size=5), 0.5, **count)
-    assert cost.seconds == pytest.approx(5)
+    assert cost.seconds == pytest.approx(50)  # 10 leaps
 
 
 def test_a_density_without_curvature_is_not_foretold():
