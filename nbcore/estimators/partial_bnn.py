@@ -203,7 +203,7 @@ class PartialBNN:
                 are kept, as in Stan and NumPyro; 1,000 by default.
             num_chains: number of chains.
             backend: a sampler from `nb.list_backends()`, or an instance with options, such as
-                `nb.get_backend("sgld", num_leapfrog_steps=5)`; `"numpyro-nuts"` by default. `nb.BNN`
+                `nb.get_backend("sgld", momentum=0.5)`; `"numpyro-nuts"` by default. `nb.BNN`
                 has a sampler and steps of its own, used if neither a backend, nor a number of
                 steps, nor a thinning is given.
             groups: a label for each example `(N,)`, such as the molecule that was measured twice.
