@@ -23,6 +23,7 @@ from nbcore.sampling import programs
 from nbcore.sampling.backend import Backend, Kernel, get_backend
 from nbcore.sampling.chains import Chains, Outcome, Steps
 from nbcore.sampling.checkpoint import Checkpoint, fingerprint
+from nbcore.sampling.contract_checks import check_contract, check_kernel
 from nbcore.sampling.cost import estimate_cost
 from nbcore.sampling.placement import CHAIN, Placement, placement_for
 from nbcore.sampling.provenance import describe_run
@@ -128,6 +129,7 @@ def sample(
         SamplingError: the density is not finite at the start of a chain, or a chain produces a
             non-finite value.
         OptionError: a count is impossible, or the mesh does not fit the run.
+        PluginError: a function of the sampler returns something else than its contract says.
         CheckpointError: the checkpoint is of another run; the differences are named.
 
     Examples:
@@ -152,6 +154,8 @@ def sample(
     begin = time.perf_counter()
     placed = place.target(target)
     key = as_key(key)
+    kernel = _kernel(chosen, num_warmup)
+    check_contract(chosen, kernel, num_warmup, key, target)
     keys = [jax.random.fold_in(key, c) for c in range(num_chains)]
     streams = [jax.random.fold_in(jax.random.fold_in(k, programs.INIT), 1) for k in keys]
     positions = start_positions(target, streams, init)
@@ -174,7 +178,6 @@ def sample(
         gradient=(lambda z: value_and_gradient(placed, z)[2]) if may_look else None,
     )  # fmt: skip
     report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}", cost.seconds))
-    kernel = _kernel(chosen, num_warmup)
     run_key = jax.random.fold_in(key, num_chains)  # for what chains share
     shared_key = jax.random.fold_in(run_key, programs.SHARED)
     shared = programs.make_shared(kernel, place.replicate(shared_key), placed, starts[0])
@@ -256,7 +259,9 @@ def _split_seconds(own: dict[str, float], compiling: float, wall: float) -> dict
 @functools.lru_cache(maxsize=64)
 def _kernel(backend: Backend, num_warmup: int) -> Kernel:
     """Make the kernel once, so that equal runs compile once."""
-    return backend.kernel(num_warmup)
+    kernel = backend.kernel(num_warmup)
+    check_kernel(kernel, backend)
+    return kernel
 
 
 def _chain_method(method: str, backend: Backend, place: Placement) -> str:
