@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nbcore.distributions.priors import Prior as Prior
     from nbcore.distributions.priors import pretrained_priors as pretrained_priors
     from nbcore.estimators.bnn import BNN as BNN
+    from nbcore.estimators.loading import load as load
     from nbcore.estimators.options import CalibrationOptions as CalibrationOptions
     from nbcore.estimators.options import PriorScaleSearch as PriorScaleSearch
     from nbcore.estimators.options import SamplingOptions as SamplingOptions
@@ -78,6 +79,7 @@ _NAMES = {
     "sampling.backend": ("Backend", "Kernel", "get_backend", "list_backends"),
     "posterior.stats": ("Stats",),
     "estimators.bnn": ("BNN",),
+    "estimators.loading": ("load",),
     "training.cross_fit": ("CrossFit", "cross_fit"),
     "training.deterministic": ("DeterministicNN",),
     "training.ensemble": ("EnsembleDeterministicNN",),

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 import nbcore
-from nbcore.cli.inputs import Inputs, Reading, SmilesInputs, inputs_from_data
+from nbcore.cli.inputs import Inputs, Reading, inputs_from_data
 from nbcore.cli.job import Outcome
-from nbcore.common import plugins
-from nbcore.datasets import SmilesTokenizer, Table
+from nbcore.datasets import Table
 from nbcore.errors import NbcoreError, RunFolderError
-from nbcore.estimators.mixtures import predict_together
-from nbcore.posterior.posterior import NetworkPosterior, Posterior
+from nbcore.estimators.loading import load
+from nbcore.estimators.partial_bnn import PartialBNN
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.report import (
     Predictions,
@@ -31,8 +31,9 @@ from nbcore.report import (
     worst_traces,
 )
 
-FORMAT = "nbcore-run-1"
+FORMAT = "nbcore-run-2"
 MARKER = "run.json"
+MODEL = "model"
 ROWS_AT_ONCE = 1024
 LEVELS = (0.025, 0.975)
 COLUMNS = (
@@ -47,41 +48,32 @@ class StoredRun:
     Args:
         inputs: conversion of rows to inputs.
         target: the column of y.
-        posteriors: one, or one for each member of an ensemble.
-        ensemble_noise: noise of an ensemble; `None` if the posteriors' own is used.
+        model: the fitted model.
     """
 
     inputs: Inputs
     target: str
-    posteriors: tuple[NetworkPosterior, ...]
-    ensemble_noise: np.ndarray | None
+    model: PartialBNN
 
     def predict(self, reading: Reading) -> Iterator[tuple[np.ndarray, Prediction]]:
         """Yield readable rows of a table and their predictions, part by part."""
         for start in range(0, len(reading.rows), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
-            part = predict_together(self.posteriors, reading.X[some], self.ensemble_noise)
-            yield reading.rows[some], part
+            yield reading.rows[some], self.model.predict_distribution(reading.X[some])
 
 
 def write_run(outcome: Outcome, folder: Path) -> ReportData:
     """Write a run into an empty folder, and return the contents of its report."""
     job, model = outcome.job, outcome.model
-    inputs, (_, network) = job.inputs, job.network
-    for place, posterior in zip(_places(len(model.posteriors)), model.posteriors, strict=True):
-        posterior.save(folder / place)
-    facts: dict[str, Any] = {
+    inputs, target = job.inputs, job.config.data.target
+    model.save(folder / MODEL, tokenizer=getattr(inputs, "tokenizer", None))
+    facts = {
         "format": FORMAT,
         "version": nbcore.__version__,
-        "network": {"name": network.name, "options": dict(network.options)},
         "inputs": inputs.to_data(),
-        "target": job.config.data.target,
-        "posteriors": len(model.posteriors),
-        "ensemble_noise": None if model.ensemble_noise is None else model.ensemble_noise.tolist(),
+        "target": target,
     }
     _write_json(folder / MARKER, facts)
-    if isinstance(inputs, SmilesInputs):
-        (folder / "tokenizer.json").write_text(inputs.tokenizer.to_json(), encoding="utf-8")
     (folder / "config.toml").write_text(job.config.source.text, encoding="utf-8")
     _write_json(folder / "metrics.json", metrics(outcome))
     parts = [(np.arange(len(job.test.y)), outcome.prediction)]
@@ -105,16 +97,9 @@ def read_run(folder: Path) -> StoredRun:
             raise RunFolderError(
                 f"{folder} has the format {facts.get('format')!r}; this version reads {FORMAT!r}."
             )
-        path = folder / "tokenizer.json"
-        tokenizer = None
-        if path.exists():
-            tokenizer = SmilesTokenizer.from_json(path.read_text(encoding="utf-8"))
-        inputs = inputs_from_data(facts["inputs"], tokenizer)
-        network = plugins.build("network", facts["network"]["name"], facts["network"]["options"])
-        places = _places(facts["posteriors"])
-        posteriors = tuple(Posterior.load(folder / place, network) for place in places)
-        noise = facts["ensemble_noise"]
-        target = facts["target"]
+        model = load(folder / MODEL)
+        inputs = inputs_from_data(facts["inputs"], model.tokenizer)
+        return StoredRun(inputs, facts["target"], model)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, NbcoreError):
             raise
@@ -122,11 +107,6 @@ def read_run(folder: Path) -> StoredRun:
             f"{folder} holds no readable run ({type(error).__name__}: {error}). Runs are made by "
             "nbcore run."
         ) from error
-    return StoredRun(inputs, target, posteriors, None if noise is None else np.array(noise))
-
-
-def _places(count: int) -> list[str]:
-    return ["posterior"] if count == 1 else [f"posterior/{k}" for k in range(count)]
 
 
 def metrics(outcome: Outcome) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -310,6 +311,31 @@ def build(kind: PluginKind, name: str, options: dict[str, Any]) -> Any:
     if fault:
         raise PluginError(f"{_who(kind, name, plugin)}: {fault}.")
     return made
+
+
+def describe(kind: PluginKind, made: Any) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and the options with which `build` makes an equal object, as JSON data.
+
+    `None`: no plugin offers its class, or its options are no JSON data.
+
+    Args:
+        kind: kind of plugin.
+        made: the object, of a dataclass.
+    """
+    cls = type(made)
+    for name, offers in registry().providers(kind).items():
+        is_named = [spec.target.rpartition(":")[2] == cls.__qualname__ for _, spec in offers]
+        if is_named != [True] or load(kind, name) is not cls or not is_dataclass(cls):
+            continue
+        shown = [(f, getattr(made, f.name)) for f in fields(cls) if f.init and f.repr]
+        try:
+            given = {f.name: value for f, value in shown if value != f.default}
+            options = json.loads(json.dumps(given))
+            if build(kind, name, options) == made:
+                return name, options
+        except (TypeError, ValueError):  # options that are no JSON data, or refuse to be compared
+            continue
+    return None
 
 
 def networks_for(model: Any, *, example: Any = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from nbcore.common.keys import is_key
-from nbcore.errors import NbcoreError, OptionError, RunFolderError
+from nbcore.errors import NbcoreError, RunFolderError
 
 ARRAYS = "arrays.safetensors"
 VERSION = 2
@@ -117,9 +117,14 @@ def write_folder(
         RunFolderError: the folder exists and may not be replaced.
     """
     with whole_folder(folder, f"{kind}.json", overwrite=overwrite) as written:
-        save_file(_in_rows(arrays), written / ARRAYS)
-        text = json.dumps({"format": _format(kind), **facts}, indent=1, sort_keys=True)
-        (written / f"{kind}.json").write_text(text, encoding="utf-8")
+        write_files(written, arrays, facts, kind=kind)
+
+
+def write_files(folder: Path, arrays: Arrays, facts: dict[str, Any], *, kind: str) -> None:
+    """Write arrays and facts into a folder that is there; see `write_folder`."""
+    save_file(_in_rows(arrays), folder / ARRAYS)
+    text = json.dumps({"format": _format(kind), **facts}, indent=1, sort_keys=True)
+    (folder / f"{kind}.json").write_text(text, encoding="utf-8")
 
 
 def read_folder(folder: Path, *, kind: str = "posterior") -> tuple[Arrays, dict[str, Any]]:
@@ -211,43 +216,3 @@ def _format(kind: str) -> str:
 def below(arrays: Arrays, prefix: str) -> Arrays:
     """Return the arrays whose names start with a prefix, without it."""
     return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def pack_tree(tree: Any) -> tuple[Any, Arrays]:
-    """Return the structure of a pytree of dicts, lists and tuples as JSON data, and its arrays.
-
-    Raises:
-        OptionError: there is another kind of container.
-    """
-    arrays: Arrays = {}
-
-    def pack(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {"dict": [[k, pack(v)] for k, v in sorted(node.items())]}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        if type(node) in (list, tuple):
-            return {type(node).__name__: [pack(v) for v in node]}
-        if node is None:
-            return {"none": []}
-        if not hasattr(node, "dtype") or not np.issubdtype(np.asarray(node).dtype, np.generic):
-            raise OptionError(
-                "Parameters are stored as dicts, lists and tuples of arrays; got "
-                f"{type(node).__name__}."
-            )
-        name = str(len(arrays))
-        arrays[name] = np.asarray(node)
-        return name
-
-    return pack(tree), arrays
-
-
-def unpack_tree(data: Any, arrays: Arrays) -> Any:
-    """Return the pytree that `pack_tree` packed."""
-    if isinstance(data, str):
-        return jax.numpy.asarray(arrays[data])
-    ((kind, items),) = data.items()
-    if kind == "dict":
-        return {k: unpack_tree(v, arrays) for k, v in items}
-    if kind == "none":
-        return None
-    values = [unpack_tree(v, arrays) for v in items]
-    return values if kind == "list" else tuple(values)

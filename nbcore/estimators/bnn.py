@@ -58,6 +58,7 @@ class BNN(PartialBNN):
         Langevin ensembles: advancing the sampling of Bayesian neural networks".
     """
 
+    kind: ClassVar[str] = "bnn"
     default_calibration: ClassVar[CalibrationOptions] = CalibrationOptions("none")
     default_sampler: ClassVar[SamplerPreset] = SamplerPreset(
         "blackjax-mclmc", {"num_tune": 10_000}, num_samples=20_000, thin=20, marginalize="auto"

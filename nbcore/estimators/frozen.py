@@ -15,9 +15,10 @@ from nbcore.networks.inputs import check_data, num_examples
 from nbcore.networks.network import Network, Params
 from nbcore.posterior.prediction import Scaler
 from nbcore.training.cross_fit import CalibrationWarning, CrossFit, warn_if_seen
-from nbcore.training.deterministic import DeterministicNN, network_outputs
+from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.ensemble import EnsembleDeterministicNN
 from nbcore.training.folds import take
+from nbcore.training.outputs import network_outputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,7 @@ from nbcore.estimators.options import (
 from nbcore.estimators.pretraining import Pretraining, check_calibration
 from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_scale, scale_folds
 from nbcore.estimators.sampler import Sampler, SamplerPreset
+from nbcore.estimators.stored_fit import SavedFit, check_complete
 from nbcore.networks.inputs import network_for, num_examples
 from nbcore.networks.network import Params, as_network
 from nbcore.posterior.posterior import NetworkPosterior
@@ -57,7 +58,7 @@ PriorChoice = Prior | float | Literal["auto"] | PriorScaleSearch
 PRIOR_KEY = 2**31 - 1  # a number that no frozen network has
 
 
-class PartialBNN:
+class PartialBNN(SavedFit):
     """A network of which some weights get an MCMC posterior, while the rest stays frozen.
 
     If weights are given, `fit` samples around them. Otherwise `fit` trains the network first, in
@@ -119,6 +120,7 @@ class PartialBNN:
         Sharma et al. (2023), "Do Bayesian neural networks need to be fully stochastic?".
     """
 
+    kind: ClassVar[str] = "partial-bnn"
     default_sampler: ClassVar[SamplerPreset] = SamplerPreset()
     default_sampling: ClassVar[SamplingOptions] = SamplingOptions()
     default_training: ClassVar[TrainingOptions] = TrainingOptions()
@@ -170,7 +172,7 @@ class PartialBNN:
         self.prior = checked_prior(prior)
         self.cross: CrossFit | None = None
         self.det: DeterministicNN | None = None
-        self.posteriors: tuple[NetworkPosterior, ...] = ()
+        self.posteriors = ()
         self.noise: np.ndarray | None = None
         self.scale_choice: ScaleChoice | None = None
         self.ensemble_noise: np.ndarray | None = None
@@ -226,6 +228,7 @@ class PartialBNN:
             SubsetError: nothing, or too much by default, would be sampled.
             TargetError: nothing can be integrated out.
         """
+        check_complete(self.unstored)
         likelihood = chosen_likelihood(
             self.given, self.likelihood, self.num_classes, self.noise_prior
         )
@@ -264,9 +267,7 @@ class PartialBNN:
     @property
     def posterior(self) -> NetworkPosterior:
         """The posterior; of an ensemble, `posteriors` holds one for each member."""
-        if not self.posteriors:
-            raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
-        first, *others = self.posteriors
+        first, *others = self._fitted()
         if others:
             raise OptionError("An ensemble has a posterior for each member. Read model.posteriors")
         return first
@@ -286,9 +287,12 @@ class PartialBNN:
 
     def predict_distribution(self, X: Any) -> Prediction:
         """Return the whole predictive distribution: quantiles, intervals, log density."""
+        return predict_together(self._fitted(), X, self.ensemble_noise)
+
+    def _fitted(self) -> tuple[NetworkPosterior, ...]:
         if not self.posteriors:
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
-        return predict_together(self.posteriors, X, self.ensemble_noise)
+        return self.posteriors
 
     def _checked(self, X: Any, y: Any, groups: Any) -> Examples:
         """Check the data before anything is trained."""

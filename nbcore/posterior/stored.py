@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common import storage
+from nbcore.common.packing import pack, unpack
 from nbcore.common.storage import Arrays
 from nbcore.distributions import likelihoods
 from nbcore.distributions.likelihoods import Likelihood
@@ -48,7 +49,7 @@ class StoredPosterior:
     @staticmethod
     def of_density(draws: Any, stats: Stats, info: RunInfo) -> StoredPosterior:
         """Describe the draws of a plain density, a pytree of dicts, lists, tuples and arrays."""
-        structure, arrays = storage.pack_tree(draws)
+        structure, arrays = pack(draws)
         return _described(arrays, stats, info, {"structure": structure})
 
     @staticmethod
@@ -63,7 +64,7 @@ class StoredPosterior:
         linearized_at: Weights | None,
     ) -> StoredPosterior:
         """Describe the draws of a network's weights; the frozen ones are stored once."""
-        tree, params = storage.pack_tree(split.params)
+        tree, params = pack(split.params)
         facts = {
             "inputs": form_of(network),
             "tree": tree,
@@ -117,7 +118,7 @@ class StoredPosterior:
     def density_draws(self) -> Any:
         """Return the draws of a plain density."""
         draws = storage.below(self.arrays, "draws/")
-        return jax.tree.map(np.asarray, storage.unpack_tree(self.facts["structure"], draws))
+        return jax.tree.map(np.asarray, unpack(self.facts["structure"], draws))
 
     def likelihood(self, given: Likelihood | None) -> Likelihood:
         """Return the likelihood, or that which is given instead.
@@ -142,7 +143,7 @@ class StoredPosterior:
             ShapeError: the network has other weights.
         """
         subset = ProbabilisticSubset.from_json(self.facts["subset"])
-        params = storage.unpack_tree(self.facts["tree"], storage.below(self.arrays, "params/"))
+        params = unpack(self.facts["tree"], storage.below(self.arrays, "params/"))
         whole, indices = tuple(self.facts["whole"]), storage.below(self.arrays, "indices/")
         try:
             return ParameterSplit.restore(subset, network, params, whole, indices)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -19,11 +20,13 @@ import numpy as np
 from nbcore.common.keys import as_key
 from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.networks.inputs import num_examples
-from nbcore.networks.network import as_network
+from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.prediction import Prediction
-from nbcore.training.deterministic import DeterministicNN, predict_at
+from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
 from nbcore.training.minibatches import BatchPlan
+from nbcore.training.outputs import predict_at
+from nbcore.training.saving import Saved
 
 SEEN_RATIO = 0.8
 NOISE_FLOOR = 0.25
@@ -32,7 +35,7 @@ NONE = np.zeros(0)
 
 
 @dataclass(frozen=True)
-class CrossFit:
+class CrossFit(Saved):
     """A network trained on all examples, and one for each fold that has not seen the fold.
 
     Args:
@@ -52,6 +55,8 @@ class CrossFit:
         predict a distribution; else empty.
     """
 
+    kind: ClassVar[str] = "cross-fit"
+
     full: DeterministicNN
     members: tuple[DeterministicNN, ...]
     fold: np.ndarray
@@ -61,6 +66,28 @@ class CrossFit:
     training_noise: np.ndarray
     residuals: np.ndarray
     held_out: tuple[Prediction, ...]
+
+    @property
+    def stored_network(self) -> tuple[Network, Params]:
+        """The network, and the weights that were trained on all examples."""
+        return self.full.stored_network
+
+    def to_stored(self) -> dict[str, Any]:
+        """Return the networks, the folds, and what was found out of fold."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        members = [member.to_stored(moments=False) for member in self.members]
+        return {**found, "full": self.full.to_stored(), "members": members}
+
+    @classmethod
+    def from_stored(
+        cls, network: Network, stored: Mapping[str, Any], posteriors: Sequence[Any] = ()
+    ) -> Self:
+        """Return the cross-fit that `to_stored` described."""
+        del posteriors
+        full = DeterministicNN.from_stored(network, stored["full"])
+        members = tuple(DeterministicNN.from_stored(network, m) for m in stored["members"])
+        found: dict[str, Any] = {**stored, "full": full, "members": members}
+        return cls(**found)
 
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ from nbcore.common.keys import as_key
 from nbcore.common.moments import Moments
 from nbcore.common.options import check_count
 from nbcore.common.progress import Progress, progress_from
-from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import (
     Bernoulli,
     Categorical,
@@ -23,9 +23,7 @@ from nbcore.distributions.likelihoods import (
     check_trainable,
 )
 from nbcore.errors import OptionError, ShapeError, TrainingError, did_you_mean
-from nbcore.networks.evaluation import as_columns, compiled_apply
-from nbcore.networks.inputs import check_data, check_inputs, network_for, num_examples
-from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.inputs import check_data, check_inputs, network_for
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
@@ -33,7 +31,9 @@ from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import BatchPlan, Data
+from nbcore.training.outputs import predict_at
 from nbcore.training.recipe import SWA, RateSchedule, Recipe
+from nbcore.training.saving import Saved
 from nbcore.training.train import Fit, train
 
 Loss = Literal["homoskedastic", "heteroskedastic", "classification", "binary", "poisson"]
@@ -44,10 +44,9 @@ _LIKELIHOODS: dict[Loss, Likelihood] = {
     "binary": Bernoulli(),
     "poisson": Poisson(),
 }
-ROWS = 512
 
 
-class DeterministicNN:
+class DeterministicNN(Saved):
     r"""A network with one set of trained weights, from which a partially Bayesian network starts.
 
     loss = mean_i -log p(y_i | f(x_i)) + (1 / N) sum_w w^2 / (2 sigma^2), minimized by Adam, with
@@ -81,6 +80,8 @@ class DeterministicNN:
         >>> float(np.mean((det.predict(x) - x[:, 0] ** 2) ** 2)) < 0.02
         True
     """
+
+    kind: ClassVar[str] = "deterministic"
 
     def __init__(
         self,
@@ -260,6 +261,34 @@ class DeterministicNN:
         self._network, self.scaler, self.num_outputs = network, scaler, num_outputs
         return self.finish(fit, validation_data)
 
+    @property
+    def stored_network(self) -> tuple[Network, Params]:
+        """The network and its trained weights."""
+        return self.network, self.params
+
+    def to_stored(self, *, moments: bool = True) -> dict[str, Any]:
+        """Return options, weights, losses, and the moments of training if wanted."""
+        return {
+            "loss": self.loss,
+            "recipe": self.recipe,
+            "scaler": self.scaler,
+            "num_outputs": self.num_outputs,
+            "fit": self.fit_result if moments else self.fit_result.without_moments(),
+            "validation_residuals": self.validation_residuals,
+        }
+
+    @classmethod
+    def from_stored(
+        cls, network: Network, stored: Mapping[str, Any], posteriors: Sequence[Any] = ()
+    ) -> Self:
+        """Return the trained network that `to_stored` described."""
+        del posteriors
+        options = stored["recipe"].options
+        det = cls(network, stored["loss"], standardize=stored["scaler"] is not None, **options)
+        det.restore(network, stored["fit"], stored["scaler"], stored["num_outputs"])
+        det.validation_residuals = stored["validation_residuals"]
+        return det
+
     def predict(self, X: Any) -> np.ndarray:
         """Return predictions in y's own units, or probabilities of labels.
 
@@ -346,21 +375,3 @@ class DeterministicNN:
     def _prediction(self, X: Any) -> Prediction:
         check_inputs(self.network, X)
         return predict_at(self.network, self.params, self.likelihood, self.scaler, X)
-
-
-def predict_at(
-    network: Network, params: Params, likelihood: Likelihood, scaler: Scaler | None, X: Any
-) -> Prediction:
-    """Return the prediction of one set of weights; the likelihood has no parameters."""
-    outputs = network_outputs(network, params, X)
-    prediction = Prediction(each_draw(likelihood, outputs[None], {}))
-    return prediction if scaler is None else prediction.in_units_of(scaler)
-
-
-def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
-    """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
-    found = RowBuffer(num_examples(X), axis=0)
-    for rows, inputs in batches(X, network.padding, ROWS):
-        outputs = compiled_apply(network, params, jax.tree.map(jnp.asarray, inputs))
-        found.put(rows, as_columns(outputs, num_examples(inputs)))
-    return found.array

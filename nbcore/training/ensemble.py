@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.common import storage
 from nbcore.common.keys import as_key
-from nbcore.common.moments import Moments
 from nbcore.common.options import check_count
 from nbcore.common.paths import leaves_by_path
 from nbcore.common.progress import Progress, progress_from
-from nbcore.distributions import likelihoods
 from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
-from nbcore.networks.network import Network, Params, as_network
+from nbcore.networks.network import Network, Params
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss
-from nbcore.training.train import Fit, Members, train
+from nbcore.training.saving import Saved
+from nbcore.training.train import Members, train
 
 ROWS = 512
-KIND = "ensemble"
-RESIDUALS = "member_residuals"
 
 
-class EnsembleDeterministicNN:
+class EnsembleDeterministicNN(Saved):
     r"""Networks that differ in their initial weights and, with the bootstrap, in their examples.
 
     mean = E_m f_m(x), variance = Var_m f_m(x) + noise^2: between members, epistemic, and the
@@ -73,6 +67,8 @@ class EnsembleDeterministicNN:
         estimation using deep ensembles"; Breiman (1996), "Out-of-bag estimation"; Krogh & Vedelsby
         (1995), "Neural network ensembles, cross validation, and active learning", equation 6.
     """
+
+    kind: ClassVar[str] = "ensemble"
 
     def __init__(
         self,
@@ -248,71 +244,33 @@ class EnsembleDeterministicNN:
             for w in chosen
         ]
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the ensemble into a folder: arrays as safetensors, the rest as JSON.
+    @property
+    def stored_network(self) -> tuple[Network, Params]:
+        """The network, and the weights of the first member."""
+        return self.members[0].stored_network
 
-        Args:
-            folder: created if it is missing.
-            overwrite: whether an ensemble in the folder may be replaced.
-
-        Raises:
-            RunFolderError: the folder already holds something.
-            OptionError: the parameters have a type that cannot be written.
-        """
-        first = self.members[0]
-        tree, arrays = storage.pack_tree(self.params)
-        facts = {
-            "tree": tree,
-            "loss": self.loss if isinstance(self.loss, str) else likelihoods.to_data(self.loss),
-            "num_models": self.num_models,
-            "num_outputs": first.num_outputs,
-            "recipe": asdict(first.recipe),
-            "scaler": None if first.scaler is None else first.scaler.to_data(),
-            "noise": None if self.noise is None else self.noise.tolist(),
+    def to_stored(self) -> dict[str, Any]:
+        """Return the members and the noise."""
+        return {
+            "loss": self.loss,
+            "members": [member.to_stored(moments=False) for member in self.members],
+            "noise": self.noise,
+            "member_residuals": self.member_residuals,
         }
-        if facts["loss"] is None:
-            raise OptionError(
-                f"{type(self.loss).__name__} is not one of nbcore's likelihoods, and cannot be "
-                "written. Keep the parameters: ensemble.params"
-            )
-        if self.member_residuals is not None:
-            arrays[RESIDUALS] = self.member_residuals
-        storage.write_folder(Path(folder), arrays, facts, overwrite=overwrite, kind=KIND)
 
-    @staticmethod
-    def load(folder: str | Path, net: Any) -> EnsembleDeterministicNN:
-        """Read an ensemble that `save` wrote; moments and losses of the training are not kept.
-
-        Args:
-            folder: the folder.
-            net: the network that was trained, or its model.
-
-        Raises:
-            RunFolderError: the folder holds no ensemble, or is damaged.
-        """
-        arrays, facts = storage.read_folder(Path(folder), kind=KIND)
-        network = as_network(net)
-        recipe = dict(facts["recipe"])
-        options = {
-            name: recipe[name]
-            for name in ("learning_rate", "map", "sigma", "weight_decay", "schedule", "patience")
-        }
-        options |= {"swa": recipe["swa"], "standardize": facts["scaler"] is not None}
-        known = facts["loss"]
-        loss: Any = known if isinstance(known, str) else likelihoods.from_data(known)
-        ensemble = EnsembleDeterministicNN(network, loss, facts["num_models"], **options)
-        ensemble._params = params = storage.unpack_tree(facts["tree"], arrays)
-        scaler = Scaler.from_data(facts["scaler"]) if facts["scaler"] else None
-        empty = jax.vmap(Moments.empty)(params)
-        fit = Fit(params, None, empty, (), ())
-        ensemble._members = tuple(
-            DeterministicNN(network, ensemble.loss, **options).restore(
-                network, fit.member(m), scaler, facts["num_outputs"]
-            )
-            for m in range(ensemble.num_models)
-        )
-        ensemble.noise = None if facts["noise"] is None else np.array(facts["noise"])
-        ensemble.member_residuals = arrays.get(RESIDUALS)
+    @classmethod
+    def from_stored(
+        cls, network: Network, stored: Mapping[str, Any], posteriors: Sequence[Any] = ()
+    ) -> Self:
+        """Return the trained ensemble that `to_stored` described."""
+        del posteriors
+        members = tuple(DeterministicNN.from_stored(network, m) for m in stored["members"])
+        options = {**members[0].recipe.options, "standardize": members[0].standardize}
+        ensemble = cls(network, stored["loss"], len(members), **options)
+        ensemble._members = members
+        ensemble._params = _stack([member.params for member in members])
+        ensemble.noise = stored["noise"]
+        ensemble.member_residuals = stored["member_residuals"]
         return ensemble
 
     def _keys(self, key: Any) -> list[jax.Array]:

@@ -162,6 +162,11 @@ class Recipe:
         check_at_least(0, weight_decay=self.weight_decay)
         check_choice(get_args(RateSchedule), schedule=self.schedule)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of a `DeterministicNN` with this recipe."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "clip"}
+
     def plan(self, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return learning rates and snapshot marks of all steps."""
         rates = np.full(steps, self.learning_rate)

@@ -64,6 +64,10 @@ class Fit:
     losses: tuple[Any, ...]
     validation_losses: tuple[Any, ...]
 
+    def without_moments(self) -> Fit:
+        """Return the weights and the losses alone."""
+        return replace(self, trajectory=None, gradients=Moments.empty(None))
+
     def member(self, m: int) -> Fit:
         """Return the result for one member of an ensemble."""
 

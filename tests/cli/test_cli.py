@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
+import nbcore as nb
 from nbcore.cli import console, demo, job, main, run_folder
 from nbcore.cli.config import read_config
 from nbcore.cli.inputs import FeatureInputs, SmilesInputs, encode
@@ -143,9 +144,9 @@ def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     ]
     assert measured["weights"] == {"stochastic": 17, "total": 17}
     assert (run / "config.toml").read_text() == ENSEMBLE
-    assert sorted(p.name for p in (run / "posterior").iterdir()) == ["0", "1"]
+    assert len(nb.load(run / "model").posteriors) == 2
     assert {p.name for p in run.iterdir()} == {
-        "posterior", "metrics.json", "predictions.csv", "report.html", "config.toml", "run.json",
+        "model", "metrics.json", "predictions.csv", "report.html", "config.toml", "run.json",
     }  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def test_a_run_is_replaced_only_when_told(run: Path, capsys) -> None:
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("damage", ["{", '{"format": "other"}', '{"format": "nbcore-run-1"}'])
+@pytest.mark.parametrize("damage", ["{", '{"format": "other"}', '{"format": "nbcore-run-2"}'])
 def test_a_damaged_run_is_refused(run: Path, tmp_path: Path, capsys, damage: str) -> None:
     (tmp_path / "run.json").write_text(damage, encoding="utf-8")
     assert main(["predict", str(tmp_path), "--input", str(run.parent / "rows.csv")]) == 2
@@ -384,7 +385,7 @@ def test_molecules_from_csv_to_predictions_and_back(tmp_path: Path, capsys) -> N
     )
     out = tmp_path / "run"
     assert main(["run", str(tmp_path / "c.toml"), "--out", str(out)]) == 0
-    assert (out / "posterior" / "posterior.json").is_file()
+    assert set(nb.load(out / "model").tokenizer.tokens) == set(atoms)
     results = json.loads((out / "metrics.json").read_text())["results"]
     assert list(results) == ["deterministic + held-out noise", "partially Bayesian"]
     rows = table((out / "predictions.csv").read_text())

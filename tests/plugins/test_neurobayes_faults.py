@@ -12,8 +12,8 @@ from samplers import Still
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.training.deterministic import network_outputs
 from nbcore.training.minibatches import Data, Part, batch_loss
+from nbcore.training.outputs import network_outputs
 from nbcore.training.recipe import Recipe
 from nbcore.training.train import train
 from nbcore_flax import FlaxMLP, FlaxTransformer

@@ -12,7 +12,7 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.training.deterministic import ROWS, network_outputs
+from nbcore.training.outputs import ROWS, network_outputs
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
 RNG = np.random.default_rng(0)

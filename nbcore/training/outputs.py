@@ -1,0 +1,37 @@
+"""Outputs and predictions of a network with one set of weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nbcore.distributions.each_draw import each_draw
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.networks.evaluation import as_columns, compiled_apply
+from nbcore.networks.inputs import num_examples
+from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.network import Network, Params
+from nbcore.posterior.prediction import Prediction, Scaler
+
+ROWS = 512
+
+
+def predict_at(
+    network: Network, params: Params, likelihood: Likelihood, scaler: Scaler | None, X: Any
+) -> Prediction:
+    """Return the prediction of one set of weights; the likelihood has no parameters."""
+    outputs = network_outputs(network, params, X)
+    prediction = Prediction(each_draw(likelihood, outputs[None], {}))
+    return prediction if scaler is None else prediction.in_units_of(scaler)
+
+
+def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
+    """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
+    found = RowBuffer(num_examples(X), axis=0)
+    for rows, inputs in batches(X, network.padding, ROWS):
+        outputs = compiled_apply(network, params, jax.tree.map(jnp.asarray, inputs))
+        found.put(rows, as_columns(outputs, num_examples(inputs)))
+    return found.array
