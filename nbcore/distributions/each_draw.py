@@ -76,14 +76,14 @@ def _check_consistent(
     """Check a `log_prob` of its own against the distribution, at a sample of y."""
     few = draws.take(np.arange(1), slice(0, 8))
     y = few.sample(np.random.default_rng(0))[0]
-    expected = few.log_density(y)[0]
     first = jax.tree.map(lambda a: jnp.asarray(a[0]), parameters)
-    found = likelihood.log_prob(jnp.asarray(outputs[0, :8]), jnp.asarray(y), first)
+    given = jnp.asarray(outputs[0, :8]), jnp.asarray(y), first
+    found, expected = likelihood.log_prob(*given), Likelihood.log_prob(likelihood, *given)
     if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
         name = type(likelihood).__name__
         raise OptionError(
             f"{name}.log_prob is not the log density of {name}.distribution: "
-            f"{np.asarray(found)[0]:.4g} and {expected[0]:.4g} at y = {y[0]}. Define "
+            f"{np.asarray(found)[0]:.4g} and {np.asarray(expected)[0]:.4g} at y = {y[0]}. Define "
             "distribution alone: log_prob follows from it."
         )
 

@@ -1,4 +1,4 @@
-"""The conformance kit: checks that backends, selectors and networks keep their contracts.
+"""The conformance kit: checks of samplers, selectors, networks, likelihoods and priors.
 
 `parametrize_with_checks` is the whole interface; `pytest --pyargs nbcore.testing` holds every
 installed backend and selector to it. Importing this package imports neither jax nor pytest.
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from nbcore.testing.cases import installed as installed
     from nbcore.testing.cases import parametrize_with_checks as parametrize_with_checks
     from nbcore.testing.failure import ConformanceError as ConformanceError
+    from nbcore.testing.likelihood_case import LikelihoodCase as LikelihoodCase
     from nbcore.testing.network_checks import NetworkCase as NetworkCase
+    from nbcore.testing.prior_checks import PriorCase as PriorCase
     from nbcore.testing.report import OracleRow as OracleRow
     from nbcore.testing.report import oracle_report as oracle_report
     from nbcore.testing.report import oracle_table as oracle_table
@@ -27,7 +29,9 @@ _NAMES = {
         "Check", "Installed", "cases", "checks_for", "installed", "parametrize_with_checks",
     ),
     "failure": ("ConformanceError",),
+    "likelihood_case": ("LikelihoodCase",),
     "network_checks": ("NetworkCase",),
+    "prior_checks": ("PriorCase",),
     "report": ("OracleRow", "oracle_report", "oracle_table"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

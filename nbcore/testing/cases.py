@@ -1,4 +1,4 @@
-"""Checks and subjects: the checks that a backend, a selector or a network has to pass."""
+"""Checks and subjects: the checks that a backend, a selector, a likelihood, ... has to pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbcore.errors import MissingExtraError, OptionError, did_you_mean
 if TYPE_CHECKING:
     import pytest
 
-SubjectKind = Literal["backend", "selector", "network"]
+SubjectKind = Literal["backend", "selector", "network", "likelihood", "prior"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def check(
     """Make a function `check_...` a rule for a kind of subjects.
 
     Args:
-        kind: `"backend"`, `"selector"` or `"network"`.
+        kind: `"backend"`, `"selector"`, `"network"`, `"likelihood"` or `"prior"`.
         applies: which declared capabilities it applies to; all by default.
         options: which options it is about; subjects without them are left out.
         slow: whether it takes more than about ten seconds.
@@ -117,7 +117,7 @@ def checks_for(subject: Any) -> list[Check]:
     """Return the checks that a subject has to pass, chosen by what it declares.
 
     Raises:
-        OptionError: the object is neither backend nor selector nor network case.
+        OptionError: there are no checks for such an object.
 
     Examples:
         >>> import nbcore as nb
@@ -134,7 +134,7 @@ def cases(subjects: Iterable[Any]) -> list[Any]:
     """Return a pytest parameter set for every pair of a subject and one of its checks.
 
     Args:
-        subjects: backends, selectors, network cases, or what `installed` returns.
+        subjects: as for `parametrize_with_checks`.
     """
     import pytest  # noqa: PLC0415  no dependency of the library
 
@@ -154,7 +154,8 @@ def parametrize_with_checks(subjects: Iterable[Any]) -> pytest.MarkDecorator:
     more than about ten seconds have the marker `slow`: `pytest -m "not slow"` leaves them out.
 
     Args:
-        subjects: backends, selectors, `NetworkCase`s (a model and example inputs), or what
+        subjects: backends, selectors, `NetworkCase`s (a model and example inputs),
+            `LikelihoodCase`s (a likelihood, example outputs and targets), `PriorCase`s, or what
             `installed` returns.
 
     Raises:
@@ -207,9 +208,15 @@ def _described(subject: Any) -> tuple[SubjectKind, str, frozenset[str]]:
             return "selector", _labeled(name, subject), _set(subject, "needs")
         if hasattr(subject, "model") and hasattr(subject, "X"):
             return "network", str(name), frozenset()
+        if hasattr(subject, "likelihood") and hasattr(subject, "outputs"):
+            return "likelihood", str(name), frozenset()
+        if hasattr(subject, "prior") and hasattr(subject, "is_positive"):
+            declared = {"positive"} if subject.is_positive else {"weights"}
+            return "prior", str(name), frozenset(declared)
     raise OptionError(
-        f"Checks are for backends (kernel), selectors (score or choose) and "
-        f"nbcore.testing.NetworkCase(model, X); got {subject!r}."
+        "Checks are for backends (kernel), selectors (score or choose) and the NetworkCase(model, "
+        "X), LikelihoodCase(likelihood, outputs, y) and PriorCase(prior) of nbcore.testing; got "
+        f"{subject!r}."
     )
 
 
@@ -231,5 +238,8 @@ def _labeled(name: str, subject: Any) -> str:
 
 def _load_checks() -> None:
     """Import the modules that register checks: they import jax, which collecting need not."""
-    for module in ("backend_contract", "backend_truth", "network_checks", "selector_checks"):
+    for module in (
+        "backend_contract", "backend_truth", "likelihood_checks", "network_checks", "prior_checks",
+        "selector_checks",
+    ):  # fmt: skip
         importlib.import_module(f"nbcore.testing.{module}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ConformanceError(AssertionError):
-    """A backend, a selector or a network breaks its contract."""
+    """A subject of the conformance kit breaks its contract."""
 
 
 def require(holds: object, what: str, *, measured: object, limit: object, cause: str) -> None:

@@ -242,6 +242,15 @@ def test_a_density_that_is_not_that_of_the_distribution_is_refused() -> None:
 
     @register_pytree
     @dataclass(frozen=True)
+    class Unscaled(Laplace):
+        def log_prob(self, outputs: jax.Array, y: jax.Array, parameters: Any) -> jax.Array:
+            return -jnp.sum(jnp.abs(y - outputs), axis=1) / self.scale
+
+    with pytest.raises(OptionError, match=r"Unscaled\.log_prob is not the log density"):
+        predicted(Unscaled(0.7))
+
+    @register_pytree
+    @dataclass(frozen=True)
     class Honest(nb.Gaussian):
         def log_prob(self, outputs: jax.Array, y: jax.Array, parameters: Any) -> jax.Array:
             return super().log_prob(outputs, y, parameters)

@@ -47,6 +47,7 @@ PAGE = page_scope()
 test_the_sampler_of_the_page = PAGE["test_my_sampler"]
 test_the_selector_of_the_page = PAGE["test_my_selector"]
 test_the_adapter_of_the_page = PAGE["test_my_adapter"]
+test_the_distributions_of_the_page = PAGE["test_my_distributions"]
 
 MLP = NetworkCase(FlaxMLP(hidden_dims=(4,), target_dim=2), np.ones((5, 3), np.float32))
 TRANSFORMER = NetworkCase(

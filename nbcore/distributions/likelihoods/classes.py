@@ -32,15 +32,20 @@ class Categorical(Likelihood):
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if labels.ndim != 1:
             raise ShapeError(f"Labels have shape (examples,), got {np.shape(y)}.")
+        if labels.dtype.kind not in "biuf":
+            raise LabelError(
+                f"Labels are integers 0 to {num_outputs - 1}, got {labels.dtype}. Type: "
+                "names, y = np.unique(y, return_inverse=True)"
+            )
         if not np.all(labels == np.floor(labels)):
             raise LabelError(
                 f"Labels are integers 0 to {num_outputs - 1}, got fractions ({labels.dtype})."
             )
-        rows = np.flatnonzero((labels < 0) | (labels >= num_outputs))
-        if rows.size:
+        wrong = np.flatnonzero((labels < 0) | (labels >= num_outputs))
+        if wrong.size:
             raise LabelError(
-                f"The label {labels[rows[0]]} in row {rows[0]} is outside the {num_outputs} "
-                f"classes (0 to {num_outputs - 1}), as in {rows.size} row(s). A network for k "
+                f"The label {labels[wrong[0]]} of example {wrong[0]} is outside the {num_outputs} "
+                f"classes (0 to {num_outputs - 1}), as in {wrong.size} example(s). A network for k "
                 "classes has target_dim=k."
             )
         return jnp.asarray(labels, jnp.int32)
@@ -80,11 +85,11 @@ class Bernoulli(Likelihood):
         columns = real_columns(y, num_outputs, "Bernoulli")
         wrong = np.argwhere(~np.isin(np.asarray(columns), (0, 1)))
         if len(wrong):
-            row, output = (int(i) for i in wrong[0])
+            example, output = (int(i) for i in wrong[0])
             raise LabelError(
-                f"Bernoulli labels are 0 or 1 (or booleans), got {columns[row, output]} in row "
-                f"{row}; {len(np.unique(wrong[:, 0]))} row(s) have other values. Type "
-                "nb.Categorical() for several classes."
+                f"Bernoulli labels are 0 or 1 (or booleans), got {columns[example, output]} in "
+                f"example {example}; {len(np.unique(wrong[:, 0]))} example(s) have other values. "
+                "Type nb.Categorical() for several classes."
             )
         return columns
 

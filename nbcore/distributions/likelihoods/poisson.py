@@ -31,11 +31,11 @@ class Poisson(Likelihood):
         counts = np.asarray(columns)
         wrong = np.argwhere((counts < 0) | (counts != np.floor(counts)))
         if len(wrong):
-            row, output = (int(i) for i in wrong[0])
+            example, output = (int(i) for i in wrong[0])
             raise DataError(
-                f"Counts are non-negative integers, got {counts[row, output]} in row {row}; "
-                f"{len(np.unique(wrong[:, 0]))} row(s) have other values. Type nb.Gaussian() for "
-                "real targets."
+                f"Counts are non-negative integers, got {counts[example, output]} in example "
+                f"{example}; {len(np.unique(wrong[:, 0]))} example(s) have other values. Type "
+                "nb.Gaussian() for real targets."
             )
         return columns
 
