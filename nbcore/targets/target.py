@@ -321,8 +321,9 @@ class FunctionTarget(Target):
         return self.position
 
     def log_density(self, position: Any) -> jax.Array:
-        """Return `function(position)`."""
-        return self.function(position)
+        """Return `function(position)`; NaN if it overflows to +inf, which samplers would keep."""
+        value = self.function(position)
+        return jnp.where(value == jnp.inf, jnp.nan, value)
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from nbcore.sampling.backend import Backend
 from nbcore.targets.curvature import Whitening
 from nbcore.targets.target import NetworkTarget, Target
 from nbcore_blackjax import mala
+from nbcore_blackjax.microcanonical import Parameters
 
 NOISE, SCALE = 0.5, 0.7
 """Standard deviations of the noise and of the prior of the regression."""
@@ -212,6 +213,81 @@ def test_only_warmup_changes_parameters(mass_matrix: str) -> None:
     assert stats.step_size == warmed.averaging.average
     assert bool(jnp.any(after.sampler.position != warmed.sampler.position))
     jax.tree.map(np.testing.assert_array_equal, after[1:], warmed[1:])
+
+
+def five_weights() -> tuple[Target, np.ndarray]:
+    """Return a normal density of five weights, condition number 999, and its covariance."""
+    root = np.random.default_rng(0).normal(size=(5, 5))
+    covariance = root @ root.T + 0.05 * np.eye(5)
+    units = np.diag([3.0, 1.0, 1.0, 1.0, 0.1])
+    covariance = units @ covariance @ units
+    precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
+    target = nb.Target.from_log_density(lambda x: -0.5 * x @ precision @ x, jnp.ones(5))
+    return target, covariance
+
+
+@pytest.mark.parametrize("options", [{}, {"max_rank": 2}], ids=["any rank", "rank 2"])
+@pytest.mark.parametrize("name", ["nuts", pytest.param("hmc", marks=pytest.mark.slow)])
+def test_a_low_rank_mass_matrix_follows_correlations(name: str, options: dict[str, Any]) -> None:
+    """Correlations of all draws, and scales, whatever the step size does in between."""
+    target, covariance = five_weights()
+    steps = {"num_leapfrog_steps": 16} if name == "hmc" else {}
+    backend = nb.get_backend(f"blackjax-{name}", mass_matrix="low_rank", **steps, **options)
+    posterior = run(target, backend, num_samples=500, num_chains=4)
+    draws = np.asarray(posterior.draws, np.float64)
+    whitened = draws.reshape(-1, 5) @ np.linalg.inv(np.linalg.cholesky(covariance)).T
+    assert np.all(convergence.ess_bulk(draws) > 400)
+    np.testing.assert_allclose(whitened.T @ whitened / 2000, np.eye(5), atol=0.2)
+    assert posterior.stats.num_gradients.mean() < 24  # 50 to 100 with a diagonal one
+
+
+def test_a_low_rank_mass_matrix_has_the_right_sign_and_scale() -> None:
+    target, covariance = five_weights()
+    kernel = nb.get_backend("blackjax-nuts", mass_matrix="low_rank").kernel(300)
+    state = kernel.init(jax.random.key(0), target, (), target.start)
+
+    def warm(t: Any, state: Any) -> Any:
+        return kernel.warmup(jax.random.fold_in(jax.random.key(1), t), target, (), state, t)[0]
+
+    state = jax.jit(lambda state: jax.lax.fori_loop(0, 300, warm, state))(state)
+    sigma, U, lam = state.inverse_mass_matrix
+    matrix = np.outer(sigma, sigma) * (np.eye(5) + (U * (lam - 1)) @ U.T)
+    ratio = np.linalg.eigvals(np.linalg.solve(covariance, matrix)).real
+    # Factors of up to 2 are not corrected.
+    assert ratio.min() > 0.4
+    assert ratio.max() < 2.5
+
+
+@pytest.mark.slow
+def test_mclmc_moves_beside_a_region_where_the_density_is_not_a_number() -> None:
+    """x0 is normal below 1/2, with deviation 0.697; steps across stay, and are divergent."""
+
+    def density(x: jax.Array) -> jax.Array:
+        return jnp.where(x[0] > 0.5, jnp.nan, -0.5 * jnp.sum(x**2))
+
+    target = nb.Target.from_log_density(density, jnp.zeros(10))
+    posterior = run(target, nb.get_backend("blackjax-mclmc"), num_samples=1000)
+    draws = np.asarray(posterior.draws)
+    assert np.all(convergence.ess_bulk(draws) > 100)
+    assert draws[..., 0].std() == pytest.approx(0.697, rel=0.15)
+    assert draws[..., 1:].std() == pytest.approx(1.0, rel=0.1)
+    assert 0.02 < posterior.stats.is_divergent.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("step_size", "scale", "stuck"),
+    [(0.5, 1.0, False), (1e-6, 1.0, True), (np.nan, 1.0, True), (0.5, 0.0, True)],
+)
+def test_steps_of_a_stuck_mclmc_chain_are_divergent(
+    step_size: float, scale: float, stuck: bool
+) -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(3))
+    kernel = nb.get_backend("blackjax-mclmc").kernel(0)
+    whitening = Whitening(jnp.zeros(3), jnp.eye(3))
+    state = kernel.init(jax.random.key(0), target, whitening, target.start)
+    at = Parameters(jnp.asarray(2.0), jnp.asarray(step_size), jnp.array([1.0, scale, 1.0]))
+    _, stats = kernel.step(jax.random.key(1), target, whitening, state._replace(parameters=at), 0)
+    assert bool(stats.is_divergent) is stuck
 
 
 def test_what_is_not_to_be_adapted_stays() -> None:

@@ -1,13 +1,16 @@
 """Every sampler on posteriors that are not linear, beside NUTS.
 
     python tests/benchmarks/samplers.py
-    python tests/benchmarks/samplers.py --cases mlp sixty --backends sgld sghmc csgld
-    python tests/benchmarks/samplers.py --cases mlp --backends sgld --options preconditioner=none
+    python tests/benchmarks/samplers.py --cases line sixty --backends sgld sghmc csgld
+    python tests/benchmarks/samplers.py --cases line --backends sgld --options preconditioner=none
+    python tests/benchmarks/samplers.py --cases table --table energy.txt
+    JAX_ENABLE_X64=1 python tests/benchmarks/samplers.py --cases line-first
 
-Each case is a trained network, a subset, a likelihood and data; NUTS samples it first. Prints a
-markdown table: error of the mean prediction on the data and mean epistemic deviation, both over
-those of NUTS too; the distance between the two mean predictions, in epistemic deviations of NUTS;
-the least effective sample size of a prediction; gradients of warmup and sampling, and seconds.
+Each case is a trained network, a subset, a likelihood and data; NUTS samples it first. A table is
+a text file with the target in its last column. Prints a markdown table: error of the mean
+prediction on the data and mean epistemic deviation, both over those of NUTS too; the distance
+between the two mean predictions, in epistemic deviations of NUTS; the least effective sample size
+of a prediction; gradients of warmup and sampling, and seconds.
 """
 
 from __future__ import annotations
@@ -72,23 +75,30 @@ def normal(rows: int, columns: int) -> tuple[np.ndarray, np.random.Generator]:
 def line() -> Data:
     """200 examples of y = 2 x0 + .1 noise, 8 hidden units."""
     X, rng = normal(200, 3)
-    return trained(X, 2 * X[:, 0] + 0.1 * rng.normal(size=200), FlaxMLP(hidden_dims=(8,)), 300)
+    y = 2 * X[:, 0] + 0.1 * rng.normal(size=200)
+    return trained(X, y, FlaxMLP(hidden_dims=(8,)), 600, map=False)
 
 
 @functools.cache
-def wide() -> Data:
-    """600 examples of 8 inputs, 32 and 16 hidden units."""
-    X, rng = normal(600, 8)
-    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] / 2 + 0.1 * rng.normal(size=600)
-    return trained(X, y, FlaxMLP(hidden_dims=(32, 16)), 300)
+def surface(num_examples: int, epochs: int) -> Data:
+    """A surface over 8 inputs, 32 and 16 hidden units."""
+    X, rng = normal(num_examples, 8)
+    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] / 2 + 0.1 * rng.normal(size=num_examples)
+    return trained(X, y, FlaxMLP(hidden_dims=(32, 16)), epochs)
+
+
+wide = functools.partial(surface, 600, 300)
+thousands = functools.partial(surface, 3000, 80)
+many = functools.partial(surface, 20_000, 20)
 
 
 @functools.cache
-def many() -> Data:
-    """4,000 examples of the same."""
-    X, rng = normal(4000, 8)
-    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] / 2 + 0.1 * rng.normal(size=4000)
-    return trained(X, y, FlaxMLP(hidden_dims=(32, 16)), 60)
+def table(path: str) -> Data:
+    """A table of numbers, standardized, 50 hidden units."""
+    columns = np.loadtxt(path)
+    columns = (columns - columns.mean(axis=0)) / columns.std(axis=0)
+    X, y = columns[:, :-1].astype(np.float32), columns[:, -1]
+    return trained(X, y, FlaxMLP(hidden_dims=(50,)), 200)
 
 
 @functools.cache
@@ -177,6 +187,9 @@ CASES: dict[str, Case] = {
     "wide-first-known": Case(wide, DEFAULT, nb.Gaussian(noise=0.1)),
     "wide-first-unknown": Case(wide, DEFAULT, nb.Gaussian()),
     "wide-everything": Case(wide, nb.ProbabilisticSubset.everything(), nb.Gaussian(noise=0.1)),
+    "thousands-first-known": Case(thousands, DEFAULT, nb.Gaussian(noise=0.1)),
+    "thousands-first-unknown": Case(thousands, DEFAULT, nb.Gaussian()),
+    "many-first-known": Case(many, DEFAULT, nb.Gaussian(noise=0.1)),
     "many-first-unknown": Case(many, DEFAULT, nb.Gaussian()),
     "sixty": Case(sixty),
     "scale-unknown": Case(line, DEFAULT, nb.Gaussian(), {"prior": SCALE}),
@@ -240,9 +253,8 @@ def least_ess(chains: np.ndarray) -> float:
     return float(np.min(ess_bulk(np.asarray(chains, np.float64))))
 
 
-def row(name: str, backend: str, found: Outcome, nuts: Outcome) -> str:
+def row(name: str, y: np.ndarray, backend: str, found: Outcome, nuts: Outcome) -> str:
     """Return a row of the table."""
-    y = CASES[name].data().y
     deviation, wanted = (float(o.deviations.mean()) for o in (found, nuts))
     figures = (
         f"{found.rmse(y):.3f}",
@@ -261,8 +273,9 @@ def row(name: str, backend: str, found: Outcome, nuts: Outcome) -> str:
 def main() -> None:
     """Sample every case that was asked for with every backend, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--cases", nargs="+", default=list(CASES), help="names, or beginnings")
+    parser.add_argument("--cases", nargs="+", default=[""], help="names, or how they begin")
     parser.add_argument("--backends", nargs="+", default=list(nb.list_backends()))
+    parser.add_argument("--table", help="file of the case `table`")
     parser.add_argument("--options", nargs="*", default=[], help="of the backends, name=value")
     parser.add_argument("--num-warmup", type=int, default=500)
     parser.add_argument("--num-samples", type=int, default=1000)
@@ -276,16 +289,20 @@ def main() -> None:
     }
     options = {name: typed(value) for name, value in (o.split("=") for o in arguments.options)}
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
-    for name, case in CASES.items():
+    cases = dict(CASES)
+    if arguments.table:
+        cases["table"] = Case(lambda: table(arguments.table), DEFAULT, nb.Gaussian())
+    for name, case in cases.items():
         if not name.startswith(tuple(arguments.cases)):
             continue
-        nuts = sample(case, NUTS, {}, plan)
-        print(row(name, NUTS, nuts, nuts), flush=True)
+        nuts, y = sample(case, NUTS, {}, plan), case.data().y
+        print(row(name, y, NUTS, nuts, nuts), flush=True)
         for backend in arguments.backends:
             if backend == NUTS:
                 continue
             try:
-                print(row(name, backend, sample(case, backend, options, plan), nuts), flush=True)
+                found = sample(case, backend, options, plan)
+                print(row(name, y, backend, found, nuts), flush=True)
             except NbcoreError as error:
                 print(f"| {name} | `{backend}` | {type(error).__name__}: {error} |", flush=True)
 

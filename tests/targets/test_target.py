@@ -213,6 +213,15 @@ def test_any_density_is_a_target():
 
 
 MIXING = nb.as_network((lambda key, x: None, lambda p, x: (x - x.mean(0)) @ p["out"]["kernel"]))
+
+
+def test_a_density_that_overflows_is_not_a_number() -> None:
+    """Any sampler would accept +inf, and never leave."""
+    target = nb.Target.from_log_density(lambda x: 1e38 * x[0] ** 2, jnp.ones(1))
+    assert float(target.log_density(jnp.ones(1))) == pytest.approx(1e38)
+    assert np.isnan(float(target.log_density(jnp.full(1, 10.0))))
+
+
 PLAIN = nb.Target.from_log_density(lambda p: -jnp.sum(p["weights"] ** 2), {"weights": jnp.ones(2)})
 
 
