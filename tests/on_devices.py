@@ -305,6 +305,46 @@ def samplers(folder: Path) -> None:
                 assert np.all(moved < 6 * error + 1e-3), (name, path, moved / error)
 
 
+USUAL = {
+    "numpyro-nuts": ("threads", "vectorized"),
+    "blackjax-hmc": ("sequential",),
+    "sgld": ("vectorized",),
+}
+
+
+def usual_runs() -> Any:
+    """Yield a name and the options of runs, of each sort of sampler and way to run chains."""
+    lengths = {"num_warmup": 40, "num_samples": 60, "num_chains": 2, "chunk_size": 20}
+    for backend, methods in USUAL.items():
+        for method in methods:
+            yield f"{backend}-{method}", {"backend": backend, "chain_method": method, **lengths}
+
+
+def usual_first(folder: Path) -> None:
+    """Compiled as by users: other chunk sizes change no draw; and runs that are interrupted."""
+    import os
+
+    assert not os.environ.get("XLA_FLAGS")
+    target = make_target()
+    for name, options in usual_runs():
+        whole = sample(target, **options)
+        same(sample(target, **{**options, "chunk_size": 7}), whole)
+        np.save(folder / f"{name}.npy", whole.flat_draws()["embed/embedding"])
+        interrupted(target, "sampling", 20, checkpoint=folder / name, **options)
+
+
+def usual_second(folder: Path) -> None:
+    """In another process they go on, with the draws of runs that nobody stopped."""
+    target = make_target()
+    for name, options in usual_runs():
+        seen: list[Any] = []
+        report = {"checkpoint": folder / name, "progress": seen.append}
+        draws = sample(target, **options, **report).flat_draws()["embed/embedding"]
+        np.testing.assert_array_equal(draws, np.load(folder / f"{name}.npy"))
+        if options["chain_method"] == "vectorized":  # else a chain may have been in warmup
+            assert "warmup" not in {report.phase for report in seen}
+
+
 def main() -> None:
     name, folder, *where = sys.argv[1:]
     if where:
@@ -312,7 +352,8 @@ def main() -> None:
 
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES")
         connect(dict(zip(names, where, strict=True)))
-    {"four": four, "samplers": samplers, "processes": processes}[name](Path(folder))
+    functions = (four, samplers, processes, usual_first, usual_second)
+    {function.__name__: function for function in functions}[name](Path(folder))
     print("all is well")
 
 

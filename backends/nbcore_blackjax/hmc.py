@@ -32,7 +32,7 @@ class BlackJAXHMC:
         mass_matrix: `"diagonal"`, `"dense"`, or `"low_rank"`, a diagonal and `max_rank`
             directions, for many correlated numbers.
         max_rank: number of directions of a low-rank matrix, at most.
-        step_size: first step size e; adapted in warmup where `adapt_step_size` is true.
+        step_size: first step size e; adapted in warmup if `adapt_step_size` is true.
         adapt_step_size: whether warmup adapts the step size.
         adapt_mass_matrix: whether warmup adapts the mass matrix.
 

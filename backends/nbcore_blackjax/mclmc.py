@@ -43,7 +43,7 @@ class BlackJAXMCLMC:
         trajectory_length: L, in whitened coordinates (no units); `None` tunes it by the
             autocorrelation of the draws.
         step_size: first step size, in whitened coordinates (no units); `None` is sqrt(d) / 4.
-        adapt_step_size: whether step size, L and scales are tuned; where false, L is
+        adapt_step_size: whether step size, L and scales are tuned; if not, L is
             `trajectory_length`, or sqrt(d).
         adapt_mass_matrix: whether tuning estimates the scale of each coordinate anew.
         num_tune: tuning steps between warmup and sampling.

@@ -32,7 +32,7 @@ class Parameters(NamedTuple):
 
 
 def check_size(phi: jax.Array, name: str) -> None:
-    """Raise where there is one number: on a line there is no direction to turn to.
+    """Raise if there is one parameter: on a line there is no direction to turn to.
 
     Raises:
         TargetError: there is.
@@ -56,7 +56,7 @@ def tuned(
         state: the state before, with `sampler`, `position` and `parameters`.
         target: the log density.
         whitening: the coordinates of the sampler.
-        sampler: where BlackJAX left its own state.
+        sampler: BlackJAX's own state.
         at: the parameters that it found.
         count: integrator steps that it took.
     """

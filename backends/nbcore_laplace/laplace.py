@@ -39,7 +39,7 @@ class Laplace:
 
     Through the network itself they would predict nonsense wherever they reach beyond its linear
     range. For parameters of the likelihood and their coupling to the weights, and for plain
-    densities, H is the Hessian itself; where that has negative curvature, its size is taken. The
+    densities, H is the Hessian itself; if that has negative curvature, its size is taken. The
     approximation is exact for the last layer with Gaussian noise that is known, and has a bias of
     unknown size elsewhere. Warmup does nothing, and may be 0 steps. The statistic `log_density` is
     that of the approximation: log p(m) - |R^-1 (w - m)|^2 / 2.
@@ -48,10 +48,10 @@ class Laplace:
         predictions: `"linearized"`, or `"sampled"`: each draw predicts by the network itself.
         structure: what is kept of the covariance: `"full"`; `"low_rank"`, the `rank` directions
             that the data determine most, relative to the prior, and the diagonal of the rest;
-            `"diagonal"`, the inverse of the diagonal of H; or `"auto"`: full where the byte budget
+            `"diagonal"`, the inverse of the diagonal of H; or `"auto"`: full if the byte budget
             holds it, else low rank (of a plain density the diagonal), a function of shapes alone.
         find_mode: whether to climb to the mode first; otherwise m is the trained weights (and
-            the parameters where they start).
+            the parameters at their start).
         temperature: T; 1 is the posterior.
         byte_budget: bytes that a full covariance may take, which needs
             16 n min(n, N C) of them for n numbers and C outputs of N examples.
@@ -141,7 +141,7 @@ def laplace(key: jax.Array, target: Target, position: Any, options: Laplace) -> 
     Args:
         key: random key.
         target: the log density.
-        position: where to start climbing, or where to expand.
+        position: the start of the climb, or the point of expansion.
         options: `structure`, `find_mode`, `byte_budget` and `rank`.
 
     Raises:

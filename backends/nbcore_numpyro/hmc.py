@@ -34,7 +34,7 @@ class NumPyroHMC:
         trajectory_length: longest trajectory T, in units of a posterior standard deviation once
             the mass matrix is adapted; 2 by default. At most 1,024 leapfrog steps are taken.
         mass_matrix: `"diagonal"` or `"dense"`.
-        step_size: first step size; adapted in warmup where `adapt_step_size` is true.
+        step_size: first step size; adapted in warmup if `adapt_step_size` is true.
         adapt_step_size: whether warmup adapts the step size.
         adapt_mass_matrix: whether warmup adapts the mass matrix.
 
@@ -75,7 +75,7 @@ class NumPyroHMC:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What it declares: the cost is fixed where the number of leapfrog steps is."""
+        """Capabilities: the cost of a step is fixed if the number of leapfrog steps is."""
         fixed = frozenset({"fixed_cost"} if self.num_leapfrog_steps else ())
         return frozenset({"exact", "adaptive"}) | fixed
 

@@ -18,7 +18,7 @@ class NumPyroNUTS:
         target_acceptance_rate: mean acceptance rate that the step size is adapted to.
         max_tree_depth: longest trajectory, 2^depth - 1 leapfrog steps.
         mass_matrix: `"diagonal"` or `"dense"`.
-        step_size: first step size; adapted in warmup where `adapt_step_size` is true.
+        step_size: first step size; adapted in warmup if `adapt_step_size` is true.
         adapt_step_size: whether warmup adapts the step size.
         adapt_mass_matrix: whether warmup adapts the mass matrix.
 

@@ -28,7 +28,7 @@ def write_project(folder: Path, *, seed: int, quick: bool) -> Path:
     """Write the molecules and a configuration into a folder, and return the configuration.
 
     Args:
-        folder: where to write.
+        folder: the folder to write.
         seed: seed of everything random.
         quick: a tiny network on a hundred molecules: shows that everything works, no more.
     """

@@ -263,7 +263,7 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
 
     Args:
         job: the job.
-        progress: where progress goes.
+        progress: receives progress reports.
         checkpoint: a folder for the state and the draws of sampling, see `nb.sample`.
 
     Raises:

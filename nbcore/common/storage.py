@@ -30,7 +30,7 @@ def check_free(folder: Path, marker: str, *, overwrite: bool, remedy: str) -> No
     """Check that a folder can be written; only folders that nbcore wrote are ever replaced.
 
     Args:
-        folder: where to write.
+        folder: the folder to write.
         marker: the file that identifies a folder written earlier.
         overwrite: whether such a folder may be replaced.
         remedy: what to type in order to replace it.
@@ -107,7 +107,7 @@ def write_folder(
     """Write arrays and facts into a folder, whole or not at all.
 
     Args:
-        folder: where to write.
+        folder: the folder to write.
         arrays: arrays by name.
         facts: JSON data.
         overwrite: whether a folder of this kind may be replaced.

@@ -169,7 +169,7 @@ class SamplingOptions:
 @suggesting
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """Where the noise comes from, so that intervals are as wide as the errors on unseen examples.
+    """Source of the noise, so that intervals are as wide as the errors on unseen examples.
 
     The frozen weights fit the examples that they were trained on better than others, so that the
     residuals there are too small.

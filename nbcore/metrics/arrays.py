@@ -64,7 +64,7 @@ def classified(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.
     if outside.any():
         at = np.flatnonzero(outside)
         raise LabelError(
-            f"labels[{at[0]}] is {classes[at[0]]} ({at.size} such rows); expected classes from 0 "
+            f"labels[{at[0]}] is {classes[at[0]]} ({at.size} in all); expected classes from 0 "
             f"to {rows.shape[1] - 1}, one for each column of probabilities."
         )
     refuse(~np.isfinite(rows), "probabilities", "are not finite")

@@ -94,7 +94,7 @@ class ReportData:
     Args:
         title: headline.
         target: name of the target, with its unit if known.
-        predictions: predictions of the partially Bayesian network on the test rows.
+        predictions: predictions of the partially Bayesian network on the test examples.
         ways: results of each way of predicting, the partially Bayesian one last.
         traces: the worst-mixing parameters.
         layers: how much of each layer is sampled.

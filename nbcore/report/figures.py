@@ -85,7 +85,7 @@ def draw_errors(axes: Axes, rows: Predictions) -> None:
     actual = [float(np.sqrt(np.mean(error[g] ** 2))) for g in groups]
     ends = np.array([rows.deviation.min(), rows.deviation.max()])
     axes.plot(ends, ends, color=INK, linewidth=0.9, label="error = predicted deviation")
-    axes.plot(ends, 1.96 * ends, "--", color=INK, linewidth=0.9, label="95 % of rows below")
+    axes.plot(ends, 1.96 * ends, "--", color=INK, linewidth=0.9, label="95 % of examples below")
     axes.plot(
         centers, actual, "s-", color=OURS, markersize=5, linewidth=1.2,
         label="root mean square of each group",

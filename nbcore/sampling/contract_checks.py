@@ -189,7 +189,7 @@ class _Calls:
             )
 
     def check_position(self, position: Any, start: Any) -> None:
-        """Raise unless `position` returns the form of the position where chains start."""
+        """Raise unless `position` returns the form of the position that chains start at."""
         fault = _difference(position, start, "position")
         if fault:
             got, expected = fault

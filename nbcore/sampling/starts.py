@@ -39,7 +39,7 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
         keys: a key for each chain.
         init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
             prior), `"laplace"` (draws of the normal that has mode and curvature of the density,
-            pulled back towards the mode where the density falls faster than that normal),
+            pulled back towards the mode if the density falls faster than that normal),
             positions with a leading chain axis, or a source of them (`ChainStarts`).
 
     Raises:

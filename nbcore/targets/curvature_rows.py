@@ -68,7 +68,7 @@ def curvature_rows(key: jax.Array, target: NetworkTarget, position: Any, count: 
     Args:
         key: random key, of the examples.
         target: the log density.
-        position: where.
+        position: the point of evaluation.
         count: number of examples.
 
     Examples:
@@ -124,7 +124,7 @@ def _rows_of_weights(
 
 
 def _rows_of_parameters(target: NetworkTarget, position: Any, batch: Batch) -> jax.Array:
-    """Return a row for each number that is no weight."""
+    """Return a row for each parameter that is no weight."""
     others = {name: part for name, part in position.items() if name != "weights"}
     flat, unravel = jax.flatten_util.ravel_pytree(others)
 

@@ -33,7 +33,7 @@ class LogDensity:
         raise TargetError(f"{type(self).__name__} has no start.")
 
     def initial_position(self, key: jax.Array | None = None, *, jitter: float = JITTER) -> Any:
-        """Return where a chain starts: the trained weights, with a small jitter if a key is given.
+        """Return the start of a chain: the trained weights, with a small jitter if a key is given.
 
         Args:
             key: random key; `None` gives the start itself.

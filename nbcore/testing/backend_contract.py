@@ -56,7 +56,7 @@ def check_start_without_density_is_refused(backend: Backend) -> None:
         said, message = False, "no error"
     require(
         said,
-        "A start where the density is NaN is refused",
+        "A start with a density of NaN is refused",
         measured=message,
         limit="a SamplingError that names chain 0",
         cause="a driver other than nbcore.sample.",

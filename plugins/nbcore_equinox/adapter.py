@@ -40,7 +40,7 @@ class EquinoxNetwork(Network):
     Equinox modules compute one example: `apply` is `jax.vmap(module)`. Parameters are nested
     dicts, `{"params": …, "state": …}`: every array of floats of the module by its attribute path
     (list items by their number), then what `eqx.nn.State` holds, which is never a weight.
-    `"state"` is missing where there is none; the weights alone are accepted too. Arrays keep
+    `"state"` is missing if there is none; the weights alone are accepted too. Arrays keep
     Equinox's storage order, (out, in); pairs are (in, out) as everywhere.
 
     An Equinox module gets its weights when it is built. So a network that is to be *trained* is
@@ -55,10 +55,10 @@ class EquinoxNetwork(Network):
     Args:
         module: the module; asked for its structure, never for its weights.
         held: the parameters that it came with.
-        state_tree: structure of its `eqx.nn.State`; `None` where it has none.
+        state_tree: structure of its `eqx.nn.State`; `None` if it has none.
         example: a few inputs to trace for the call order of the layers; without it, and without
             a method `example_input(params)` on the module, the order is unknown.
-        build: `(key=) -> module`, where the network was made of that.
+        build: `(key=) -> module`, if the network was made of that.
 
     Examples:
         >>> import functools, equinox as eqx, jax, jax.numpy as jnp, nbcore as nb
@@ -83,7 +83,7 @@ class EquinoxNetwork(Network):
     def from_module(
         cls, module: eqx.Module, state: Any = None, example: Inputs | None = None
     ) -> EquinoxNetwork:
-        """Make a network of a module, and of its state where it has one.
+        """Make a network of a module, and of its state if it has one.
 
         Args:
             module: the module.
@@ -136,12 +136,12 @@ class EquinoxNetwork(Network):
 
     @property
     def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """How inputs are padded: the module's `padding`, where that is a `Padding`."""
+        """How inputs are padded: the module's `padding`, if that is a `Padding`."""
         return padding_of(self.module)
 
     @property
     def params(self) -> Params | None:
-        """The parameters of the module that was given; `None` where none was."""
+        """The parameters of the module that was given; `None` if none was."""
         return jax.tree.map(lambda a: a, self.held) if self.build is None else None
 
     def init(self, key: Key, x: Inputs) -> Params:
@@ -164,7 +164,7 @@ class EquinoxNetwork(Network):
             params: as `init` and `params` give them, or the weights alone.
             x: inputs with a leading example axis.
             train: whether dropout is on.
-            key: random key; needed in training where the module has dropout.
+            key: random key; needed in training if the module has dropout.
 
         Raises:
             NetworkError: the module has dropout to train with and no key was given.
@@ -190,7 +190,7 @@ class EquinoxNetwork(Network):
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers, named by attribute path; in call order where an example is known."""
+        """Return the layers, named by attribute path; in call order if an example is known."""
         example = example_for(self.module, self.example, params)
         traced = None if example is None else Traced.of(self.apply, params, example)
         found = {} if traced is None else stack_axes(traced)
@@ -199,7 +199,7 @@ class EquinoxNetwork(Network):
         return layers if traced is None else ordered(layers, traced)
 
     def check_inputs(self, x: Inputs) -> None:
-        """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""
+        """Call the module's `check_inputs(x)`, if it has one; it raises on bad inputs."""
         check_inputs(self.module, x)
 
     def _state(self, params: Params) -> Any:

@@ -23,7 +23,7 @@ def two_heads(x: jax.Array, target_dim: int) -> jax.Array:
 
 
 def refuse_classes(net: Any, sibling: str) -> None:
-    """Raise OptionError where a network of two heads is asked for classes."""
+    """Raise OptionError if a network of two heads is asked for classes."""
     if net.classification:
         raise OptionError(
             f"{type(net).__name__} has a mean and a log standard deviation for each target, and "

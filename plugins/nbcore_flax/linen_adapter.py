@@ -56,7 +56,7 @@ class LinenNetwork(Network):
 
     Parameters are flax's own variables, `{"params": …, "batch_stats": …}`, so that
     `module.apply(params, x)` is the same call; the collection `"params"` alone is accepted too,
-    where the module has no other. Every other collection is state: never a weight.
+    if the module has no other. Every other collection is state: never a weight.
 
     Training is announced to the module's `__call__` under the name that it uses for it: `train`,
     `training`, `is_training`, `enable_dropout`, or their opposites `deterministic`, `inference`.
@@ -88,7 +88,7 @@ class LinenNetwork(Network):
 
     @property
     def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """How inputs are padded: the module's `padding`, where that is a `Padding`."""
+        """How inputs are padded: the module's `padding`, if that is a `Padding`."""
         return padding_of(self.module)
 
     @functools.cached_property
@@ -119,7 +119,7 @@ class LinenNetwork(Network):
             params: variables, or the collection `"params"` alone.
             x: inputs with a leading example axis.
             train: whether dropout is on.
-            key: random key; needed only where the module draws random numbers.
+            key: random key; needed only if the module draws random numbers.
 
         Raises:
             NetworkError: the module needs random numbers and no key was given.
@@ -153,7 +153,7 @@ class LinenNetwork(Network):
         return RandomStreams()
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers, named by module path; in call order where an example is known."""
+        """Return the layers, named by module path; in call order if an example is known."""
         params = self.unboxed(params)
         is_bare = "params" not in params
         infer = functools.partial(
@@ -183,7 +183,7 @@ class LinenNetwork(Network):
         return unfreeze(nn.meta.unbox(params))
 
     def check_inputs(self, x: Inputs) -> None:
-        """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""
+        """Call the module's `check_inputs(x)`, if it has one; it raises on bad inputs."""
         check_inputs(self.module, x)
 
 

@@ -34,7 +34,7 @@ class ModuleTypes:
     """The classes of one module library whose parameters shapes alone would misread.
 
     Args:
-        kinds: what a class computes, where that is sure.
+        kinds: what a class computes, if that is sure.
         general: linear map between several axes at once; contracts the attribute `axis`.
         transposed: convolution that keeps (out, in) when its `transpose_kernel` is set.
     """

@@ -98,7 +98,7 @@ class NnxNetwork(Network):
 
     Parameters are nested dicts of arrays, `{"params": …, "state": …}`: every `nnx.Param`, then
     every other variable (statistics of BatchNorm, counters), which is state and never a weight.
-    `"state"` is missing where the module has none; the weights alone are accepted too. Random
+    `"state"` is missing if the module has none; the weights alone are accepted too. Random
     streams belong to neither: they are seeded from the key that `apply` is given.
 
     An nnx module gets its weights when it is built. So a network that is to be *trained* is made
@@ -117,7 +117,7 @@ class NnxNetwork(Network):
         padding: how inputs are padded.
         example: a few inputs to trace for the call order of the layers; without it, and without
             a method `example_input(params)` on the module, the order is unknown.
-        build: `(rngs=) -> module`, where the network was made of that.
+        build: `(rngs=) -> module`, if the network was made of that.
 
     Examples:
         >>> import functools, jax, jax.numpy as jnp, nbcore as nb
@@ -185,7 +185,7 @@ class NnxNetwork(Network):
 
     @property
     def params(self) -> Params | None:
-        """The parameters of the module that was given; `None` where none was."""
+        """The parameters of the module that was given; `None` if none was."""
         if self.build is not None:
             return None
         return jax.tree.map(lambda a: a, _params(self.values.weights, self.values.state))
@@ -210,7 +210,7 @@ class NnxNetwork(Network):
             params: as `init` and `params` give them, or the weights alone.
             x: inputs with a leading example axis.
             train: whether dropout is on.
-            key: random key; needed in training where the module has random streams.
+            key: random key; needed in training if the module has random streams.
 
         Raises:
             NetworkError: the module has random streams to train with and no key was given.
@@ -230,7 +230,7 @@ class NnxNetwork(Network):
         return model(x, **mode_flags(model.__call__, train))
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers, named by module path; in call order where an example is known."""
+        """Return the layers, named by module path; in call order if an example is known."""
         params = self.unboxed(params)
         is_bare = "params" not in params
         prefix = "" if is_bare else "params"
@@ -254,7 +254,7 @@ class NnxNetwork(Network):
         return _unboxed(params)
 
     def check_inputs(self, x: Inputs) -> None:
-        """Call the module's `check_inputs(x)`, where it has one; it raises on bad inputs."""
+        """Call the module's `check_inputs(x)`, if it has one; it raises on bad inputs."""
         check_inputs(self.module, x)
 
     def _merge(self, params: Params, key: Key | None) -> Any:

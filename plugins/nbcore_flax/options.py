@@ -29,7 +29,7 @@ def check_choice(net: Any, name: str, possible: Sequence[str] | Mapping[str, Any
 
 
 def check_counts(net: Any, *names: str) -> None:
-    """Raise OptionError unless options are at least 1, or `None` where that is their default."""
+    """Raise OptionError unless options are at least 1, or `None` if that is their default."""
     for name in names:
         value = getattr(net, name)
         if value is not None and value < 1:

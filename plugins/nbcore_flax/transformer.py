@@ -46,7 +46,7 @@ class FlaxTransformer(nn.Module):
         classification: whether the outputs are logits of classes; it changes no output, since
             softmax happens once, in the likelihood.
         max_seq_length: longest sequence.
-        pad_token_id: the token that fills sequences up, None where there is none.
+        pad_token_id: the token that fills sequences up, None if there is none.
         pooling: `"mean"` or `"sum"` over the sequence.
         input_dim: number of features per step of a continuous sequence, which `TokenEmbed` then
             embeds linearly; None for tokens.
@@ -96,7 +96,7 @@ class FlaxTransformer(nn.Module):
         return jnp.zeros((1, 1), jnp.int32)
 
     def check_inputs(self, x: Any) -> None:
-        """Raise on inputs that the network cannot read; warn where they look padded.
+        """Raise on inputs that the network cannot read; warn if they look padded.
 
         Args:
             x: tokens `(examples, length)`, or steps `(examples, length, input_dim)`.
@@ -189,7 +189,7 @@ class FlaxTransformer(nn.Module):
         total = jnp.where(is_token[:, :, None], x, 0).sum(axis=1)
         if self.pooling == "sum":
             return total
-        # A row of padding alone has nothing to average; its mean is zero rather than NaN.
+        # An example of padding alone has nothing to average; its mean is zero rather than NaN.
         return total / jnp.maximum(is_token.sum(axis=1), 1).astype(x.dtype)[:, None]
 
 
@@ -264,7 +264,7 @@ def _check_vocabulary(x: np.ndarray, vocab_size: int) -> None:
 
 
 def _warn_if_padded(x: np.ndarray) -> None:
-    """Warn where sequences of different lengths seem to be filled up with one token."""
+    """Warn if sequences of different lengths seem to be filled up with one token."""
     for token in np.unique(x[:, -1]):
         is_it = x == token
         runs = np.cumprod(is_it[:, ::-1], axis=1).sum(axis=1)

@@ -88,7 +88,7 @@ class HaikuNetwork(Network):
             params: as `init` returns them.
             x: inputs with a leading example axis.
             train: whether dropout is on.
-            key: random key; needed in training where the function draws random numbers.
+            key: random key; needed in training if the function draws random numbers.
 
         Raises:
             NetworkError: the function draws random numbers and no key was given.
@@ -96,7 +96,7 @@ class HaikuNetwork(Network):
         return self._run(params, x, train, key, {})
 
     def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers, named by module; in call order where an example is known."""
+        """Return the layers, named by module; in call order if an example is known."""
         infer = functools.partial(
             infer_layers,
             prefix="params" if self.has_state else "",
@@ -132,7 +132,7 @@ class HaikuNetwork(Network):
                 "apply(params, x, train=True, key=jax.random.key(0))"
                 if train
                 else "The network draws random numbers in evaluation too. Give the function an "
-                "argument is_training, and call hk.next_rng_key() only where that is set."
+                "argument is_training, and call hk.next_rng_key() only if that is set."
             ) from error
         return result[0] if self.has_state else result
 

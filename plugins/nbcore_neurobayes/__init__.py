@@ -1,7 +1,7 @@
 """Scripts written for NeuroBayes, on nbcore: `import nbcore_neurobayes as nb`.
 
 Names, positional arguments and shapes of what is returned are those of NeuroBayes 0.0.14; sampling,
-training and predictions are those of nbcore. Where a number was wrong there, it is right here;
+training and predictions are those of nbcore. If a figure was wrong there, it is right here;
 `docs/migrating.md` lists every name, and every difference.
 """
 

@@ -149,7 +149,7 @@ def _layers(modules: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def bare(params: Any) -> Any:
-    """Return the collection `"params"` of flax variables, where there is no other."""
+    """Return the collection `"params"` of flax variables, if there is no other."""
     return params["params"] if list(params) == ["params"] else params
 
 
@@ -158,7 +158,7 @@ def subset_of(
 ) -> nbcore.ProbabilisticSubset | None:
     """Return the weights that NeuroBayes' three options choose together.
 
-    Layers that are named are sampled as a whole, or, where they have pairs, in these alone.
+    Layers that are named are sampled as a whole, or, if they have pairs, in these alone.
 
     Raises:
         OptionError: names and a count are given, or pairs of a layer that is not named.

@@ -245,10 +245,10 @@ def _thinned(
 class PartialBNN(BNN):
     """A network of which some weights are sampled; `model` is the `nbcore.PartialBNN` of it.
 
-    Layers that are named are sampled as a whole, or in their pairs alone, where they have some.
+    Layers that are named are sampled as a whole, or in their pairs alone, if they have some.
     Unlike in NeuroBayes, the sampled network is the trained one, bit for bit; names that match
     nothing raise; with no choice, the first and the output layer are sampled; and the noise comes
-    from rows that the trained weights have not seen.
+    from examples that the trained weights have not seen.
 
     Args:
         architecture: a linen module, or any model that `nbcore.as_network` knows.
@@ -329,7 +329,7 @@ class PartialBNN(BNN):
             chain_method: `"sequential"`, `"parallel"` or `"vectorized"`.
             sgd_epochs: epochs of training; 500 by default.
             sgd_lr: learning rate.
-            sgd_batch_size: rows of a minibatch; all by default.
+            sgd_batch_size: examples in a minibatch; all by default.
             swa_config: options of `nbcore.SWA`.
             map_sigma: standard deviation of the prior in training.
             priors_sigma: standard deviation of the prior, around the trained weights.

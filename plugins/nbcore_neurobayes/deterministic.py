@@ -18,7 +18,7 @@ Prediction = np.ndarray | tuple[np.ndarray, np.ndarray]
 class DeterministicNN:
     """A network trained to one set of weights; `model` is the `nbcore.DeterministicNN` of it.
 
-    Unlike in NeuroBayes, the prior is divided by the number of rows, not of those in a minibatch;
+    Unlike in NeuroBayes, the prior is divided by the number of examples, not by that of a minibatch;
     minibatches are shuffled; `train` starts anew each time; normalization layers are averaged as
     all others; snapshots are summed up as they come (`model.trajectory`), and gradients always.
 
@@ -67,7 +67,7 @@ class DeterministicNN:
             X_train: inputs.
             y_train: targets, or labels.
             epochs: passes over the data.
-            batch_size: rows of a minibatch; `None` is all of them.
+            batch_size: examples in a minibatch; `None` is all of them.
         """
         X, y = as_rows(X_train), np.asarray(y_train)
         size = len(X) if batch_size is None else batch_size
@@ -158,8 +158,8 @@ class EnsembleDeterministicNN:
             X_train: inputs.
             y_train: targets, or labels.
             epochs: passes over the data.
-            batch_size: rows of a minibatch; `None` is all of them.
-            bootstrap: whether members see rows drawn with replacement.
+            batch_size: examples in a minibatch; `None` is all of them.
+            bootstrap: whether members see examples drawn with replacement.
             bootstrap_fraction: how many, as a fraction of all.
         """
         X, y = as_rows(X_train), np.asarray(y_train)

@@ -73,7 +73,7 @@ def select_bayesian_components(
 
 
 def pairs_in(subset: nbcore.ProbabilisticSubset) -> dict[str, Any]:
-    """Return the pairs of a subset by layer, and by component where a layer has some."""
+    """Return the pairs of a subset by layer, and by component if a layer has some."""
     found: dict[str, Any] = {}
     for term in json.loads(subset.to_json())["terms"]:
         for layer, component, pairs in term["items"] if term["rule"] == "pairs" else ():

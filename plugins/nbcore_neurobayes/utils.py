@@ -62,7 +62,7 @@ def get_rhats(model: Any) -> np.ndarray:
 
 
 def split_in_batches(array: Any, batch_size: int = 200) -> list[Any]:
-    """Return consecutive parts of at most `batch_size` rows."""
+    """Return consecutive parts of at most `batch_size` examples."""
     return [array[i : i + batch_size] for i in range(0, len(array), batch_size)]
 
 

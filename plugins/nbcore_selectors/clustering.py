@@ -53,7 +53,7 @@ class Clustering:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The tokens of X, where they are counted."""
+        """The tokens of X, if they are counted."""
         return frozenset({"data"} if self.token_frequency else ())
 
     def choose(self, context: SelectionContext, layer: Layer, num_pairs: int, key: Key) -> Any:

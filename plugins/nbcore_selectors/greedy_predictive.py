@@ -27,7 +27,7 @@ class GreedyPredictive:
 
     Args:
         prior_scale: s, in the units of the weights.
-        num_rows: how many rows of J, one for each example and output, at most; where there are
+        num_rows: how many rows of J, one for each example and output, at most; if there are
             more, evenly spaced examples stand for all. A pick costs rows x weights operations.
 
     Raises:

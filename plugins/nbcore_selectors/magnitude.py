@@ -41,7 +41,7 @@ class Magnitude:
             check_at_least(0, threshold=self.threshold)
 
     def score(self, context: SelectionContext, layer: Layer) -> dict[str, Any]:
-        """Return |w| of every entry, -inf where its pair is below the threshold."""
+        """Return |w| of every entry, -inf if its pair is below the threshold."""
         scores = {path: jnp.abs(w) for path, w in weights_in(layer, context.params).items()}
         if self.threshold is None:
             return scores

@@ -90,6 +90,15 @@ def test_four_devices(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_draws_are_the_same_bit_for_bit_as_users_compile_them(tmp_path: Path) -> None:
+    """Without the flags of tests/conftest.py, under which XLA optimizes less."""
+    script = str(Path(on_devices.__file__))
+    for name in ("usual_first", "usual_second"):
+        process = start(script, name, str(tmp_path), devices=1, XLA_FLAGS="")
+        assert finish(process, timeout=900)[0].endswith("all is well\n")
+
+
+@pytest.mark.slow
 def test_every_sampler_runs_on_a_mesh(tmp_path: Path) -> None:
     script = str(Path(on_devices.__file__))
     process = start(script, "samplers", str(tmp_path), devices=4)
