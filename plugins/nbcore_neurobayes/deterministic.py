@@ -18,7 +18,7 @@ Prediction = np.ndarray | tuple[np.ndarray, np.ndarray]
 class DeterministicNN:
     """A network trained to one set of weights; `model` is the `nbcore.DeterministicNN` of it.
 
-    Unlike in NeuroBayes, the prior is divided by the number of examples, not by that of a minibatch;
+    Unlike in NeuroBayes, the prior is divided by the number of all examples, not of a minibatch;
     minibatches are shuffled; `train` starts anew each time; normalization layers are averaged as
     all others; snapshots are summed up as they come (`model.trajectory`), and gradients always.
 

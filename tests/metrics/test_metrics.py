@@ -366,7 +366,7 @@ def test_lppd_wants_draws_by_points():
 @pytest.mark.parametrize("metric", with_labels)
 def test_labels_and_probabilities_are_checked(metric):
     halves = np.full((3, 2), 0.5)
-    with pytest.raises(LabelError, match=r"labels\[1\] is 2 \(1 such rows\).*from 0 to 1"):
+    with pytest.raises(LabelError, match=r"labels\[1\] is 2 \(1 in all\).*from 0 to 1"):
         metric([0, 2, 1], halves)
     with pytest.raises(LabelError, match="labels\\[0\\] is -1"):
         metric([-1, 0, 1], halves)
