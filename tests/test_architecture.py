@@ -43,6 +43,27 @@ def test_the_docstring_of_a_module_says_what_it_is():
     assert {path: word for path, word in first.items() if word in VAGUE} == {}
 
 
+def docstrings(path: Path) -> list[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
+
+
+def test_num_samples_and_thin_mean_the_same_wherever_they_stand():
+    sentence = (
+        "steps of each chain after warmup, of which every `thin`-th is kept: `num_samples // thin` "
+        "draws, as in Stan and NumPyro"
+    )
+    texts = [(path, text) for path in MODULES for text in docstrings(path)]
+    texts += [(path, path.read_text(encoding="utf-8")) for path in rooms.ROOT.glob("docs/*.md")]
+    words = ("num_samples // thin", "`num_samples` counts", "every `thin`-th")
+    about = [
+        (path, " ".join(text.split())) for path, text in texts if any(w in text for w in words)
+    ]
+    assert len(about) > 6
+    assert [path.name for path, text in about if sentence not in text] == []
+
+
 @pytest.mark.parametrize("room", [room for room in HOUSE if room not in CODE_IN_INIT])
 def test_the_init_of_a_room_is_a_docstring(room: str):
     (statement,) = ast.parse((NBCORE / room / "__init__.py").read_text(encoding="utf-8")).body

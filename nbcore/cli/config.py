@@ -169,10 +169,10 @@ class SampleSection:
     Args:
         backend: a sampler, see `nbcore plugins`.
         num_warmup: warmup steps of each chain.
-        num_samples: steps of each chain after warmup, of which `num_samples // thin` draws are
-            kept, as in Stan and NumPyro.
+        num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
+            `num_samples // thin` draws, as in Stan and NumPyro.
         num_chains: number of chains.
-        thin: keep every `thin`-th step.
+        thin: see `num_samples`.
         chain_method: how chains are run, see `nb.sample`.
         prior: standard deviation of the prior around the trained weights, or `"auto"`, see
             `nb.PriorScaleSearch`.

@@ -105,11 +105,11 @@ class SamplingOptions:
     """How `PartialBNN.fit` runs the chains.
 
     Args:
-        thin: keep every `thin`-th step after warmup: `num_samples` counts steps after warmup, and
-            `num_samples // thin` draws of each chain are kept. `None` keeps all, with the own
-            sampler of `nb.BNN` every 20th.
+        thin: `num_samples` counts the steps of each chain after warmup, of which every `thin`-th is
+            kept: `num_samples // thin` draws, as in Stan and NumPyro. `None` keeps all, with the
+            own sampler of `nb.BNN` every 20th.
         chain_method: `"auto"`, `"vectorized"`, `"threads"` or `"sequential"`, see `nb.sample`.
-        init: where chains start: `"trained"` (the trained weights with a small jitter; with an
+        init: start of the chains: `"trained"` (the trained weights with a small jitter; with an
             `nb.EnsembleDeterministicNN` whose weights are all sampled, one member for each chain),
             `"prior"` or `"laplace"`, see `nb.sample`.
         marginalize: whether weights that the outputs are linear in (those of the output layer)

@@ -201,8 +201,8 @@ class PartialBNN(SavedFit):
             X: inputs `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
             num_warmup: warmup steps of each chain, none of which is kept; 1,000 by default.
-            num_samples: steps of each chain after warmup, of which `num_samples // thin` draws
-                are kept, as in Stan and NumPyro; 1,000 by default.
+            num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
+                `num_samples // thin` draws, as in Stan and NumPyro; 1,000 by default.
             num_chains: number of chains.
             backend: a sampler from `nb.list_backends()`, or an instance with options, such as
                 `nb.get_backend("sgld", momentum=0.5)`; `"numpyro-nuts"` by default. `nb.BNN`

@@ -33,8 +33,9 @@ class SamplerPreset:
         backend: a sampler from `nb.list_backends()`.
         backend_options: its options.
         num_warmup: warmup steps of each chain.
-        num_samples: steps of each chain after warmup; `num_samples // thin` draws are kept.
-        thin: keep every `thin`-th step.
+        num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
+            `num_samples // thin` draws, as in Stan and NumPyro.
+        thin: see `num_samples`.
         marginalize: whether weights are integrated out, see `nb.marginalize`.
 
     Examples:
@@ -69,9 +70,10 @@ class Sampler:
     Args:
         backend: the sampler.
         num_warmup: warmup steps of each chain.
-        num_samples: steps of each chain after warmup; `num_samples // thin` draws are kept.
+        num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
+            `num_samples // thin` draws, as in Stan and NumPyro.
         num_chains: number of chains.
-        thin: keep every `thin`-th step.
+        thin: see `num_samples`.
         marginalize: whether weights are integrated out.
         options: how the chains are run.
     """

@@ -21,7 +21,7 @@ class Summary:
     Args:
         columns: arrays of equal length, by name.
         num_chains: number of chains.
-        num_draws: draws kept of each chain, `num_samples // thin`.
+        num_draws: draws kept of each chain.
 
     Examples:
         >>> print(Summary({"name": np.array(["a"]), "mean": np.array([1.25])}, 4, 500))

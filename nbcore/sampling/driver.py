@@ -91,9 +91,6 @@ def sample(
 ) -> Posterior:
     """Draw from the posterior with several chains.
 
-    As in Stan and NumPyro, `num_samples` counts the steps of each chain after warmup, of which
-    every `thin`-th is kept: a chain has `num_samples // thin` draws.
-
     The same key, data and configuration give the same draws, for any `chunk_size`. Step t of
     chain c uses the key fold_in(fold_in(fold_in(key, c), phase), t).
 
@@ -102,9 +99,10 @@ def sample(
         backend: a name from `nb.list_backends()`, or an instance with options.
         key: random key, typed or old, or an integer; `None` is `jax.random.key(0)`.
         num_warmup: warmup steps of each chain, none of which is kept.
-        num_samples: steps of each chain after warmup.
+        num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
+            `num_samples // thin` draws, as in Stan and NumPyro.
         num_chains: number of chains.
-        thin: keep every `thin`-th step.
+        thin: see `num_samples`.
         init: start of the chains: `"trained"` (the trained weights with a small jitter),
             `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
             curvature of the density), positions with a leading chain axis, or an
