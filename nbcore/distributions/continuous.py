@@ -84,8 +84,8 @@ class NormalDistribution(_Normal):
     def log_prob(self, y: Any) -> Any:
         """Return the normal log density."""
         xp = array_module(y, self.mean, self.deviation)
-        squared = xp.square(self.deviation)
-        return (xp.log(2 * np.pi * squared) + xp.square(y - self.mean) / squared) / -2
+        z = (y - self.mean) / self.deviation  # squares of either may under- or overflow
+        return -0.5 * z**2 - xp.log(self.deviation) - 0.5 * xp.log(2 * np.pi)
 
 
 @register_pytree

@@ -73,7 +73,10 @@ class HalfNormal:
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Return log p(value), elementwise."""
-        return jnp.log(2.0) + jax.scipy.stats.norm.logpdf(value, 0.0, jnp.asarray(self.scale))
+        log_scale = jnp.log(jnp.asarray(self.scale))
+        # In logarithms: XLA multiplies out (value / scale)^2, which under- or overflows.
+        squared = jnp.exp(2 * (jnp.log(value) - log_scale))
+        return 0.5 * jnp.log(2 / jnp.pi) - log_scale - 0.5 * squared
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Sample an array of this shape."""

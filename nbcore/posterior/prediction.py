@@ -17,6 +17,9 @@ from nbcore.metrics import crps
 
 CRPS_DRAWS = 2000
 
+ROUNDING = 16 * np.finfo(np.float64).eps
+"""Deviation of equal targets over their size, at most: that of a rounded mean."""
+
 SLICE = 2**22
 """Values of draws that are worked on at a time, because NumPy makes copies."""
 
@@ -30,10 +33,15 @@ class Scaler:
 
     @staticmethod
     def fit(y: np.ndarray) -> Scaler:
-        """Return the scaler that gives y `(N,)` or `(N, outputs)` mean 0 and deviation 1."""
+        """Return the scaler that gives y `(N,)` or `(N, outputs)` mean 0 and deviation 1.
+
+        Targets that are all the same are in units of their size.
+        """
         columns = np.asarray(y, np.float64).reshape(len(y), -1)
-        deviation = columns.std(axis=0)
-        return Scaler(columns.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+        mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+        size = np.max(np.abs(columns), axis=0)
+        is_constant = deviation <= ROUNDING * size
+        return Scaler(mean, np.where(is_constant, np.where(size > 0, size, 1.0), deviation))
 
     @staticmethod
     def identity(num_outputs: int) -> Scaler:

@@ -225,7 +225,10 @@ def mixture_noise(
 
 def warn_if_seen(training_noise: np.ndarray, unseen_noise: np.ndarray, remedy: str) -> None:
     """Warn if the residuals on the examples to sample are much smaller than on unseen ones."""
-    ratio = float(np.min(training_noise / np.maximum(unseen_noise, 1e-12)))
+    ratios = np.divide(
+        training_noise, unseen_noise, out=np.ones_like(unseen_noise), where=unseen_noise > 0
+    )
+    ratio = float(np.min(ratios))
     if ratio < SEEN_RATIO:
         warnings.warn(
             f"On the examples that are sampled the error is {ratio:.2f} of that on unseen "

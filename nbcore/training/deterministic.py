@@ -363,8 +363,9 @@ class DeterministicNN(Saved):
             noise = self.validation_noise
             noise = self.residual_noise(X, y) if noise is None else noise
             scale = 1.0 if self.scaler is None else self.scaler.scale
-            floor = 1e-3 * np.std(data.y, axis=0)
-            likelihood = Gaussian(noise=jnp.asarray(np.maximum(noise / scale, floor + 1e-12)))
+            spread = np.std(data.y, axis=0, dtype=np.float64)
+            floor = np.where(spread > 0, 1e-3 * spread, 1e-12)
+            likelihood = Gaussian(noise=jnp.asarray(np.maximum(noise / scale, floor)))
         layers = self.network.layers(self.params)
         return LikelihoodCurvature(self.network, self.params, likelihood, data.X, data.y, layers)
 

@@ -16,6 +16,10 @@ LikelihoodParameters = dict[str, jax.Array]
 """Unknown parameters of a likelihood, unconstrained: `position["likelihood"]`; may be empty."""
 
 
+LOST = 0.05
+"""Rounding that loses the digits of y, over the spread of y."""
+
+
 class Likelihood:
     """Likelihood p(y | outputs, parameters) of each example; a pytree whose parameters are leaves.
 
@@ -216,7 +220,7 @@ def real_columns(y: Any, num_targets: int, name: str) -> jax.Array:
     """Return y as floats `(examples, targets)`.
 
     Raises:
-        DataError: y holds no real numbers.
+        DataError: y holds no real numbers, or numbers whose digits are lost in single precision.
         ShapeError: y has another number of columns.
     """
     y = np.asarray(y)
@@ -229,4 +233,30 @@ def real_columns(y: Any, num_targets: int, name: str) -> jax.Array:
             f"y has shape {y.shape}, and the network has {num_targets} output(s). Give y as "
             f"(examples, {num_targets}){' or (examples,)' if num_targets == 1 else ''}."
         )
+    _check_digits(columns)
     return jnp.asarray(columns, jnp.result_type(float))
+
+
+def _check_digits(columns: np.ndarray) -> None:
+    """Check that rounding to the default precision is far below the spread of each column.
+
+    Raises:
+        DataError: it is not.
+    """
+    exact, dtype = np.asarray(columns, np.float64), jnp.result_type(float)
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = exact.astype(dtype)
+    rounded = np.where(np.abs(rounded) < jnp.finfo(dtype).tiny, 0, rounded)  # as XLA does
+    error = np.max(np.abs(exact - rounded), axis=0)
+    spread, size = np.std(exact, axis=0), np.max(np.abs(exact), axis=0)
+    varies = spread > np.finfo(np.float64).eps * size
+    lost = np.flatnonzero(~(error <= LOST * np.where(varies, spread, size)))
+    if not len(lost):
+        return
+    j = int(lost[0])
+    raise DataError(
+        f"y loses its digits in {dtype}, in which networks compute: column {j} has values up to "
+        f"{size[j]:.4g} with a spread of {spread[j]:.4g}, and rounding moves them by up to "
+        f"{error[j]:.4g}. Train with standardize=True, as nb.PartialBNN does by itself, or give "
+        "(y - y.mean(axis=0)) / y.std(axis=0)."
+    )

@@ -173,6 +173,9 @@ def fit_residuals(
 
     residuals = np.asarray(residuals, np.float64)
     columns = residuals.reshape(-1, 1) if pooled else residuals
+    largest = np.max(np.abs(columns), axis=0)
+    unit = np.where(largest > 0, largest, 1.0)  # squares of residuals in y's own units underflow
+    columns = columns / unit
     fits: list[tuple[float, float, np.ndarray]] = []
     for df in candidates:
         squared = np.maximum(np.mean(columns**2, axis=0), 1e-30)
@@ -182,4 +185,4 @@ def fit_residuals(
         scale = np.sqrt(squared)
         fits.append((float(t.logpdf(columns, df, 0, scale).sum()), float(df), scale))
     _, df, scale = max(fits, key=lambda fit: fit[0])
-    return df, scale
+    return df, unit * scale
