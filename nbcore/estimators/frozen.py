@@ -13,12 +13,18 @@ from nbcore.errors import OptionError
 from nbcore.estimators.options import Validation
 from nbcore.networks.inputs import check_data, num_examples
 from nbcore.networks.network import Network, Params
+from nbcore.networks.standardized import warn_of_far_inputs
 from nbcore.posterior.prediction import Scaler
 from nbcore.training.cross_fit import CalibrationWarning, CrossFit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.ensemble import EnsembleDeterministicNN
 from nbcore.training.folds import take
 from nbcore.training.outputs import network_outputs
+
+TRAINED_ELSEWHERE = (
+    "A network that came trained is never changed: unless it standardizes X itself, train with "
+    "nb.DeterministicNN(net, standardize_inputs=True)."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +136,7 @@ def from_weights(
     params = given if det is None else det.params
     network = network if det is None else det.network
     scaler = None if det is None else det.scaler
+    warn_of_far_inputs(network, examples.X, TRAINED_ELSEWHERE)
     residuals = None
     if has_frozen_weights and isinstance(likelihood.for_training(), Gaussian):
         if validation_data is not None:
@@ -166,6 +173,7 @@ def from_ensemble(
         is_everything: whether all weights are sampled.
     """
     every, first = np.arange(examples.count), ensemble.members[0]
+    warn_of_far_inputs(first.network, examples.X, TRAINED_ELSEWHERE)
     if is_everything:
         return [replace(FrozenNetwork.of(first, every, None, seen=False), ensemble=ensemble)]
     residuals = ensemble.member_residuals

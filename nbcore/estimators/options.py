@@ -54,6 +54,8 @@ class TrainingOptions:
         weight_decay: decoupled weight decay (AdamW); 0 is Adam.
         schedule: `"constant"`, or `"cosine"` with a linear start over the first twentieth.
         swa: averaging of the last weights: an `nb.SWA`, a dict of its options, or `None`.
+        standardize_inputs: whether features of X that are far from standardized are standardized
+            inside the network, see `nb.DeterministicNN`.
 
     Raises:
         OptionError: an option is unknown or has an impossible value.
@@ -66,7 +68,8 @@ class TrainingOptions:
         >>> nb.TrainingOptions(sgd_epochs=4)
         Traceback (most recent call last):
         nbcore.errors.OptionError: TrainingOptions has no option 'sgd_epochs'. Did you mean \
-'epochs'? Possible: epochs, learning_rate, batch_size, sigma, weight_decay, schedule, swa.
+'epochs'? Possible: epochs, learning_rate, batch_size, sigma, weight_decay, schedule, swa, \
+standardize_inputs.
     """
 
     epochs: int = 60
@@ -76,6 +79,7 @@ class TrainingOptions:
     weight_decay: float = 0.01
     schedule: RateSchedule = "cosine"
     swa: SWA | dict[str, Any] | None = SWA(start_pct=0.9)  # noqa: RUF009  frozen
+    standardize_inputs: bool = True
 
     def __post_init__(self) -> None:
         """Check the options, and make an `nb.SWA` of a dict."""
@@ -83,6 +87,7 @@ class TrainingOptions:
         check_positive(learning_rate=self.learning_rate, sigma=self.sigma)
         check_at_least(0, weight_decay=self.weight_decay)
         check_choice(get_args(RateSchedule), schedule=self.schedule)
+        check_flag(standardize_inputs=self.standardize_inputs)
         object.__setattr__(self, "swa", SWA.of(self.swa))
 
     def network_options(self, likelihood: Likelihood) -> dict[str, Any]:
@@ -91,6 +96,7 @@ class TrainingOptions:
         return {
             "loss": loss,
             "standardize": loss.can_standardize,
+            "standardize_inputs": self.standardize_inputs,
             "learning_rate": self.learning_rate,
             "sigma": self.sigma,
             "weight_decay": self.weight_decay,

@@ -13,6 +13,7 @@ from nbcore.estimators.choice import Choice
 from nbcore.estimators.options import PriorScaleSearch
 from nbcore.estimators.prior_scale import ScaleChoice
 from nbcore.networks.network import Network, Params
+from nbcore.networks.standardized import plain_network
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.subsets import rules
 from nbcore.subsets.subset import NestedRule, ProbabilisticSubset
@@ -91,7 +92,7 @@ class SavedFit(Saved):
         model = object.__new__(cls)
         for name in (*SETTINGS, *RESULTS, "unstored"):
             setattr(model, name, stored[name])
-        model.model, model.posteriors = network, tuple(posteriors)
+        model.model, model.posteriors = plain_network(network), tuple(posteriors)
         cross, det, given = stored["cross"], stored["det"], stored["given"]
         model.cross = None if cross is None else CrossFit.from_stored(network, cross)
         model.det = None if det is None else DeterministicNN.from_stored(network, det)

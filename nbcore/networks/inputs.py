@@ -10,7 +10,9 @@ import numpy as np
 
 from nbcore.common.paths import leaves_by_path
 from nbcore.errors import DataError, ShapeError
+from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.network import Network, as_network
+from nbcore.networks.standardized import input_scaler
 
 
 def num_examples(x: Any) -> int:
@@ -85,6 +87,7 @@ def check_inputs(network: Network, x: Any, *, name: str = "X") -> None:
     _check_width(network, x, name)
     for leaf in jax.tree.leaves(x):
         _check_finite(np.asarray(leaf), name)
+        _check_range(np.asarray(leaf), name)
     own: Callable[[Any], None] | None = getattr(network, "check_inputs", None)
     if own is not None:
         own(x)
@@ -122,7 +125,33 @@ def network_for(model: Any, x: Any, y: Any) -> Network:
     num_examples(x)  # refuses other objects than arrays before they are indexed
     network = as_network(model, example=jax.tree.map(lambda a: a[:1], x))  # pyright: ignore[reportUnknownLambdaType]
     check_data(network, x, y)
+    if input_scaler(network) is None:  # whoever made it has looked
+        warn_of_lost_digits(x)
     return network
+
+
+def _check_range(array: np.ndarray, name: str) -> None:
+    """Check that JAX can hold the numbers, whose default types are half as wide as those of NumPy.
+
+    Raises:
+        DataError: it would make infinity of large floats, and other numbers of large integers; or
+            it has no such type.
+    """
+    if array.dtype == np.longdouble and array.dtype.itemsize > 8:
+        raise DataError(f"{name} has dtype {array.dtype}. Type: {name}.astype(np.float64)")
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype == array.dtype or array.dtype.kind not in "iuf":
+        return
+    limits = np.finfo(dtype) if array.dtype.kind == "f" else np.iinfo(dtype)
+    outside = (array < limits.min) | (array > limits.max)
+    if outside.any():
+        rows = np.flatnonzero(outside.reshape(len(array), -1).any(axis=1))
+        raise DataError(
+            f"{name} holds numbers such as {array[outside].flat[0]}, beyond {dtype}, in which "
+            f"networks compute, in {len(rows)} of {len(array)} examples: "
+            f"{', '.join(map(str, rows[:5]))}. Change the units of {name}, or subtract an offset "
+            "in double precision."
+        )
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:

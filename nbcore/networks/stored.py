@@ -14,8 +14,10 @@ from nbcore.common import plugins
 from nbcore.common.packing import pack, unpack
 from nbcore.errors import OptionError, ShapeError
 from nbcore.networks.evaluation import as_columns, compiled_apply
+from nbcore.networks.input_scaling import InputScaler
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.network import Network, Params, as_network
+from nbcore.networks.standardized import input_scaler, plain_network, with_scaler
 
 PROBES = 8
 """Examples at which networks are compared."""
@@ -76,6 +78,8 @@ class StoredNetwork:
         options: options of the architecture.
         model: module and class of the model, for messages.
         inputs: the form of its inputs, see `form_of`.
+        input_scaler: the step that standardizes its inputs, see `InputScaler.to_data`; `None`
+            without one.
         outputs: its outputs at `example_of(inputs, 8)`, which tell it from other networks that fit
             the same weights; `None` if it cannot be called on such inputs.
     """
@@ -84,16 +88,19 @@ class StoredNetwork:
     options: Mapping[str, Any]
     model: str
     inputs: Any
+    input_scaler: Any
     outputs: Any
 
     @staticmethod
     def of(network: Network, params: Params) -> StoredNetwork:
         """Describe a network and its outputs with some weights."""
-        model: Any = getattr(network, "module", network)
+        step, plain = input_scaler(network), plain_network(network)
+        model: Any = getattr(plain, "module", plain)
         name, options = plugins.describe("network", model) or (None, {})
         inputs = form_of(network)
         written = f"{type(model).__module__}.{type(model).__qualname__}"
-        return StoredNetwork(name, options, written, inputs, _outputs(network, params, inputs))
+        outputs = _outputs(network, params, inputs)
+        return StoredNetwork(name, options, written, inputs, step and step.to_data(), outputs)
 
     def restore(self, given: Any, folder: Any) -> Network:
         """Return the network, made anew of its name or of a model that is given.
@@ -106,6 +113,10 @@ class StoredNetwork:
             OptionError: no plugin offers its architecture, and none is given.
             PluginError, MissingExtraError: the plugin of the architecture is missing.
         """
+        step = None if self.input_scaler is None else InputScaler.from_data(self.input_scaler)
+        return with_scaler(self._plain(given, folder), step)
+
+    def _plain(self, given: Any, folder: Any) -> Network:
         if given is not None:
             return as_network(given, example=example_of(self.inputs))
         if self.name is None:

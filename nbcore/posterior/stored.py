@@ -16,7 +16,9 @@ from nbcore.common.storage import Arrays
 from nbcore.distributions import likelihoods
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import NetworkError, OptionError, ShapeError
+from nbcore.networks.input_scaling import InputScaler
 from nbcore.networks.network import Network, as_network
+from nbcore.networks.standardized import input_scaler, with_scaler
 from nbcore.networks.stored import example_of, form_of
 from nbcore.posterior.prediction import Scaler
 from nbcore.posterior.run_info import RunInfo
@@ -65,8 +67,10 @@ class StoredPosterior:
     ) -> StoredPosterior:
         """Describe the draws of a network's weights; the frozen ones are stored once."""
         tree, params = pack(split.params)
+        step = input_scaler(network)
         facts = {
             "inputs": form_of(network),
+            "input_scaler": None if step is None else step.to_data(),
             "tree": tree,
             "subset": split.subset.to_json(),
             "whole": split.whole,
@@ -134,7 +138,9 @@ class StoredPosterior:
 
     def network(self, model: Network | Any) -> Network:
         """Return the network of a model, made for the inputs that were fitted."""
-        return as_network(model, example=example_of(self.facts["inputs"]))
+        network = as_network(model, example=example_of(self.facts["inputs"]))
+        step = self.facts["input_scaler"]
+        return with_scaler(network, None if step is None else InputScaler.from_data(step))
 
     def split(self, network: Network) -> ParameterSplit:
         """Return the stochastic and frozen weights, as they were sampled.

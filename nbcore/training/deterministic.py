@@ -11,7 +11,7 @@ import numpy as np
 
 from nbcore.common.keys import as_key
 from nbcore.common.moments import Moments
-from nbcore.common.options import check_count
+from nbcore.common.options import check_count, check_flag
 from nbcore.common.progress import Progress, progress_from
 from nbcore.distributions.likelihoods import (
     Bernoulli,
@@ -27,6 +27,7 @@ from nbcore.networks.inputs import check_data, check_inputs, network_for
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
+from nbcore.networks.standardized import plain_network, standardizing, warn_of_far_inputs
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
@@ -66,6 +67,10 @@ class DeterministicNN(Saved):
         schedule: `"constant"` or `"cosine"` learning rate.
         standardize: whether y is standardized for training: `params` then predict in standardized
             units, `predict` returns y's own units, and `scaler` holds the conversion.
+        standardize_inputs: whether features of X that are far from standardized are standardized
+            inside the network, see `nbcore.networks.input_scaling.InputScaler`: `network` then
+            has the step, and takes X in its own units. Integers, such as token ids, and padded
+            inputs are never changed.
         patience: epochs without a better validation loss after which training stops.
 
     Raises:
@@ -95,6 +100,7 @@ class DeterministicNN(Saved):
         weight_decay: float = 0.0,
         schedule: RateSchedule = "constant",
         standardize: bool = False,
+        standardize_inputs: bool = False,
         patience: int = 20,
     ) -> None:
         if isinstance(loss, str) and loss not in _LIKELIHOODS:
@@ -114,7 +120,8 @@ class DeterministicNN(Saved):
         self.recipe = Recipe(
             learning_rate, weight_decay, schedule, map, sigma, SWA.of(swa), patience
         )
-        self.standardize = standardize
+        check_flag(standardize=standardize, standardize_inputs=standardize_inputs)
+        self.standardize, self.standardize_inputs = standardize, standardize_inputs
         self.scaler: Scaler | None = None
         self.validation_residuals: np.ndarray | None = None
         self._network: Network | None = None
@@ -223,6 +230,10 @@ class DeterministicNN(Saved):
         """
         check_count(1, epochs=epochs, batch_size=batch_size)
         network = network_for(self.model, X, y)
+        if self.standardize_inputs:
+            network = standardizing(network, X)
+        else:
+            warn_of_far_inputs(network, X, "Type: standardize_inputs=True")
         if validation_data is not None:
             check_data(network, *validation_data, name="validation X", target="validation y")
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
@@ -272,6 +283,7 @@ class DeterministicNN(Saved):
             "loss": self.loss,
             "recipe": self.recipe,
             "scaler": self.scaler,
+            "standardize_inputs": self.standardize_inputs,
             "num_outputs": self.num_outputs,
             "fit": self.fit_result if moments else self.fit_result.without_moments(),
             "validation_residuals": self.validation_residuals,
@@ -284,7 +296,9 @@ class DeterministicNN(Saved):
         """Return the trained network that `to_stored` described."""
         del posteriors
         options = stored["recipe"].options
-        det = cls(network, stored["loss"], standardize=stored["scaler"] is not None, **options)
+        options |= {"standardize": stored["scaler"] is not None}
+        options |= {"standardize_inputs": stored["standardize_inputs"]}
+        det = cls(plain_network(network), stored["loss"], **options)
         det.restore(network, stored["fit"], stored["scaler"], stored["num_outputs"])
         det.validation_residuals = stored["validation_residuals"]
         return det

@@ -21,6 +21,7 @@ from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, Params
+from nbcore.networks.standardized import plain_network
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
@@ -266,7 +267,8 @@ class EnsembleDeterministicNN(Saved):
         del posteriors
         members = tuple(DeterministicNN.from_stored(network, m) for m in stored["members"])
         options = {**members[0].recipe.options, "standardize": members[0].standardize}
-        ensemble = cls(network, stored["loss"], len(members), **options)
+        options["standardize_inputs"] = members[0].standardize_inputs
+        ensemble = cls(plain_network(network), stored["loss"], len(members), **options)
         ensemble._members = members
         ensemble._params = _stack([member.params for member in members])
         ensemble.noise = stored["noise"]
