@@ -42,7 +42,7 @@ from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_sca
 from nbcore.estimators.sampler import Sampler, SamplerPreset
 from nbcore.estimators.stored_fit import SavedFit, check_complete
 from nbcore.networks.inputs import network_for, num_examples
-from nbcore.networks.network import Params, as_network
+from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.sampling.backend import Backend
@@ -240,11 +240,12 @@ class PartialBNN(SavedFit):
             self.default_sampler, backend, num_warmup, num_samples, num_chains, sampling
         )
         sampler.check(likelihood)
-        examples = self._checked(X, y, groups)
+        trains_on_standardized = training.standardize_inputs and self.given is None
+        network, examples = self._checked(X, y, groups, trains_on_standardized)
         train_key, sample_key = jax.random.split(as_key(key))
 
         pretraining = Pretraining(
-            self.model, likelihood, training, calibration, train_key, progress,
+            network, likelihood, training, calibration, train_key, progress,
             self.has_frozen_weights,
         )  # fmt: skip
         frozen = self._frozen_networks(examples, likelihood, pretraining)
@@ -294,11 +295,13 @@ class PartialBNN(SavedFit):
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
         return self.posteriors
 
-    def _checked(self, X: Any, y: Any, groups: Any) -> Examples:
-        """Check the data before anything is trained."""
-        network = network_for(self.model, X, y)
+    def _checked(
+        self, X: Any, y: Any, groups: Any, standardize_inputs: bool
+    ) -> tuple[Network, Examples]:
+        """Return network and examples, checked before anything is trained."""
+        network = network_for(self.model, X, y, standardize_inputs=standardize_inputs)
         check_classes(self.num_classes, self.given, network, X)
-        return Examples(X, y, group_codes(groups, num_examples(X)))
+        return network, Examples(X, y, group_codes(groups, num_examples(X)))
 
     def _frozen_networks(
         self, examples: Examples, likelihood: Likelihood, pretraining: Pretraining

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.common.paths import leaves_by_path
 from nbcore.networks.network import Inputs
 
 BOUND = 10.0
@@ -55,7 +55,7 @@ class InputScaler:
     def fit(x: Inputs) -> InputScaler:
         """Return the scaler of some inputs, which changes what is far from standardized."""
         steps: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = []
-        for path, leaf in leaves_by_path(x).items():
+        for path, leaf in _named(x):
             columns, far = _features(leaf)
             if not far.any():
                 continue
@@ -94,14 +94,14 @@ class InputScaler:
             dtype = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
             return change(jnp.asarray(leaf, dtype), *(jnp.asarray(p, dtype) for p in known[path]))
 
-        leaves = [one(path, leaf) for path, leaf in leaves_by_path(x).items()]
+        leaves = [one(path, leaf) for path, leaf in _named(x)]
         return jax.tree.unflatten(jax.tree.structure(x), leaves)
 
 
 def far_features(x: Inputs) -> str:
     """Return in words which features of `x` are far from standardized; empty if none is."""
     found: list[str] = []
-    for path, leaf in leaves_by_path(x).items():
+    for path, leaf in _named(x):
         columns, far = _features(leaf)
         for j in np.flatnonzero(far):
             place = f"{path}[..., {j}]" if path else f"X[..., {j}]"
@@ -120,7 +120,7 @@ def warn_of_lost_digits(x: Inputs) -> None:
         1
     """
     dtype = jnp.result_type(float)
-    for path, leaf in leaves_by_path(x).items():
+    for path, leaf in _named(x):
         array = np.asarray(leaf)
         if array.dtype.kind not in "iuf" or array.dtype.itemsize <= dtype.itemsize // 2:
             continue
@@ -140,6 +140,12 @@ def warn_of_lost_digits(x: Inputs) -> None:
                 InputsWarning,
                 stacklevel=4,
             )
+
+
+def _named(x: Inputs) -> list[tuple[str, Any]]:
+    """Return the arrays of inputs with their paths."""
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return [(name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(x)]
 
 
 def _columns(array: np.ndarray) -> np.ndarray:

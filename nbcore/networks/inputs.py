@@ -12,7 +12,7 @@ from nbcore.common.paths import leaves_by_path
 from nbcore.errors import DataError, ShapeError
 from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.network import Network, as_network
-from nbcore.networks.standardized import input_scaler
+from nbcore.networks.standardized import input_scaler, standardizing
 
 
 def num_examples(x: Any) -> int:
@@ -109,13 +109,14 @@ def check_data(network: Network, x: Any, y: Any, *, name: str = "X", target: str
     _check_finite(np.asarray(y), target)
 
 
-def network_for(model: Any, x: Any, y: Any) -> Network:
+def network_for(model: Any, x: Any, y: Any, *, standardize_inputs: bool = False) -> Network:
     """Return the network of a model, traced on an example of checked data.
 
     Args:
         model: a network, or a model that `nb.as_network` knows.
         x: inputs.
         y: targets.
+        standardize_inputs: whether the network gets a step that standardizes `x`, if it needs one.
 
     Raises:
         ShapeError, DataError, TokenError: what is wrong with the data, with the indices of the
@@ -127,6 +128,7 @@ def network_for(model: Any, x: Any, y: Any) -> Network:
     check_data(network, x, y)
     if input_scaler(network) is None:  # whoever made it has looked
         warn_of_lost_digits(x)
+        network = standardizing(network, x) if standardize_inputs else network
     return network
 
 

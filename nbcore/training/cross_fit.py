@@ -22,7 +22,7 @@ from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.network import Network, Params, as_network
-from nbcore.networks.standardized import standardizing
+from nbcore.networks.standardized import input_scaler, standardizing
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
@@ -157,7 +157,7 @@ def cross_fit(
     split = make_folds(fold_key, X, y, folds, group_codes(groups, count))
     # One network for all, so that its training step compiles once.
     network = as_network(network, example=take(X, np.arange(1)))
-    if options.get("standardize_inputs"):
+    if options.get("standardize_inputs") and input_scaler(network) is None:  # one step for all
         warn_of_lost_digits(X)
         network = standardizing(network, X)
     plan = BatchPlan.of(X, network.padding, batch_size)

@@ -27,7 +27,7 @@ from nbcore.networks.inputs import check_data, check_inputs, network_for
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
-from nbcore.networks.standardized import plain_network, standardizing, warn_of_far_inputs
+from nbcore.networks.standardized import plain_network, warn_of_far_inputs
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
@@ -229,10 +229,8 @@ class DeterministicNN(Saved):
             OptionError, ShapeError, DataError, TokenError, LabelError: see `train`.
         """
         check_count(1, epochs=epochs, batch_size=batch_size)
-        network = network_for(self.model, X, y)
-        if self.standardize_inputs:
-            network = standardizing(network, X)
-        else:
+        network = network_for(self.model, X, y, standardize_inputs=self.standardize_inputs)
+        if not self.standardize_inputs:
             warn_of_far_inputs(network, X, "Type: standardize_inputs=True")
         if validation_data is not None:
             check_data(network, *validation_data, name="validation X", target="validation y")
