@@ -202,7 +202,7 @@ class CalibrationSection:
     """Section `[calibration]`: the estimate of the noise, see `nb.CalibrationOptions`.
 
     Args:
-        method: `"crossfit"`, `"holdout"` or `"none"`.
+        method: `"crossfit"`, `"mixture"`, `"holdout"` or `"none"`.
         ensemble: keep the networks of the folds and predict with their mixture.
         folds: number of folds.
     """

@@ -33,6 +33,7 @@ from nbcore.sampling.placement import mesh_of, placement_for, spread
 from nbcore.selection.select import Trained, arguments_on, get_selector, select_bayesian_components
 from nbcore.selection.selector import ScoringSelector
 from nbcore.subsets.subset import ProbabilisticSubset
+from nbcore.training.fold_mixture import FoldMixture
 
 logger = logging.getLogger("nbcore")
 SIZES = {"d_model": 32, "nhead": 4, "num_layers": 2, "dim_feedforward": 64}
@@ -325,8 +326,16 @@ def _evaluations(job: Job, model: PartialBNN, prediction: Prediction) -> list[Ev
             naive = Prediction.normal(mean, noise**2)
             found.append(evaluation_of("deterministic + training noise", naive, y))
         if model.noise is not None:
-            source = {"crossfit": "out-of-fold", "holdout": "held-out"}.get(method, "unseen")
+            source = {
+                "crossfit": "out-of-fold",
+                "mixture": "out-of-fold",
+                "holdout": "held-out",
+            }.get(method, "unseen")
             honest = Prediction.normal(mean, model.noise**2)
             found.append(evaluation_of(f"deterministic + {source} noise", honest, y))
+    if model.cross is not None and len(model.posteriors) > 1 and model.cross.residuals.size:
+        control = FoldMixture.of(model.cross, job.train.X, job.train.y)
+        prediction_of_control = control.predict_distribution(job.test.X)
+        found.append(evaluation_of("fold networks, not sampled", prediction_of_control, y))
     ours = "partially Bayesian ensemble" if len(model.posteriors) > 1 else "partially Bayesian"
     return [*found, evaluation_of(ours, prediction, y)]

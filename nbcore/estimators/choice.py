@@ -65,6 +65,7 @@ class Choice:
         Raises:
             SubsetError: the default is larger than 10,000 weights.
         """
+        frozen = frozen.chosen_on or frozen
         if self.selection is not None and frozen.det is not None:
             data = examples.take(frozen.sampled)
             arguments = arguments_on(self.selection, data.X, data.y)

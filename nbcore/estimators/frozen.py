@@ -74,6 +74,7 @@ class FrozenNetwork:
         ensemble: the networks at which chains start, one each; `None`: at the weights.
         estimates_noise: whether the noise is estimated from the residuals; examples that are
             sampled and were not trained on determine the noise by themselves.
+        chosen_on: the network by which selectors choose weights; `None`: this one.
     """
 
     network: Network
@@ -85,6 +86,7 @@ class FrozenNetwork:
     det: DeterministicNN | None
     ensemble: EnsembleDeterministicNN | None = None
     estimates_noise: bool = True
+    chosen_on: FrozenNetwork | None = None
 
     @staticmethod
     def of(
@@ -211,6 +213,29 @@ def from_cross_fit(cross: CrossFit, examples: Examples, *, ensemble: bool) -> li
         remedy = "The noise is taken from out-of-fold residuals instead."
         warn_if_seen(cross.training_noise, cross.noise, remedy)
     return [FrozenNetwork.of(cross.full, np.arange(examples.count), residuals, seen=True)]
+
+
+def from_fold_networks(cross: CrossFit, examples: Examples) -> list[FrozenNetwork]:
+    """Return the networks of the folds of a cross-fit, to be sampled on their own examples.
+
+    All have the same stochastic weights, chosen on the network of all examples. Parts whose sizes
+    differ by one example are cut to the smaller size, so that they share one compiled program.
+
+    Args:
+        cross: a cross-fit of the examples.
+        examples: the examples to sample.
+
+    Raises:
+        OptionError: the cross-fit is of other examples, or its folds split a group.
+    """
+    _check_folds(cross, examples)
+    sizes = [len(part) for part in cross.trained]
+    size = min(sizes) if max(sizes) - min(sizes) <= 1 else max(sizes)
+    full = FrozenNetwork.of(cross.full, np.arange(examples.count), None, seen=True)
+    return [
+        replace(FrozenNetwork.of(member, part[:size], None, seen=True), chosen_on=full)
+        for member, part in zip(cross.members, cross.trained, strict=True)
+    ]
 
 
 def _check_folds(cross: CrossFit, examples: Examples) -> None:

@@ -1,4 +1,4 @@
-"""Several posteriors that predict together, as the equal mixture of their predictions."""
+"""The noise of several posteriors that predict together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,40 @@ from typing import Any
 
 import numpy as np
 
+from nbcore.distributions.likelihoods import Likelihood
+from nbcore.estimators.frozen import FrozenNetwork
+from nbcore.estimators.out_of_fold import calibration_out_of_fold
+from nbcore.posterior.mixture import MixtureCalibration
 from nbcore.posterior.posterior import NetworkPosterior
-from nbcore.posterior.prediction import Prediction
-from nbcore.training.cross_fit import mixture_noise
+from nbcore.training.cross_fit import CrossFit, mixture_noise
 
 DRAWS = 200
+
+
+def calibration_of_mixture(
+    posteriors: Sequence[NetworkPosterior],
+    frozen: Sequence[FrozenNetwork],
+    likelihood: Likelihood,
+    cross: CrossFit | None,
+    X: Any,
+    y: Any,
+) -> MixtureCalibration | None:
+    """Return the noise of several posteriors; `None` of one, or if there is none to calibrate.
+
+    Args:
+        posteriors: one for each network.
+        frozen: the networks.
+        likelihood: the likelihood of y in its own units.
+        cross: the cross-fit that the networks are of, if they are.
+        X: inputs of all examples.
+        y: their targets.
+    """
+    if cross is not None and frozen[0].chosen_on is not None:
+        return calibration_out_of_fold(posteriors, X, y, cross)
+    noise = frozen[0].noise
+    if len(posteriors) == 1 or noise is None or not likelihood.needs_noise_estimate:
+        return None
+    return MixtureCalibration(shared_noise(posteriors, X, noise))
 
 
 def shared_noise(posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarray) -> np.ndarray:
@@ -27,13 +56,3 @@ def shared_noise(posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarr
     between = members.var(axis=0).mean(axis=0)
     epistemic = np.mean([p.draw_means.var(axis=0).mean(axis=0) for p in predictions], axis=0)
     return mixture_noise(noise**2, between, epistemic)
-
-
-def predict_together(
-    posteriors: Sequence[NetworkPosterior], X: Any, noise: np.ndarray | None = None
-) -> Prediction:
-    """Return the mixture of posteriors; `noise` `(outputs,)`, if given, replaces their noise."""
-    mixture = Prediction.mixture([posterior.predict(X) for posterior in posteriors])
-    if noise is None:
-        return mixture
-    return mixture.with_variance(noise**2)

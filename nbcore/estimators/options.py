@@ -30,7 +30,7 @@ from nbcore.targets.marginalize import Marginalize, check_marginalize
 from nbcore.training.folds import Splitter
 from nbcore.training.recipe import SWA, RateSchedule
 
-Calibration = Literal["crossfit", "holdout", "none"]
+Calibration = Literal["crossfit", "mixture", "holdout", "none"]
 Criterion = Literal["nlpd", "marginal_likelihood"]
 Validation = tuple[Any, Any] | None
 Options = TypeVar("Options")
@@ -182,12 +182,17 @@ class CalibrationOptions:
 
     Args:
         method: `"crossfit"`: the noise comes from out-of-fold residuals, and all examples are
-            sampled. `"holdout"`: a fifth of the examples is kept from training, and only this
-            fifth is sampled. `"none"`: all examples are trained on and sampled; the noise comes
-            out too small, unless all weights are sampled. If weights were given, nothing is
-            trained, and the method does not matter.
-        folds: number of folds of `"crossfit"`, or a cross-validator of scikit-learn that holds out
-            each example once at most, such as `GroupKFold(5)` or `TimeSeriesSplit(5)`.
+            sampled. `"mixture"`: the networks of the folds are kept, each is sampled on the
+            examples that it was trained on, and their mixture predicts, with a noise and an
+            epistemic variance calibrated by the errors of the sampled networks out of fold; a
+            likelihood without an unknown noise is sampled as with `ensemble=True`. `"holdout"`: a
+            fifth of the examples is kept from training, and only this fifth is sampled. `"none"`:
+            all examples are trained on and sampled; the noise comes out too small, unless all
+            weights are sampled. If weights were given, nothing is trained; of those of a cross-fit
+            the method says which networks are sampled, of others it does not matter.
+        folds: number of folds of `"crossfit"` and `"mixture"`, or a cross-validator of scikit-learn
+            that holds out each example once at most, such as `GroupKFold(5)` or
+            `TimeSeriesSplit(5)`.
         ensemble: keep the networks of the folds, sample each on its own fold, and predict with
             their mixture; for `"crossfit"`.
         validation_data: `(X, y)` that the network has not seen: for early stopping with `"none"`,
@@ -202,8 +207,8 @@ class CalibrationOptions:
         CalibrationOptions(method='crossfit', folds=10, ensemble=False)
         >>> nb.CalibrationOptions("cross-fit")
         Traceback (most recent call last):
-        nbcore.errors.OptionError: method is one of 'crossfit', 'holdout', 'none' for \
-CalibrationOptions, got 'cross-fit'. Did you mean 'crossfit'?
+        nbcore.errors.OptionError: method is one of 'crossfit', 'mixture', 'holdout', \
+'none' for CalibrationOptions, got 'cross-fit'. Did you mean 'crossfit'?
 
     References:
         Stone (1974), "Cross-validatory choice and assessment of statistical predictions".

@@ -20,6 +20,7 @@ from nbcore.estimators.frozen import (
     first_of,
     from_cross_fit,
     from_ensemble,
+    from_fold_networks,
     from_weights,
 )
 from nbcore.estimators.likelihood_choice import (
@@ -27,7 +28,7 @@ from nbcore.estimators.likelihood_choice import (
     chosen_likelihood,
     frozen_likelihood,
 )
-from nbcore.estimators.mixtures import predict_together, shared_noise
+from nbcore.estimators.mixtures import calibration_of_mixture
 from nbcore.estimators.options import (
     Calibration,
     CalibrationOptions,
@@ -43,6 +44,7 @@ from nbcore.estimators.sampler import Sampler, SamplerPreset
 from nbcore.estimators.stored_fit import SavedFit, check_complete
 from nbcore.networks.inputs import network_for, num_examples
 from nbcore.networks.network import Network, Params, as_network
+from nbcore.posterior.mixture import MixtureCalibration, MixturePosterior
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.sampling.backend import Backend
@@ -122,6 +124,9 @@ class PartialBNN(SavedFit):
 
     kind: ClassVar[str] = "partial-bnn"
     default_sampler: ClassVar[SamplerPreset] = SamplerPreset()
+    default_mixture_sampler: ClassVar[SamplerPreset] = SamplerPreset(
+        "blackjax-mclmc", num_warmup=500, num_samples=2000, num_chains=2, thin=10
+    )
     default_sampling: ClassVar[SamplingOptions] = SamplingOptions()
     default_training: ClassVar[TrainingOptions] = TrainingOptions()
     default_calibration: ClassVar[CalibrationOptions] = CalibrationOptions()
@@ -175,7 +180,7 @@ class PartialBNN(SavedFit):
         self.posteriors = ()
         self.noise: np.ndarray | None = None
         self.scale_choice: ScaleChoice | None = None
-        self.ensemble_noise: np.ndarray | None = None
+        self.mixture_calibration: MixtureCalibration | None = None
 
     def fit(
         self,
@@ -183,7 +188,7 @@ class PartialBNN(SavedFit):
         y: Any,
         num_warmup: int | None = None,
         num_samples: int | None = None,
-        num_chains: int = 4,
+        num_chains: int | None = None,
         *,
         backend: str | Backend | None = None,
         groups: Any = None,
@@ -203,19 +208,19 @@ class PartialBNN(SavedFit):
             num_warmup: warmup steps of each chain, none of which is kept; 1,000 by default.
             num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
                 `num_samples // thin` draws, as in Stan and NumPyro; 1,000 by default.
-            num_chains: number of chains.
+            num_chains: number of chains, of each network if there are several; 4 by default.
             backend: a sampler from `nb.list_backends()`, or an instance with options, such as
                 `nb.get_backend("sgld", momentum=0.5)`; `"numpyro-nuts"` by default. `nb.BNN`
-                has a sampler and steps of its own, used if neither a backend, nor a number of
-                steps, nor a thinning is given.
+                and `calibration="mixture"` have a sampler and steps of their own, used if neither
+                a backend, nor a number of steps, nor a thinning is given.
             groups: a label for each example `(N,)`, such as the molecule that was measured twice.
                 Examples of one group are never split between training and validation. `None`:
                 each example is a group of its own.
             sampling: how the chains are run: thinning, starts, restarts, checkpoints, devices.
             training: how the network is trained if no weights were given: epochs, learning rate,
                 weight averaging.
-            calibration: where the noise comes from: `"crossfit"`, the default, `"holdout"`,
-                `"none"`, or `nb.CalibrationOptions`.
+            calibration: where the noise comes from: `"crossfit"`, the default, `"mixture"`,
+                `"holdout"`, `"none"`, or `nb.CalibrationOptions`.
             key: random key, typed or old, or an integer; `None` is `jax.random.key(0)`.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -236,9 +241,9 @@ class PartialBNN(SavedFit):
         check_calibration(calibration, self.given)
         training = as_options("training", training, self.default_training)
         sampling = as_options("sampling", sampling, self.default_sampling)
-        sampler = Sampler.of(
-            self.default_sampler, backend, num_warmup, num_samples, num_chains, sampling
-        )
+        is_mixture = calibration.method == "mixture"
+        preset = self.default_mixture_sampler if is_mixture else self.default_sampler
+        sampler = Sampler.of(preset, backend, num_warmup, num_samples, num_chains, sampling)
         sampler.check(likelihood)
         trains_on_standardized = training.standardize_inputs and self.given is None
         network, examples = self._checked(X, y, groups, trains_on_standardized)
@@ -262,15 +267,18 @@ class PartialBNN(SavedFit):
             posterior = sampler.sample(target, k, each.ensemble, chain_key, progress)
             posteriors.append(posterior.in_units_of(each.scaler) if each.scaler else posterior)
         self.posteriors = tuple(posteriors)
-        self._calibrate(frozen, likelihood, X)
+        self.noise = frozen[0].noise if self.cross is None else self.cross.known_noise
+        self.mixture_calibration = calibration_of_mixture(
+            self.posteriors, frozen, likelihood, self.cross, X, y
+        )
         return self
 
     @property
-    def posterior(self) -> NetworkPosterior:
-        """The posterior; of an ensemble, `posteriors` holds one for each member."""
+    def posterior(self) -> NetworkPosterior | MixturePosterior:
+        """The posterior; of several networks their mixture, whose members are `posteriors`."""
         first, *others = self._fitted()
         if others:
-            raise OptionError("An ensemble has a posterior for each member. Read model.posteriors")
+            return MixturePosterior((first, *others), self.mixture_calibration)
         return first
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -288,7 +296,7 @@ class PartialBNN(SavedFit):
 
     def predict_distribution(self, X: Any) -> Prediction:
         """Return the whole predictive distribution: quantiles, intervals, log density."""
-        return predict_together(self._fitted(), X, self.ensemble_noise)
+        return self.posterior.predict(X)
 
     def _fitted(self) -> tuple[NetworkPosterior, ...]:
         if not self.posteriors:
@@ -309,11 +317,14 @@ class PartialBNN(SavedFit):
         """Train what was not given; remember it as `det` and `cross`."""
         given, calibration = self.given, pretraining.calibration
         self.cross = given if isinstance(given, CrossFit) else None
-        if given is None and calibration.method == "crossfit":
+        if given is None and calibration.method in ("crossfit", "mixture"):
             self.cross = pretraining.cross_fit(examples)
         if self.cross is not None:
             self.det = self.cross.full
-            return from_cross_fit(self.cross, examples, ensemble=calibration.ensemble)
+            is_mixture = calibration.method == "mixture"
+            if is_mixture and self.cross.residuals.size and likelihood.needs_noise_estimate:
+                return from_fold_networks(self.cross, examples)
+            return from_cross_fit(self.cross, examples, ensemble=calibration.ensemble or is_mixture)
         if given is None:
             train = (
                 pretraining.holdout if calibration.method == "holdout" else pretraining.uncalibrated
@@ -348,7 +359,7 @@ class PartialBNN(SavedFit):
         if isinstance(prior, PriorScaleSearch):
             folds = scale_folds(
                 frozen,
-                self.cross if len(frozen) == 1 else None,
+                self.cross if len(frozen) == 1 or frozen[0].chosen_on else None,
                 examples,
                 calibration.validation_data,
                 prior.criterion,
@@ -381,10 +392,3 @@ class PartialBNN(SavedFit):
             likelihood=frozen_likelihood(likelihood, frozen, len(targets)),
             prior=prior,
         )
-
-    def _calibrate(self, frozen: Sequence[FrozenNetwork], likelihood: Likelihood, X: Any) -> None:
-        """Keep the noise of unseen examples; for a mixture, without the spread of its members."""
-        self.noise = frozen[0].noise
-        self.ensemble_noise = None
-        if len(frozen) > 1 and self.noise is not None and likelihood.needs_noise_estimate:
-            self.ensemble_noise = shared_noise(self.posteriors, X, self.noise)

@@ -35,6 +35,7 @@ class SamplerPreset:
         num_warmup: warmup steps of each chain.
         num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
             `num_samples // thin` draws, as in Stan and NumPyro.
+        num_chains: number of chains.
         thin: see `num_samples`.
         marginalize: whether weights are integrated out, see `nb.marginalize`.
 
@@ -50,6 +51,7 @@ class SamplerPreset:
     backend_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     num_warmup: int = 1000
     num_samples: int = 1000
+    num_chains: int = 4
     thin: int = 1
     marginalize: Marginalize = False
 
@@ -92,7 +94,7 @@ class Sampler:
         backend: str | Backend | None,
         num_warmup: int | None,
         num_samples: int | None,
-        num_chains: int,
+        num_chains: int | None,
         options: SamplingOptions,
     ) -> Sampler:
         """Return the sampler that was asked for, completed by a preset.
@@ -106,7 +108,8 @@ class Sampler:
         chosen = get_backend(used.backend, **dict(used.backend_options))
         asked = options.marginalize
         return Sampler(
-            chosen, used.num_warmup, used.num_samples, num_chains, used.thin,
+            chosen, used.num_warmup, used.num_samples,
+            preset.num_chains if num_chains is None else num_chains, used.thin,
             used.marginalize if asked is None else asked, options,
         )  # fmt: skip
 

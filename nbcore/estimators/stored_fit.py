@@ -14,6 +14,8 @@ from nbcore.estimators.options import PriorScaleSearch
 from nbcore.estimators.prior_scale import ScaleChoice
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import plain_network
+from nbcore.posterior.conformal import OutOfFold
+from nbcore.posterior.mixture import MixtureCalibration
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.subsets import rules
 from nbcore.subsets.subset import NestedRule, ProbabilisticSubset
@@ -23,13 +25,14 @@ from nbcore.training.ensemble import EnsembleDeterministicNN
 from nbcore.training.saving import TYPES, Saved
 
 SETTINGS = ("choice", "num_classes", "likelihood", "noise_prior", "prior")
-RESULTS = ("noise", "scale_choice", "ensemble_noise")
+RESULTS = ("noise", "scale_choice", "mixture_calibration")
 FIT_TYPES: Types = {
     **TYPES,
     **{
         cls.__name__: cls
         for cls in (
-            Choice, NestedRule, NormalPrior, PriorScaleSearch, ProbabilisticSubset, ScaleChoice,
+            Choice, MixtureCalibration, NestedRule, NormalPrior, OutOfFold, PriorScaleSearch,
+            ProbabilisticSubset, ScaleChoice,
             rules.EverythingRule, rules.FirstAndLastRule, rules.LastRule, rules.LayersRule,
             rules.PairsRule,
         )

@@ -111,3 +111,22 @@ class OutOfFold:
             upper[some] = np.partition(center + reach, rank - 1, axis=0)[rank - 1]
             lower[some] = -np.partition(reach - center, rank - 1, axis=0)[rank - 1]
         return lower, upper
+
+
+@dataclass(frozen=True, eq=False)
+class ConformalPrediction:
+    """Predictions of each fold's network at new inputs, from which CV+ intervals follow.
+
+    Args:
+        out_of_fold: errors of the networks on the examples that they have not seen.
+        means: means of each network, `(folds, points, outputs)`.
+        deviations: predictive standard deviations, of the same shape.
+    """
+
+    out_of_fold: OutOfFold
+    means: Floats
+    deviations: Floats
+
+    def interval(self, level: float) -> tuple[Floats, Floats]:
+        """Return bounds `(points, outputs)`, see `OutOfFold.interval`."""
+        return self.out_of_fold.interval(level, self.means, self.deviations)

@@ -327,11 +327,6 @@ class NetworkPosterior(Posterior):
             MissingExtraError: ArviZ is not installed.
             OptionError: the log likelihood is asked for, and the posterior was loaded.
         """
-        draws = self.flat_draws()
-        units = 1.0 if self.scaler is None else self.scaler.scale
-        for name, values in self.constrained()["likelihood"].items():
-            is_in_units = name in self.likelihood.in_units_of_y
-            draws[f"likelihood/{name}"] = values * units if is_in_units else values
         examples = 0 if self.target is None else self.target.num_examples
         values = self.num_chains * self.num_draws * examples
         likelihood = self.log_likelihood() if has_likelihood(log_likelihood, values) else None
@@ -341,7 +336,18 @@ class NetworkPosterior(Posterior):
             if self.scaler is not None:
                 observed = self.scaler.shift + self.scaler.scale * observed
             observed = observed[:, 0] if observed.ndim == 2 and observed.shape[1] == 1 else observed
-        return arviz_data(draws, self.labels(), self.stats._asdict(), likelihood, observed)
+        return arviz_data(
+            self.draws_in_units(), self.labels(), self.stats._asdict(), likelihood, observed
+        )
+
+    def draws_in_units(self) -> dict[str, np.ndarray]:
+        """Return `flat_draws()` with parameters such as the noise constrained, in y's units."""
+        draws = self.flat_draws()
+        units = 1.0 if self.scaler is None else self.scaler.scale
+        for name, values in self.constrained()["likelihood"].items():
+            is_in_units = name in self.likelihood.in_units_of_y
+            draws[f"likelihood/{name}"] = values * units if is_in_units else values
+        return draws
 
     def predict(self, X: Any, *, max_draws: int | None = None) -> Prediction:
         """Return the predictive distribution at new inputs.

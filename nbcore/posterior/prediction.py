@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 
 from nbcore.common.keys import as_key
+from nbcore.common.options import check_choice
 from nbcore.distributions.continuous import NormalDistribution
 from nbcore.distributions.distribution import Distribution
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.metrics import crps
+from nbcore.posterior.conformal import ConformalPrediction
 
 CRPS_DRAWS = 2000
+
+IntervalMethod = Literal["central", "conformal"]
 
 ROUNDING = 16 * np.finfo(np.float64).eps
 """Deviation of equal targets over their size, at most: that of a rounded mean."""
@@ -78,6 +82,8 @@ class Prediction:
     Args:
         distribution: distribution of y for each draw, such as `nb.NormalDistribution(means,
             deviations)`; parameters broadcast to `(draws, examples, outputs)`, in the units of y.
+        conformal: predictions of fold networks, for `interval(level, method="conformal")`; `None`
+            if there are none.
 
     Examples:
         >>> import numpy as np
@@ -91,6 +97,7 @@ class Prediction:
     """
 
     distribution: Distribution
+    conformal: ConformalPrediction | None = None
 
     def __post_init__(self) -> None:
         """Check that there are draws, examples and outputs."""
@@ -202,13 +209,38 @@ class Prediction:
         ]
         return np.stack(found) if np.ndim(q) else found[0]
 
-    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds of the central interval that holds `level` of the mixture.
+    def interval(
+        self, level: float = 0.95, *, method: IntervalMethod = "central"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds of intervals that hold y with probability `level`.
 
-        The interval of counts includes its bounds, and so holds at least `level`.
+        Args:
+            level: probability inside the interval, between 0 and 1.
+            method: `"central"`: the central interval of the mixture over draws, whose coverage is
+                as good as the model; that of counts holds its bounds, and so at least `level`.
+                `"conformal"`: CV+ intervals from out-of-fold errors, whose coverage of
+                exchangeable examples is at least `conformal.out_of_fold.guaranteed(level)`
+                whatever the model, and about `level` in practice; of a
+                `PartialBNN.fit(calibration="mixture")`.
+
+        Raises:
+            OptionError: the method or the level is impossible, or there are no out-of-fold errors.
+
+        References:
+            Barber, Candès, Ramdas and Tibshirani (2021), "Predictive inference with the
+            jackknife+", theorem 4.
         """
-        low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
-        return low, high
+        check_choice(get_args(IntervalMethod), method=method)
+        if method == "central":
+            low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
+            return low, high
+        if self.conformal is None:
+            raise OptionError(
+                "Conformal intervals need errors on examples that the networks have not seen, and "
+                'this prediction has none. Type: model.fit(X, y, calibration="mixture")'
+            )
+        low, high = self.conformal.interval(level)
+        return self._shaped(low), self._shaped(high)
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         """Return P(Y_i <= y_i) under the mixture; uniform over examples if it is calibrated.
@@ -303,6 +335,11 @@ class Prediction:
             variance: variance given the weights `(outputs,)`, in squared units of y.
         """
         return Prediction(self.distribution.with_variance(np.reshape(variance, (1, 1, -1))))
+
+    @property
+    def epistemic_share(self) -> np.ndarray:
+        """Share of the epistemic variance in the variance, between 0 and 1."""
+        return self.epistemic_variance / self.variance
 
     @staticmethod
     def mixture(predictions: Sequence[Prediction]) -> Prediction:

@@ -52,6 +52,8 @@ def arviz_data(
     stats: Mapping[str, Any],
     log_likelihood: np.ndarray | None = None,
     observed: np.ndarray | None = None,
+    *,
+    num_members: int | None = None,
 ) -> Any:
     """Return draws, statistics, log likelihood and data in the groups that ArviZ knows.
 
@@ -61,6 +63,8 @@ def arviz_data(
         stats: statistics by nbcore's names `(chain, draw)`; those that are all NaN are left out.
         log_likelihood: `(chain, draw, example)`.
         observed: targets `(example,)` or `(example, output)`.
+        num_members: number of networks, which draws and statistics then have as a third axis
+            `(chain, draw, member, ...)`; `None` without that axis.
 
     Returns:
         Groups posterior and sample_stats, and log_likelihood and observed_data if they are given.
@@ -74,19 +78,22 @@ def arviz_data(
         arviz = importlib.import_module("arviz")
     except ModuleNotFoundError as error:
         raise MissingExtraError("to_arviz()", "arviz", error.name) from error
-    coords: dict[str, list[str]] = {}
+    member = [] if num_members is None else ["member"]
+    coords: dict[str, list[Any]] = {name: list(range(num_members or 0)) for name in member}
     dims: dict[str, list[str]] = {}
     posterior: dict[str, np.ndarray] = {}
     for path, values in draws.items():
         name = _variable(labels[path], path)
         # float64, so that ArviZ's ranks and distances to the median have no ties of rounding
-        posterior[name] = np.asarray(values, np.float64).reshape(*values.shape[:2], -1)
-        dims[name] = [f"{name}_index"]
+        leading = values.shape[: 2 + len(member)]
+        posterior[name] = np.asarray(values, np.float64).reshape(*leading, -1)
+        dims[name] = [*member, f"{name}_index"]
         coords[f"{name}_index"] = [_index(label) for label in labels[path]]
     groups: dict[str, dict[str, np.ndarray]] = {
         "posterior": posterior,
         "sample_stats": _statistics(stats),
     }
+    dims |= dict.fromkeys(groups["sample_stats"], member) if member else {}
     if log_likelihood is not None:
         groups["log_likelihood"] = {"y": log_likelihood}
     if observed is not None:

@@ -91,6 +91,11 @@ class CrossFit(Saved):
         found: dict[str, Any] = {**stored, "full": full, "members": members}
         return cls(**found)
 
+    @property
+    def known_noise(self) -> np.ndarray | None:
+        """The noise; `None` if the network predicts it itself, or there is none."""
+        return self.noise if self.noise.size else None
+
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
         y = np.asarray(y)

@@ -140,6 +140,7 @@ def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     assert list(measured["results"]) == [
         "deterministic + training noise",
         "deterministic + out-of-fold noise",
+        "fold networks, not sampled",
         "partially Bayesian ensemble",
     ]
     assert measured["weights"] == {"stochastic": 17, "total": 17}

@@ -114,7 +114,9 @@ def test_what_was_learned_about_errors_is_kept(tmp_path: Path) -> None:
     loaded = nb.load(tmp_path / "ensemble")
     np.testing.assert_array_equal(loaded.noise, fitted("ensemble").noise)
     mixture, before = nb.load(tmp_path / "mixture over folds"), fitted("mixture over folds")
-    np.testing.assert_array_equal(mixture.ensemble_noise, before.ensemble_noise)
+    np.testing.assert_array_equal(
+        mixture.mixture_calibration.noise, before.mixture_calibration.noise
+    )
     np.testing.assert_array_equal(mixture.cross.predictions, before.cross.predictions)
     np.testing.assert_array_equal(mixture.cross.fold, before.cross.fold)
     assert mixture.cross.nlpd(Y) == before.cross.nlpd(Y)

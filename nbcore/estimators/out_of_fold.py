@@ -1,0 +1,39 @@
+"""The noise of a mixture of sampled fold networks, and their errors out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nbcore.posterior.conformal import OutOfFold
+from nbcore.posterior.mixture import MixtureCalibration
+from nbcore.posterior.posterior import NetworkPosterior
+from nbcore.training.cross_fit import CrossFit
+from nbcore.training.fold_mixture import HeldOutErrors
+
+DRAWS = 200
+
+
+def calibration_out_of_fold(
+    posteriors: Sequence[NetworkPosterior], X: Any, y: Any, cross: CrossFit
+) -> MixtureCalibration:
+    """Return the noise of the mixture of fold networks, and their errors out of fold.
+
+    Args:
+        posteriors: one for each fold.
+        X: inputs `(N, ...)`.
+        y: targets `(N,)` or `(N, outputs)`.
+        cross: the cross-fit whose networks they are of.
+    """
+    found = [posterior.predict(X, max_draws=DRAWS) for posterior in posteriors]
+    means = np.stack([each.draw_means.mean(axis=0) for each in found])
+    within = np.stack([each.draw_means.var(axis=0) for each in found])
+    variance = within + np.stack([each.draw_variances.mean(axis=0) for each in found])
+    noise = HeldOutErrors.of(means, within, y, cross).noise(len(posteriors))
+    tested = np.flatnonzero(cross.fold >= 0)
+    own = (cross.fold[tested], tested)
+    residuals = np.asarray(y, np.float64).reshape(len(cross.fold), -1)[tested] - means[own]
+    scores = np.abs(residuals) / np.sqrt(variance[own])
+    return MixtureCalibration(noise, OutOfFold(cross.fold[tested], scores))

@@ -1,0 +1,140 @@
+"""`calibration="mixture"`: networks of the folds, each sampled, calibrated out of fold together."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+import nbcore as nb
+from nbcore.posterior.mixture import MixturePosterior
+from nbcore.training.fold_mixture import HeldOutErrors
+from nbcore_flax import FlaxMLP
+
+FOLDS, COUNT = 3, 62
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(COUNT, 2)).astype(np.float32)
+Y = 3.0 + 2.0 * X[:, 0] - X[:, 1] ** 2 + 0.3 * RNG.normal(size=COUNT)
+NEW = RNG.normal(size=(9, 2)).astype(np.float32)
+MIXTURE = nb.CalibrationOptions("mixture", folds=FOLDS)
+SHORT = nb.TrainingOptions(epochs=20)
+
+
+def fitted(**options) -> nb.PartialBNN:
+    model = nb.PartialBNN(FlaxMLP(hidden_dims=(4,)), **options)
+    return model.fit(
+        X, Y, 60, 60, 2, training=SHORT, calibration=MIXTURE, key=3, progress=False
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> nb.PartialBNN:
+    return fitted()
+
+
+def test_each_fold_network_is_sampled_on_the_examples_that_it_was_trained_on(model) -> None:
+    assert isinstance(model.posterior, MixturePosterior)
+    assert len(model.posterior) == FOLDS
+    sizes = {posterior.target.num_examples for posterior in model.posteriors}
+    assert sizes == {min(len(rows) for rows in model.cross.trained)}
+    for posterior, rows in zip(model.posteriors, model.cross.trained, strict=True):
+        y = posterior.scaler.shift + posterior.scaler.scale * posterior.target.targets()[:, 0]
+        np.testing.assert_allclose(y, Y[rows[: len(y)]], rtol=1e-5)
+
+
+def test_the_noise_is_that_of_the_sampled_networks_out_of_fold(model) -> None:
+    every = [posterior.predict(X) for posterior in model.posteriors]
+    means = np.stack([each.mean for each in every])
+    fold, examples = model.cross.fold, np.arange(COUNT)
+    own, others = means[fold, examples], np.stack([np.delete(means[:, i], fold[i])
+                                                   for i in examples])  # fmt: skip
+    within = np.stack([each.epistemic_variance for each in every])[fold, examples]
+    errors = HeldOutErrors(
+        squared=np.mean((Y - own) ** 2, keepdims=True),
+        aligned=np.mean((Y - own) * (others.mean(axis=1) - own), keepdims=True),
+        between_seen=np.mean(others.var(axis=1, ddof=1), keepdims=True),
+        between_all=np.full(1, np.nan),
+        within=np.mean(within, keepdims=True),
+    )
+    noise = errors.noise(FOLDS)
+    np.testing.assert_allclose(model.mixture_calibration.noise, noise, rtol=1e-3)
+    prediction = model.predict_distribution(NEW)
+    np.testing.assert_allclose(prediction.aleatoric_variance, np.repeat(noise**2, 9), rtol=1e-3)
+
+
+def test_a_mixture_is_saved_with_its_noise_and_errors(model, tmp_path) -> None:
+    model.save(tmp_path / "model")
+    loaded = nb.load(tmp_path / "model")
+    before, after = model.predict_distribution(NEW), loaded.predict_distribution(NEW)
+    np.testing.assert_array_equal(after.mean, before.mean)
+    np.testing.assert_array_equal(after.variance, before.variance)
+    for method in ("central", "conformal"):
+        np.testing.assert_array_equal(
+            after.interval(0.9, method=method), before.interval(0.9, method=method)
+        )
+
+
+def test_conformal_intervals_come_from_the_networks_without_the_example(model) -> None:
+    prediction = model.predict_distribution(NEW)
+    low, high = prediction.interval(0.9, method="conformal")
+    unseen = prediction.conformal.out_of_fold
+    np.testing.assert_array_equal(unseen.fold, model.cross.fold)
+    own = [posterior.predict(X) for posterior in model.posteriors]
+    scores = [abs(Y[i] - own[k].mean[i]) / np.sqrt(own[k].variance[i])
+              for i, k in enumerate(model.cross.fold)]  # fmt: skip
+    np.testing.assert_allclose(unseen.scores[:, 0], scores, rtol=1e-3)
+    assert np.all(low < high)
+    assert 0 < unseen.guaranteed(0.9) < 0.9
+
+
+def test_all_members_have_the_same_weights_chosen_on_the_network_of_all_examples() -> None:
+    selection = {"method": "magnitude", "layer_names": ["Dense0"], "num_pairs_per_layer": 2}
+    chosen = fitted(selection=selection)
+    labels = [posterior.split.labels() for posterior in chosen.posteriors]
+    assert all(each == labels[0] for each in labels)
+    alone = nb.select_bayesian_components(chosen.det, **selection)
+    assert alone.split(chosen.det.network, chosen.det.params).labels() == labels[0]
+
+
+def test_classes_are_sampled_on_unseen_examples() -> None:
+    labels = (np.mean(Y) < Y).astype(int)
+    model = nb.PartialBNN(FlaxMLP(hidden_dims=(4,), target_dim=2), num_classes=2)
+    model.fit(X, labels, 30, 30, 1, training=SHORT, calibration=MIXTURE, progress=False)
+    sizes = [posterior.target.num_examples for posterior in model.posteriors]
+    assert sizes == np.bincount(model.cross.fold).tolist()
+    assert model.mixture_calibration is None
+
+
+def test_networks_of_a_given_cross_fit_are_sampled_as_the_method_says() -> None:
+    cross = nb.cross_fit(FlaxMLP(hidden_dims=(4,)), X, Y, FOLDS, epochs=5, progress=False)
+    model = nb.PartialBNN(cross.full.network, cross)
+    model.fit(X, Y, 30, 30, 1, calibration="mixture", progress=False)
+    assert len(model.posteriors) == FOLDS
+    for posterior, member in zip(model.posteriors, cross.members, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, posterior.split.params, member.params)
+
+
+@pytest.mark.slow
+def test_it_knows_more_where_it_has_seen_examples_and_predicts_better_than_one_network() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-2, 2, size=(400, 1)).astype(np.float32)
+    x = x[np.abs(x[:, 0] - 0.4) > 0.6]
+    truth = np.sin(3 * x[:, 0]) + 0.5 * x[:, 0]
+    y = truth + 0.1 * rng.normal(size=len(x))
+    gap = np.linspace(0.1, 0.7, 40, dtype=np.float32)[:, None]
+    inside = np.concatenate([np.linspace(-1.9, -0.4, 30), np.linspace(1.2, 1.9, 20)])
+    inside = inside.astype(np.float32)[:, None]
+    training = nb.TrainingOptions(epochs=200)
+    found = {}
+    for method in ("mixture", "crossfit"):
+        model = nb.PartialBNN(FlaxMLP(hidden_dims=(16, 16)))
+        model.fit(x, y, training=training, calibration=method, progress=False)
+        found[method] = model.predict_distribution(gap), model.predict_distribution(inside)
+    mixed_gap, mixed_inside = found["mixture"]
+    ratio = np.sqrt(mixed_gap.epistemic_variance.mean() / mixed_inside.epistemic_variance.mean())
+    assert ratio > 2
+    for unseen, prediction in zip((gap, inside), found["mixture"], strict=True):
+        truth = np.sin(3 * unseen[:, 0]) + 0.5 * unseen[:, 0]
+        at = truth + 0.1 * rng.normal(size=len(truth))
+        one = found["crossfit"][0 if unseen is gap else 1]
+        assert prediction.nlpd(at) < one.nlpd(at)
