@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nbcore.posterior.posterior import Posterior as Posterior
     from nbcore.posterior.prediction import Prediction as Prediction
     from nbcore.posterior.stats import Stats as Stats
+    from nbcore.sampling.alarms import PosteriorWarning as PosteriorWarning
     from nbcore.sampling.backend import Backend as Backend
     from nbcore.sampling.backend import Kernel as Kernel
     from nbcore.sampling.backend import get_backend as get_backend
@@ -90,6 +91,7 @@ _NAMES = {
         "TrainingOptions",
     ),
     "estimators.partial_bnn": ("PartialBNN",),
+    "sampling.alarms": ("PosteriorWarning",),
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "networks.describe": ("print_layer_configs",),
     "networks.layers": ("Layer", "Leaf", "Stack"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ MAX_R_HAT = 1.01
 MIN_ESS_PER_CHAIN = 100
 MIN_E_BFMI = 0.3
 MAX_SATURATION = 0.05
+MIN_ACCEPTANCE = 0.001
+"""A chain of which fewer proposals are accepted does not move."""
 
 
 class SamplerStats(Protocol):
@@ -53,6 +55,8 @@ class Diagnostics:
         acceptance_rate: mean over all steps, NaN if the sampler has none.
         e_bfmi: one value for each chain, NaN if the sampler has no energy.
         saturation: fraction of steps that ended at the deepest tree allowed, NaN if unlimited.
+        alarms: signs that the draws are not those of the posterior, whatever R-hat says.
+        still_chains: chains that do not move.
     """
 
     r_hat: Mapping[str, _Floats]
@@ -65,6 +69,8 @@ class Diagnostics:
     acceptance_rate: float
     e_bfmi: _Floats
     saturation: float
+    alarms: tuple[str, ...] = ()
+    still_chains: tuple[int, ...] = ()
 
     def worst(self, n: int = 5) -> list[tuple[str, float, float]]:
         """Return `(label, r_hat, ess_bulk)` of the n worst parameters: NaN first, then by R-hat."""
@@ -75,11 +81,14 @@ class Diagnostics:
     def verdict(self) -> str:
         """Return what is wrong and what to try next, a line for each finding, the worst first."""
         if self.num_draws < MIN_DRAWS:
-            return (
+            few = (
                 f"Too few draws to judge: {self.num_draws} of each chain, and at least {MIN_DRAWS} "
                 "are needed."
             )
-        found = [*self._stuck(), *self._sampler_trouble(), *self._disagreement(), *self._too_few()]
+            return "\n".join([*self.alarms, few])
+        found = [*self.alarms, *self._stuck(), *self._sampler_trouble()]
+        if not self.still_chains:  # chains that do not move gain nothing from a longer run
+            found += [*self._disagreement(), *self._too_few()]
         if self.num_chains == 1:
             found.append("One chain cannot show that it missed a region; use num_chains=4.")
         return "\n".join(found) or "No problem found: the chains agree and hold enough draws."
@@ -118,7 +127,7 @@ class Diagnostics:
                 f"{_shown(names, lost)}: draws are not finite; {self._smaller_steps} or give a "
                 "narrower prior."
             )
-        if still.size:
+        if still.size and not self.still_chains:
             remedy = "num_warmup and target_acceptance_rate" if self._accepts else "step_size"
             found.append(f"{_shown(names, still)}: no chain ever moved; raise {remedy}.")
         return found
@@ -177,6 +186,7 @@ def diagnose(
     labels: Mapping[str, list[str]],
     *,
     max_tree_depth: int | None = None,
+    alarms: Sequence[str] = (),
 ) -> Diagnostics:
     """Compute the diagnostics of a run.
 
@@ -185,6 +195,7 @@ def diagnose(
         stats: statistics of the sampler, arrays `(chain, draw)`, NaN if it has none.
         labels: by leaf path, a name for each parameter, in C order.
         max_tree_depth: the deepest tree that the sampler was allowed, if it builds trees.
+        alarms: signs that the draws are not those of the posterior, see `nb.PosteriorWarning`.
 
     Raises:
         ShapeError: leaves differ in chains or draws, or a leaf has too few or too many labels.
@@ -210,6 +221,8 @@ def diagnose(
         found = ", ".join(f"{path}: {values.shape}" for path, values in arrays.items())
         raise ShapeError(f"Leaves differ in their chain and draw axes ({found}).")
     (num_chains, num_draws) = shapes.pop()
+    still = still_chains(list(arrays.values()), stats.acceptance_rate)
+    alarms = [*alarms, *still_alarm(still, stats.acceptance_rate)]
     return Diagnostics(
         r_hat={path: r_hat(values) for path, values in arrays.items()},
         ess_bulk={path: ess_bulk(values) for path, values in arrays.items()},
@@ -223,7 +236,41 @@ def diagnose(
         acceptance_rate=_extreme(np.mean, np.asarray(stats.acceptance_rate, dtype=np.float64)),
         e_bfmi=e_bfmi(stats.energy),
         saturation=_saturation(np.asarray(stats.tree_depth, dtype=np.float64), max_tree_depth),
+        alarms=tuple(dict.fromkeys(alarms)),
+        still_chains=tuple(still),
     )
+
+
+def still_chains(leaves: Sequence[NDArray[Any]], acceptance_rate: ArrayLike) -> list[int]:
+    """Return the chains that do not move: no proposal is accepted, or all draws are equal.
+
+    Args:
+        leaves: draws, arrays `(chain, draw, ...)`.
+        acceptance_rate: of each draw `(chain, draw)`, NaN for a sampler without one.
+    """
+    rates = np.asarray(acceptance_rate, dtype=np.float64)
+    if rates.shape[1] < MIN_DRAWS:
+        return []
+    equal = [(a == a[:, :1]).reshape(len(a), -1).all(axis=1) for a in leaves]
+    return np.flatnonzero(np.all(equal, axis=0) | (rates.mean(axis=1) < MIN_ACCEPTANCE)).tolist()
+
+
+def listed(chains: Sequence[int], limit: int = 8) -> str:
+    """Return numbers of chains as text, the first few of many."""
+    more = f" and {len(chains) - limit} more" if len(chains) > limit else ""
+    return ", ".join(map(str, chains[:limit])) + more
+
+
+def still_alarm(chains: Sequence[int], acceptance_rate: ArrayLike) -> list[str]:
+    """Return the sentence about chains that do not move, if there are any."""
+    if not chains:
+        return []
+    rates = np.asarray(acceptance_rate, dtype=np.float64)[list(chains)].mean(axis=1)
+    rate = "" if np.isnan(rates).all() else f" (mean acceptance {np.nanmax(rates):.3g})"
+    return [
+        f"Chains that do not move: {listed(chains)}{rate}. More of their draws would "
+        "say nothing more: lower step_size or raise num_warmup."
+    ]
 
 
 def _labels_of(path: str, shape: tuple[int, ...], labels: Mapping[str, list[str]]) -> list[str]:

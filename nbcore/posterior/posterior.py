@@ -78,7 +78,10 @@ class Posterior:
     def diagnostics(self) -> Diagnostics:
         """Return R-hat and ESS of every parameter, divergences, and what to try next."""
         depth = self.info.options.get("max_tree_depth")
-        return diagnose(self.flat_draws(), self.stats, self.labels(), max_tree_depth=depth)
+        return diagnose(
+            self.flat_draws(), self.stats, self.labels(),
+            max_tree_depth=depth, alarms=self.info.alarms,
+        )  # fmt: skip
 
     def summary(self, by: By = "weight") -> Summary:
         """Return a table of the draws that were kept, with ESS and R-hat.
@@ -92,7 +95,7 @@ class Posterior:
         """
         if by not in get_args(By):
             raise OptionError(f"by is {' or '.join(get_args(By))}, got {by!r}.")
-        table = summarize(self.flat_draws(), self.labels(), self._owners())
+        table = summarize(self.flat_draws(), self.labels(), self._owners(), self.info.alarms)
         return table if by == "weight" else by_layer(table)
 
     def to_arviz(self) -> Any:
@@ -291,7 +294,9 @@ class NetworkPosterior(Posterior):
         outputs = self.outputs(X).reshape(self.num_chains, self.num_draws, num_examples(X), -1)
         labels = {"output": _index_labels("output", outputs.shape[2:])}
         depth = self.info.options.get("max_tree_depth")
-        return diagnose({"output": outputs}, self.stats, labels, max_tree_depth=depth)
+        return diagnose(
+            {"output": outputs}, self.stats, labels, max_tree_depth=depth, alarms=self.info.alarms
+        )
 
     def log_likelihood(self) -> np.ndarray:
         """Return log p(y_i | draw), `(chain, draw, examples)`, in the units of y.

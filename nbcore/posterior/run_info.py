@@ -24,6 +24,8 @@ class RunInfo:
             draws are those of the run with the highest.
         integrated_out: leaves that were integrated out while the rest was sampled, see
             `nb.marginalize`; the statistic `log_density` is then the log density of the rest.
+        alarms: signs that the draws are not those of the posterior, a sentence for each finding,
+            see `nb.PosteriorWarning`; usually none.
     """
 
     backend: str
@@ -36,3 +38,4 @@ class RunInfo:
     mesh: dict[str, int] = field(default_factory=dict[str, int])
     acceptance_of_runs: list[float] = field(default_factory=list[float])
     integrated_out: list[str] = field(default_factory=list[str])
+    alarms: list[str] = field(default_factory=list[str])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ class Summary:
         columns: arrays of equal length, by name.
         num_chains: number of chains.
         num_draws: draws kept of each chain.
+        alarms: signs that the draws are not those of the posterior, which are printed first.
 
     Examples:
         >>> print(Summary({"name": np.array(["a"]), "mean": np.array([1.25])}, 4, 500))
@@ -33,6 +34,7 @@ class Summary:
     columns: dict[str, np.ndarray]
     num_chains: int
     num_draws: int
+    alarms: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of parameters, or of layers."""
@@ -50,11 +52,16 @@ class Summary:
         ]
         chains = f"{self.num_chains} chain{'s' if self.num_chains > 1 else ''}"
         total = self.num_chains * self.num_draws
-        return "\n".join([*lines, f"{chains} × {self.num_draws:,} draws kept = {total:,} draws"])
+        return "\n".join(
+            [*self.alarms, *lines, f"{chains} × {self.num_draws:,} draws kept = {total:,} draws"]
+        )
 
 
 def summarize(
-    draws: Mapping[str, np.ndarray], labels: Mapping[str, list[str]], owners: Mapping[str, str]
+    draws: Mapping[str, np.ndarray],
+    labels: Mapping[str, list[str]],
+    owners: Mapping[str, str],
+    alarms: Sequence[str] = (),
 ) -> Summary:
     """Return mean, sd, central 90 %, Monte Carlo error, ESS and R-hat of each parameter.
 
@@ -62,6 +69,7 @@ def summarize(
         draws: by leaf path, arrays `(chain, draw, ...)`; at least one.
         labels: by leaf path, a name for each parameter, in C order.
         owners: by leaf path, the layer that it belongs to.
+        alarms: signs that the draws are not those of the posterior.
     """
     tail = (1 - LEVEL) / 2
     parts: list[dict[str, Any]] = []
@@ -84,7 +92,7 @@ def summarize(
         )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     num_chains, num_draws = np.shape(next(iter(draws.values())))[:2]
-    return Summary(columns, num_chains, num_draws)
+    return Summary(columns, num_chains, num_draws, tuple(alarms))
 
 
 def by_layer(table: Summary) -> Summary:

@@ -20,6 +20,7 @@ from nbcore.common.storage import digest
 from nbcore.errors import OptionError, did_you_mean
 from nbcore.posterior.posterior import NetworkPosterior, Posterior
 from nbcore.sampling import programs
+from nbcore.sampling.alarms import alarms_of, warn_of
 from nbcore.sampling.backend import Backend, Kernel, get_backend
 from nbcore.sampling.chains import Chains, Outcome, Steps
 from nbcore.sampling.checkpoint import Checkpoint, fingerprint
@@ -188,13 +189,17 @@ def sample(
     found = _run(chains, method)
     total = time.perf_counter() - begin
     seconds = _split_seconds(found.seconds, preparing + found.compiling, total)
-    info = describe_run(
-        chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes,
-        target.integrated_out,
-    )  # fmt: skip
     draws = complete(target, jax.random.fold_in(run_key, programs.COMPLETE), found.draws)
     sampled = target if expanded_at is None else target.linearized(expanded_at)
     network = sampled.network_target
+    alarms: list[str] = []
+    if place.num_processes == 1:
+        alarms = alarms_of(sampled if network is None else network, draws, found.stats)
+    info = describe_run(
+        chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes,
+        target.integrated_out, alarms,
+    )  # fmt: skip
+    warn_of(alarms)
     if network is None:
         return Posterior(draws, found.stats, info)
     return NetworkPosterior.of(network, draws, found.stats, info)

@@ -23,12 +23,13 @@ def describe_run(
     num_gradients: dict[str, int],
     mesh: dict[str, int],
     integrated_out: Sequence[str],
+    alarms: Sequence[str],
 ) -> RunInfo:
-    """Return how a run was made: its sampler, settings, cost and versions."""
+    """Return how a run was made: its sampler, settings, cost and versions, and its alarms."""
     options, versions = plain_options(backend), versions_of(backend)
     return RunInfo(
         backend.name, options, settings, method, seconds, num_gradients, versions, mesh,
-        integrated_out=list(integrated_out),
+        integrated_out=list(integrated_out), alarms=list(alarms),
     )  # fmt: skip
 
 

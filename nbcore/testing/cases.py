@@ -86,6 +86,10 @@ class Check:
         return self.name
 
 
+_MODULES = (
+    "backend_contract", "backend_honesty", "backend_truth", "likelihood_checks", "network_checks",
+    "prior_checks", "selector_checks",
+)  # fmt: skip
 _CHECKS: list[Check] = []
 
 
@@ -238,8 +242,5 @@ def _labeled(name: str, subject: Any) -> str:
 
 def _load_checks() -> None:
     """Import the modules that register checks: they import jax, which collecting need not."""
-    for module in (
-        "backend_contract", "backend_truth", "likelihood_checks", "network_checks", "prior_checks",
-        "selector_checks",
-    ):  # fmt: skip
+    for module in _MODULES:
         importlib.import_module(f"nbcore.testing.{module}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
@@ -11,8 +12,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from nbcore.errors import PluginError, SamplingError
 from nbcore.posterior import convergence
 from nbcore.posterior.posterior import NetworkPosterior, Posterior
+from nbcore.sampling.alarms import PosteriorWarning
 from nbcore.sampling.backend import Backend
 from nbcore.sampling.driver import sample
 from nbcore.targets.target import NetworkTarget, Target
@@ -47,10 +50,26 @@ def draw(target: Target, backend: Backend, **options: Any) -> Posterior:
         target: the log density.
         backend: the sampler.
         options: those of `nb.sample`: `num_samples`, and others in place of the shared ones.
+
+    Raises:
+        ConformanceError: a function of the sampler breaks its contract, or a chain diverges.
     """
     shared = {"key": 0, "num_warmup": NUM_WARMUP, "chunk_size": CHUNK_SIZE}
     settings: dict[str, Any] = {**shared, "num_chains": NUM_CHAINS, "progress": False, **options}
-    return sample(target, backend, **settings)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PosteriorWarning)  # a check says it with its cause
+            return sample(target, backend, **settings)
+    except PluginError as error:
+        raise ConformanceError(str(error)) from error
+    except SamplingError as error:
+        raise ConformanceError(
+            "Chains do not stay where the density is.\n"
+            f"  measured: {error}\n"
+            "  limit:    finite draws; what is exact rejects a step that is too large\n"
+            "  often:    a step without an accept-reject decision (unadjusted Langevin), or one "
+            "that always accepts; a step size that warmup does not adapt."
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)
