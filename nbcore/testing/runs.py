@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
+import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
 
 from nbcore.errors import PluginError, SamplingError
@@ -120,11 +122,21 @@ def settle(
     *,
     init: Any = "trained",
     num_warmup: int = NUM_WARMUP,
+    again: str = "nbcore.testing.oracle.oracle().target",
 ) -> Settled:
     """Draw until the smallest effective sample size is `MIN_ESS`.
 
     Each round starts over with more draws, as many as the last round's rate calls for (2 to 8
     times), so a run depends on its key alone; programs are compiled in the first round.
+
+    Args:
+        target: the log density.
+        backend: the sampler.
+        functions: what is asked of the draws, `(chain, draw, functions)`.
+        ess: the effective sample size of each function.
+        init: where chains start.
+        num_warmup: steps of warmup.
+        again: the expression that makes the target, for the error.
 
     Raises:
         ConformanceError: that would take more than `MAX_GRADIENTS` gradients.
@@ -142,13 +154,31 @@ def settle(
         if factor * max(gradients, steps) > MAX_GRADIENTS:
             raise ConformanceError(
                 f"{backend.name} mixes too slowly to be judged.\n"
-                f"  measured: ESS {worst:.0f} after {gradients:,} gradients in {steps:,} steps\n"
+                f"  measured: ESS {worst:.0f} after {gradients:,} gradients in {steps:,} steps; "
+                f"{_how_it_went(target, posterior, init)}\n"
                 f"  limit:    ESS {MIN_ESS:,} within {MAX_GRADIENTS:,} gradients\n"
                 "  often:    a step size that warmup does not adapt, or no adaptation to scales; "
                 "chains that are stuck, or started far away and never arrive. Choose options for "
-                "the instance that is checked, or declare 'adaptive' and adapt."
+                "the instance that is checked, or declare 'adaptive' and adapt.\n"
+                f"  again:    nb.sample({again}, {backend!r}, num_warmup={num_warmup})"
             )
         num_samples *= factor
+
+
+def _how_it_went(target: Target, posterior: Posterior, init: Any) -> str:
+    """Return what decides how a chain mixes: the density, the start, steps and acceptance."""
+    flat, unravel = ravel_pytree(target.start)
+    curvature = -jax.hessian(lambda z: target.log_density(unravel(z)))(flat)
+    scales = np.abs(np.linalg.eigvalsh(np.asarray(curvature, np.float64)))
+    condition = scales.max() / max(scales.min(), 1e-300)
+    start = init if isinstance(init, str) else "given positions, far from the mode"
+    stats = [np.asarray(a, np.float64).mean(axis=1) for a in
+             (posterior.stats.step_size, posterior.stats.acceptance_rate)]  # fmt: skip
+    sizes, rates = (", ".join(f"{value:.3g}" for value in each) for each in stats)
+    return (
+        f"dimension {flat.size}, condition number {condition:,.0f} at the start, chains started "
+        f"at {start}; by chain, step size {sizes} and acceptance {rates}"
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -289,6 +289,10 @@ def test_a_sampler_that_cannot_arrive_is_told_so(monkeypatch: pytest.MonkeyPatch
     message = failures(Stuck(), only={"closed_form"})["closed_form"]
     assert "mixes too slowly" in message
     assert "10,000 gradients" in message
+    assert "dimension 10, condition number" in message
+    assert "started at trained" in message
+    assert "by chain, step size 1e-06, 1e-06, 1e-06, 1e-06 and acceptance" in message
+    assert "nb.sample(nbcore.testing.oracle.oracle().target, " in message
 
 
 def test_the_figures_of_a_backend_are_a_row() -> None:
