@@ -68,7 +68,8 @@ class Choice:
         frozen = frozen.chosen_on or frozen
         if self.selection is not None and frozen.det is not None:
             data = examples.take(frozen.sampled)
-            arguments = arguments_on(self.selection, data.X, data.y)
+            labels = frozen.det.names.labels(data.y)
+            arguments = arguments_on(self.selection, data.X, labels)
             return select_bayesian_components(frozen.det, **arguments)
         return self._named(frozen.network, frozen.params)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -22,6 +23,7 @@ from nbcore.estimators.frozen import (
     from_ensemble,
     from_fold_networks,
     from_weights,
+    names_for,
 )
 from nbcore.estimators.likelihood_choice import (
     check_classes,
@@ -45,6 +47,7 @@ from nbcore.estimators.stored_fit import SavedFit, check_complete
 from nbcore.networks.inputs import network_for, num_examples
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.mixture import MixtureCalibration, MixturePosterior
+from nbcore.posterior.names import Names
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.sampling.backend import Backend
@@ -177,6 +180,7 @@ class PartialBNN(SavedFit):
         self.prior = checked_prior(prior)
         self.cross: CrossFit | None = None
         self.det: DeterministicNN | None = None
+        self.names = Names()
         self.posteriors = ()
         self.noise: np.ndarray | None = None
         self.scale_choice: ScaleChoice | None = None
@@ -246,12 +250,15 @@ class PartialBNN(SavedFit):
         sampler = Sampler.of(preset, backend, num_warmup, num_samples, num_chains, sampling)
         sampler.check(likelihood)
         trains_on_standardized = training.standardize_inputs and self.given is None
-        network, examples = self._checked(X, y, groups, trains_on_standardized)
+        network, examples = self._read(X, y, groups, likelihood, trains_on_standardized)
+        calibration = replace(
+            calibration, validation_data=self.names.validation(calibration.validation_data)
+        )
         train_key, sample_key = jax.random.split(as_key(key))
 
         pretraining = Pretraining(
             network, likelihood, training, calibration, train_key, progress,
-            self.has_frozen_weights,
+            self.has_frozen_weights, self.names,
         )  # fmt: skip
         frozen = self._frozen_networks(examples, likelihood, pretraining)
         prior = self._chosen_prior(
@@ -259,17 +266,18 @@ class PartialBNN(SavedFit):
         )
         targets = [self._target(each, examples, likelihood, prior) for each in frozen]
         if not isinstance(likelihood, Categorical | Bernoulli):  # labels need no early noise
-            check_expressiveness(targets[0].split, 1 if np.ndim(y) == 1 else np.shape(y)[1])
+            columns = 1 if np.ndim(examples.y) == 1 else np.shape(examples.y)[1]
+            check_expressiveness(targets[0].split, columns)
 
         posteriors: list[NetworkPosterior] = []
         for k, (each, target) in enumerate(zip(frozen, targets, strict=True)):
             chain_key = jax.random.fold_in(sample_key, k)
             posterior = sampler.sample(target, k, each.ensemble, chain_key, progress)
-            posteriors.append(posterior.in_units_of(each.scaler) if each.scaler else posterior)
+            posteriors.append(replace(posterior, scaler=each.scaler, names=self.names))
         self.posteriors = tuple(posteriors)
         self.noise = frozen[0].noise if self.cross is None else self.cross.known_noise
         self.mixture_calibration = calibration_of_mixture(
-            self.posteriors, frozen, likelihood, self.cross, X, y
+            self.posteriors, frozen, likelihood, self.cross, examples.X, examples.y
         )
         return self
 
@@ -303,13 +311,15 @@ class PartialBNN(SavedFit):
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
         return self.posteriors
 
-    def _checked(
-        self, X: Any, y: Any, groups: Any, standardize_inputs: bool
+    def _read(
+        self, X: Any, y: Any, groups: Any, likelihood: Likelihood, standardize_inputs: bool
     ) -> tuple[Network, Examples]:
-        """Return network and examples, checked before anything is trained."""
-        network = network_for(self.model, X, y, standardize_inputs=standardize_inputs)
-        check_classes(self.num_classes, self.given, network, X)
-        return network, Examples(X, y, group_codes(groups, num_examples(X)))
+        """Return network and examples, checked before anything is trained; remember the names."""
+        self.names = names_for(self.given, X, y, likelihood, self.model)
+        inputs, targets = self.names.data(X, y)
+        network = network_for(self.model, inputs, targets, standardize_inputs=standardize_inputs)
+        check_classes(self.num_classes, self.given, network, inputs)
+        return network, Examples(inputs, targets, group_codes(groups, num_examples(inputs)))
 
     def _frozen_networks(
         self, examples: Examples, likelihood: Likelihood, pretraining: Pretraining

@@ -13,6 +13,7 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError
 from nbcore.estimators.frozen import Examples, FrozenNetwork
 from nbcore.estimators.options import CalibrationOptions, TrainingOptions, Validation
+from nbcore.posterior.names import Names
 from nbcore.training.cross_fit import CrossFit, cross_fit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import fold_of_rows, warn_of_copies
@@ -53,6 +54,7 @@ class Pretraining:
         key: random key for folds, weights, minibatches and dropout.
         progress: whether to report on standard error, or a function that takes a `Report`.
         has_frozen_weights: whether some weights stay as they are trained.
+        names: names of features and classes, which the trained networks get.
     """
 
     model: Any
@@ -62,15 +64,19 @@ class Pretraining:
     key: jax.Array
     progress: bool | Progress
     has_frozen_weights: bool
+    names: Names
 
     def cross_fit(self, examples: Examples) -> CrossFit:
         """Train one network on all examples, and one without each fold."""
-        return cross_fit(
+        cross = cross_fit(
             self.model, examples.X, examples.y, self.calibration.folds,
             epochs=self.training.epochs, batch_size=self.training.batch_size,
             groups=examples.groups, key=self.key, progress=self.progress,
             **self.training.network_options(self.likelihood),
         )  # fmt: skip
+        for det in (*cross.members, cross.full):
+            det.names = self.names
+        return cross
 
     def holdout(self, examples: Examples) -> FrozenNetwork:
         """Train without a fifth of the examples, and sample this fifth.
@@ -108,7 +114,9 @@ class Pretraining:
 
     def _train(self, examples: Examples, validation_data: Validation) -> DeterministicNN:
         det = DeterministicNN(self.model, **self.training.network_options(self.likelihood))
-        return det.train(
+        det.train(
             examples.X, examples.y, self.training.epochs, self.training.batch_size,
             validation_data, key=self.key, progress=self.progress,
         )  # fmt: skip
+        det.names = self.names
+        return det

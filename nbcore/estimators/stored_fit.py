@@ -96,6 +96,7 @@ class SavedFit(Saved):
         for name in (*SETTINGS, *RESULTS, "unstored"):
             setattr(model, name, stored[name])
         model.model, model.posteriors = plain_network(network), tuple(posteriors)
+        model.names = posteriors[0].names
         cross, det, given = stored["cross"], stored["det"], stored["given"]
         model.cross = None if cross is None else CrossFit.from_stored(network, cross)
         model.det = None if det is None else DeterministicNN.from_stored(network, det)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbcore.errors import DataError, LabelError, ShapeError
+from nbcore.metrics.class_names import ClassNames, codes_of
 
 Floats = NDArray[np.float64]
 
@@ -49,9 +50,11 @@ def gaussian(y: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> list[Floats]
     return values
 
 
-def classified(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.intp], Floats]:
-    """Check labels `(n,)` and probabilities `(n, classes)`."""
-    classes = np.asarray(labels)
+def classified(
+    labels: ArrayLike, probabilities: ArrayLike, names: ClassNames | None = None
+) -> tuple[NDArray[np.intp], Floats]:
+    """Check labels `(n,)` and probabilities `(n, classes)`; return labels as integers from 0."""
+    classes = np.asarray(labels) if names is None else codes_of(names, labels, name="labels")
     rows = floats("probabilities", probabilities)
     if rows.ndim != 2 or rows.size == 0 or classes.shape != (len(rows),):
         raise ShapeError(
@@ -59,7 +62,10 @@ def classified(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.
             "(n, classes). For the probability p of class 1 type np.stack([1 - p, p], axis=1)."
         )
     if classes.dtype.kind not in "biu":
-        raise LabelError(f"labels are {classes.dtype}; expected integers. Type labels.astype(int).")
+        raise LabelError(
+            f"labels are {classes.dtype}; expected integers. Type classes=model.classes for labels "
+            "with names, else labels.astype(int)."
+        )
     outside = (classes < 0) | (classes >= rows.shape[1])
     if outside.any():
         at = np.flatnonzero(outside)

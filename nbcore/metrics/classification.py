@@ -7,37 +7,44 @@ from numpy.typing import ArrayLike, NDArray
 
 from nbcore.errors import OptionError
 from nbcore.metrics.arrays import Floats, classified
+from nbcore.metrics.class_names import ClassNames
 
 
-def accuracy(labels: ArrayLike, probabilities: ArrayLike) -> float:
+def accuracy(
+    labels: ArrayLike, probabilities: ArrayLike, classes: ClassNames | None = None
+) -> float:
     """Fraction of points whose most probable class is the label; the first of a tie counts.
 
     Args:
-        labels: integers from 0 to classes - 1, shape `(n,)`.
+        labels: names of classes, or integers from 0 to classes - 1, shape `(n,)`.
         probabilities: shape `(n, classes)`, rows sum to 1.
+        classes: name of each class, such as `model.classes`; `None`: labels are integers.
 
     Raises:
-        LabelError: a label is not an integer, or is outside the classes.
+        LabelError: a label is no class.
         DataError: probabilities are negative or do not sum to 1.
 
     Examples:
         >>> accuracy([0, 1], [[0.9, 0.1], [0.6, 0.4]])
         0.5
+        >>> accuracy(["no", "yes"], [[0.9, 0.1], [0.6, 0.4]], classes=("no", "yes"))
+        0.5
     """
-    classes, rows = classified(labels, probabilities)
-    hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == classes
+    codes, rows = classified(labels, probabilities, classes)
+    hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == codes
     return float(np.mean(hits))
 
 
-def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
+def brier(labels: ArrayLike, probabilities: ArrayLike, classes: ClassNames | None = None) -> float:
     """Brier score over all classes, `mean_i Σ_c (p_ic - [label_i = c])²`, from 0 to 2.
 
     Args:
-        labels: integers from 0 to classes - 1, shape `(n,)`.
+        labels: names of classes, or integers from 0 to classes - 1, shape `(n,)`.
         probabilities: shape `(n, classes)`, rows sum to 1.
+        classes: name of each class, such as `model.classes`; `None`: labels are integers.
 
     Raises:
-        LabelError: a label is not an integer, or is outside the classes.
+        LabelError: a label is no class.
         DataError: probabilities are negative or do not sum to 1.
 
     Examples:
@@ -47,24 +54,30 @@ def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
     References:
         Brier (1950), Monthly Weather Review 78(1).
     """
-    classes, rows = classified(labels, probabilities)
-    errors = rows - np.eye(rows.shape[1])[classes]
+    codes, rows = classified(labels, probabilities, classes)
+    errors = rows - np.eye(rows.shape[1])[codes]
     return float(np.sum(errors**2)) / len(rows)
 
 
-def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
+def ece(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    bins: int = 15,
+    classes: ClassNames | None = None,
+) -> float:
     """Expected calibration error, `Σ_b n_b/n · |accuracy_b - confidence_b|`, from 0 to 1.
 
     Points are binned by the probability of their most probable class, into equal widths over
     (0, 1]; a bin holds its upper edge.
 
     Args:
-        labels: integers from 0 to classes - 1, shape `(n,)`.
+        labels: names of classes, or integers from 0 to classes - 1, shape `(n,)`.
         probabilities: shape `(n, classes)`, rows sum to 1.
         bins: how many bins.
+        classes: name of each class, such as `model.classes`; `None`: labels are integers.
 
     Raises:
-        LabelError: a label is not an integer, or is outside the classes.
+        LabelError: a label is no class.
         DataError: probabilities are negative or do not sum to 1.
         OptionError: bins is below 1.
 
@@ -77,9 +90,9 @@ def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
     """
     if bins < 1:
         raise OptionError(f"bins is {bins}; expected at least 1.")
-    classes, rows = classified(labels, probabilities)
+    codes, rows = classified(labels, probabilities, classes)
     confidence: Floats = np.max(rows, axis=1)
-    hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == classes
+    hits: NDArray[np.bool_] = np.argmax(rows, axis=1) == codes
     bin_of = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
     # n_b/n · |accuracy_b - confidence_b| is |Σ (hit - confidence) over b| / n
     gaps = np.abs(np.bincount(bin_of, weights=hits - confidence))

@@ -16,6 +16,7 @@ from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.network import Network
 from nbcore.posterior.diagnostics import Diagnostics, diagnose
+from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.posterior.predictive import flattened, log_likelihoods, network_outputs, predict
 from nbcore.posterior.run_info import RunInfo
@@ -182,6 +183,7 @@ class NetworkPosterior(Posterior):
         target: the log density with its data; `None` for a posterior that was loaded.
         linearized_at: weights m at which the network is linearized, so that draws w predict by
             f(m) + J(m) (w - m); `None` if they predict by the network itself.
+        names: names of features and classes, by which X is read and labels are predicted.
 
     Examples:
         >>> import jax, jax.numpy as jnp, nbcore as nb
@@ -214,6 +216,7 @@ class NetworkPosterior(Posterior):
     scaler: Scaler | None = None
     target: NetworkTarget | None = field(default=None, repr=False, compare=False)
     linearized_at: Weights | None = field(default=None, repr=False)
+    names: Names = field(default=Names(), repr=False)
 
     @staticmethod
     def of(target: NetworkTarget, draws: Any, stats: Stats, info: RunInfo) -> NetworkPosterior:
@@ -239,13 +242,13 @@ class NetworkPosterior(Posterior):
         draws = stored.network_draws(split)
         return NetworkPosterior(
             draws, stored.stats, stored.info, network, split, likelihood, stored.scaler,
-            linearized_at=stored.linearized_at,
+            linearized_at=stored.linearized_at, names=stored.names,
         )  # fmt: skip
 
     def _described(self) -> StoredPosterior:
         return StoredPosterior.of_network(
             self.flat_draws(), self.stats, self.info, self.network, self.split, self.likelihood,
-            self.scaler, self.linearized_at,
+            self.scaler, self.linearized_at, self.names,
         )  # fmt: skip
 
     def in_units_of(self, scaler: Scaler) -> NetworkPosterior:
@@ -367,11 +370,12 @@ class NetworkPosterior(Posterior):
         Raises:
             ShapeError, DataError, TokenError: the inputs do not fit the network.
         """
-        positions = flattened(self.draws, max_draws)
-        return predict(
-            self.network, self.split, self.likelihood, self.scaler, positions, X,
+        positions, inputs = flattened(self.draws, max_draws), self.names.inputs(X)
+        prediction = predict(
+            self.network, self.split, self.likelihood, self.scaler, positions, inputs,
             self.linearized_at,
         )  # fmt: skip
+        return replace(prediction, classes=self.names.classes)
 
     def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
         """Return the network's outputs for each draw, `(draws, examples, outputs)`.
@@ -380,9 +384,9 @@ class NetworkPosterior(Posterior):
             X: inputs, as for fitting.
             max_draws: use at most this many draws, evenly spaced; all by default.
         """
-        weights = flattened(self.draws["weights"], max_draws)
+        weights, inputs = flattened(self.draws["weights"], max_draws), self.names.inputs(X)
         return network_outputs(
-            self.network, self.split, self.likelihood, weights, X, self.linearized_at
+            self.network, self.split, self.likelihood, weights, inputs, self.linearized_at
         )
 
 

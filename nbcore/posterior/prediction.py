@@ -15,6 +15,7 @@ from nbcore.distributions.continuous import NormalDistribution
 from nbcore.distributions.distribution import Distribution
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.metrics import crps
+from nbcore.metrics.class_names import ClassNames, codes_of, names_of
 from nbcore.posterior.conformal import ConformalPrediction
 
 CRPS_DRAWS = 2000
@@ -84,6 +85,7 @@ class Prediction:
             deviations)`; parameters broadcast to `(draws, examples, outputs)`, in the units of y.
         conformal: predictions of fold networks, for `interval(level, method="conformal")`; `None`
             if there are none.
+        classes: name of each class; `None`: classes are integers from 0.
 
     Examples:
         >>> import numpy as np
@@ -98,6 +100,7 @@ class Prediction:
 
     distribution: Distribution
     conformal: ConformalPrediction | None = None
+    classes: ClassNames | None = None
 
     def __post_init__(self) -> None:
         """Check that there are draws, examples and outputs."""
@@ -165,12 +168,12 @@ class Prediction:
 
     @property
     def labels(self) -> np.ndarray:
-        """Most probable label: the class `(examples,)`, or 0 and 1.
+        """Most probable label: the class `(examples,)`, by its name, or 0 and 1 of each output.
 
         Raises:
             OptionError: the predictions are not of classes.
         """
-        return self._shaped(self.distribution.labels(self._mean))
+        return self._named(self._shaped(self.distribution.labels(self._mean)))
 
     @property
     def total_entropy(self) -> np.ndarray:
@@ -322,7 +325,7 @@ class Prediction:
         few = np.linspace(0, total - 1, min(num_samples, total)).round().astype(int)
         chosen = np.resize(few, num_samples)
         drawn = self.distribution.take(chosen).sample(rng)
-        return drawn[..., 0] if drawn.ndim == 3 and drawn.shape[2] == 1 else drawn
+        return self._named(drawn[..., 0] if drawn.ndim == 3 and drawn.shape[2] == 1 else drawn)
 
     def in_units_of(self, scaler: Scaler) -> Prediction:
         """Return the prediction in the units of y that the scaler knows."""
@@ -334,7 +337,8 @@ class Prediction:
         Args:
             variance: variance given the weights `(outputs,)`, in squared units of y.
         """
-        return Prediction(self.distribution.with_variance(np.reshape(variance, (1, 1, -1))))
+        distribution = self.distribution.with_variance(np.reshape(variance, (1, 1, -1)))
+        return Prediction(distribution, classes=self.classes)
 
     @property
     def epistemic_share(self) -> np.ndarray:
@@ -355,7 +359,7 @@ class Prediction:
                 "A mixture is of predictions with the same distribution, inputs and number of "
                 f"draws; got {', '.join(forms) or 'none'}."
             )
-        return Prediction(found[0].followed_by(found[1:]))
+        return Prediction(found[0].followed_by(found[1:]), classes=predictions[0].classes)
 
     @property
     def _mean(self) -> np.ndarray:
@@ -375,8 +379,13 @@ class Prediction:
             [function(self.distribution.take(None, s), *(v[s] for v in values)) for s in slices]
         )
 
-    def _checked(self, y: np.ndarray) -> np.ndarray:
+    def _checked(self, y: Any) -> np.ndarray:
+        if self.classes is not None:
+            y = codes_of(self.classes, y)
         return self.distribution.check(np.asarray(y))
+
+    def _named(self, codes: np.ndarray) -> np.ndarray:
+        return codes if self.classes is None else names_of(self.classes, codes)
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if values.shape[1] == 1 else values

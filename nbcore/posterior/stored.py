@@ -20,6 +20,7 @@ from nbcore.networks.input_scaling import InputScaler
 from nbcore.networks.network import Network, as_network
 from nbcore.networks.standardized import input_scaler, with_scaler
 from nbcore.networks.stored import example_of, form_of
+from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Scaler
 from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats
@@ -64,6 +65,7 @@ class StoredPosterior:
         likelihood: Likelihood,
         scaler: Scaler | None,
         linearized_at: Weights | None,
+        names: Names,
     ) -> StoredPosterior:
         """Describe the draws of a network's weights; the frozen ones are stored once."""
         tree, params = pack(split.params)
@@ -76,6 +78,7 @@ class StoredPosterior:
             "whole": split.whole,
             "likelihood": likelihoods.to_data(likelihood),
             "scaler": None if scaler is None else scaler.to_data(),
+            "names": names.to_data(),
         }
         described = _described(draws, stats, info, facts)
         described.arrays.update({f"params/{name}": array for name, array in params.items()})
@@ -112,6 +115,11 @@ class StoredPosterior:
     def scaler(self) -> Scaler | None:
         """Units of y."""
         return Scaler.from_data(self.facts["scaler"]) if self.facts["scaler"] else None
+
+    @property
+    def names(self) -> Names:
+        """Names of features and classes."""
+        return Names.from_data(self.facts["names"])
 
     @property
     def linearized_at(self) -> Weights | None:

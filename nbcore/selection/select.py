@@ -16,6 +16,7 @@ from nbcore.errors import DataError, OptionError, SelectionError
 from nbcore.networks.inputs import check_data, check_inputs
 from nbcore.networks.layers import ATTENTION_PARTS, Layer, Leaf
 from nbcore.networks.network import Inputs, Key, Network, Params
+from nbcore.posterior.names import Names
 from nbcore.selection.ranking import (
     Budget,
     Part,
@@ -151,14 +152,14 @@ def select_bayesian_components(
     wanted = shares(selected, budget.pairs) if budget.pairs else []
     total = 0 if wanted else budget.weights(sum(layer.size for layer in layers))
     check_capacity(selected, total, include_bias=include_bias)
-    _check_data(det.network, X, y)
+    inputs, targets = _read(det, X, y)
     _check_needs(det, selector, X, y)
     context = SelectionContext(
         network=det.network,
         params=det.params,
         layers=layers,
-        X=X,
-        y=y,
+        X=inputs,
+        y=targets,
         gradients=_gradients(det, selector, X, y),
         trajectory=det.trajectory,
         curvature=_curvature(det, selector, X, y, selected),
@@ -286,13 +287,18 @@ def _in_order(layer: Layer) -> list[Leaf]:
     return sorted(layer.weights, key=lambda leaf: rank.get(leaf.component, len(rank)))
 
 
-def _check_data(network: Network, X: Inputs | None, y: Any | None) -> None:
+def _read(det: Trained, X: Inputs | None, y: Any | None) -> tuple[Inputs | None, Any]:
+    """Return checked arrays and numbers, by the names of features and classes of the network."""
+    names: Names = getattr(det, "names", Names())
     if X is None and y is not None:
         raise DataError("Got y without X. Give both, or neither.")
-    if X is not None and y is not None:
-        check_data(network, X, y)
-    elif X is not None:
-        check_inputs(network, X)
+    inputs = None if X is None else names.inputs(X)
+    targets = None if y is None else names.targets(y)
+    if inputs is not None and targets is not None:
+        check_data(det.network, inputs, targets)
+    elif inputs is not None:
+        check_inputs(det.network, inputs)
+    return inputs, targets
 
 
 def _check_needs(det: Trained, selector: Selector, X: Inputs | None, y: Any | None) -> None:

@@ -23,10 +23,12 @@ from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.networks.standardized import input_scaler, standardizing
+from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
 from nbcore.training.minibatches import BatchPlan
+from nbcore.training.naming import names_in
 from nbcore.training.outputs import predict_at
 from nbcore.training.saving import Saved
 
@@ -70,6 +72,11 @@ class CrossFit(Saved):
     held_out: tuple[Prediction, ...]
 
     @property
+    def names(self) -> Names:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Names of features and classes."""
+        return self.full.names
+
+    @property
     def stored_network(self) -> tuple[Network, Params]:
         """The network, and the weights that were trained on all examples."""
         return self.full.stored_network
@@ -98,7 +105,7 @@ class CrossFit(Saved):
 
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
-        y = np.asarray(y)
+        y = self.names.targets(y)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if self.noise.size:
             tested = self.fold >= 0
@@ -156,16 +163,18 @@ def cross_fit(
     References:
         Stone (1974), "Cross-validatory choice and assessment of statistical predictions".
     """
-    count, key = num_examples(X), as_key(key)
+    names = names_in(X, y, DeterministicNN(network, **options).likelihood, network)
+    inputs, targets = names.data(X, y)
+    count, key = num_examples(inputs), as_key(key)
     number = folds if isinstance(folds, int) else 0
     fold_key = jax.random.fold_in(key, number + 1)
-    split = make_folds(fold_key, X, y, folds, group_codes(groups, count))
+    split = make_folds(fold_key, inputs, targets, folds, group_codes(groups, count))
     # One network for all, so that its training step compiles once.
-    network = as_network(network, example=take(X, np.arange(1)))
+    network = as_network(network, example=take(inputs, np.arange(1)))
     if options.get("standardize_inputs") and input_scaler(network) is None:  # one step for all
-        warn_of_lost_digits(X)
-        network = standardizing(network, X)
-    plan = BatchPlan.of(X, network.padding, batch_size)
+        warn_of_lost_digits(inputs)
+        network = standardizing(network, inputs)
+    plan = BatchPlan.of(inputs, network.padding, batch_size)
     networks = [DeterministicNN(network, **options) for _ in range(split.count + 1)]
     report = _Together(progress_from(progress), split.count + 1)
 
@@ -175,7 +184,7 @@ def cross_fit(
         rows = split.trained[k] if k < split.count else np.arange(count)
         try:
             networks[k].train(
-                take(X, rows), take(y, rows), epochs, plan=plan,
+                take(inputs, rows), take(targets, rows), epochs, plan=plan,
                 key=jax.random.fold_in(key, k), progress=report.of(k),
             )  # fmt: skip
         finally:
@@ -185,9 +194,11 @@ def cross_fit(
         for future in [pool.submit(fit, k) for k in reversed(range(split.count + 1))]:
             future.result()
     *members, full = networks
+    for det in networks:
+        det.names = names
     unseen = [split.held_out(k) for k in range(split.count)]
     *parts, seen = (
-        predict_at(det.network, det.params, det.likelihood, det.scaler, take(X, rows))
+        predict_at(det.network, det.params, det.likelihood, det.scaler, take(inputs, rows))
         for det, rows in zip(networks, [*unseen, np.arange(count)], strict=True)
     )
     predictions = _assembled(count, unseen, [part.draw_means[0] for part in parts])
@@ -197,10 +208,10 @@ def cross_fit(
     )  # fmt: skip
     if not full.is_squared_error:
         return found
-    targets, tested = np.asarray(y, np.float64).reshape(count, -1), split.fold >= 0
-    residuals = (targets - predictions)[tested]
+    measured, tested = targets.astype(np.float64).reshape(count, -1), split.fold >= 0
+    residuals = (measured - predictions)[tested]
     noise, training_noise = (
-        np.sqrt(np.mean(errors**2, axis=0)) for errors in (residuals, targets - seen.draw_means[0])
+        np.sqrt(np.mean(errors**2, axis=0)) for errors in (residuals, measured - seen.draw_means[0])
     )
     return replace(
         found, noise=noise, training_noise=training_noise, residuals=residuals, held_out=()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import jax
@@ -28,10 +29,12 @@ from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
 from nbcore.networks.standardized import plain_network, warn_of_far_inputs
+from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import BatchPlan, Data
+from nbcore.training.naming import names_in
 from nbcore.training.outputs import predict_at
 from nbcore.training.recipe import SWA, RateSchedule, Recipe
 from nbcore.training.saving import Saved
@@ -122,6 +125,7 @@ class DeterministicNN(Saved):
         )
         check_flag(standardize=standardize, standardize_inputs=standardize_inputs)
         self.standardize, self.standardize_inputs = standardize, standardize_inputs
+        self.names = Names()
         self.scaler: Scaler | None = None
         self.validation_residuals: np.ndarray | None = None
         self._network: Network | None = None
@@ -203,15 +207,17 @@ class DeterministicNN(Saved):
             TrainingError: the loss is not finite, or outputs mix examples.
         """
         init_key, train_key = jax.random.split(as_key(key))
+        self.names = names_in(X, y, self.likelihood, self.model)
+        unseen = self.names.validation(validation_data)
         params, data, validation = self.prepare(
-            X, y, validation_data, epochs=epochs, batch_size=batch_size, key=init_key
+            *self.names.data(X, y), unseen, epochs=epochs, batch_size=batch_size, key=init_key
         )
         fit = train(
             self.network, self.likelihood, self.recipe, params, data,
             epochs=epochs, batch_size=batch_size, key=train_key, validation=validation,
             plan=plan, progress=progress_from(progress),
         )  # fmt: skip
-        return self.finish(fit, validation_data)
+        return self.finish(fit, unseen)
 
     def prepare(
         self,
@@ -278,6 +284,7 @@ class DeterministicNN(Saved):
     def to_stored(self, *, moments: bool = True) -> dict[str, Any]:
         """Return options, weights, losses, and the moments of training if wanted."""
         return {
+            "names": self.names,
             "loss": self.loss,
             "recipe": self.recipe,
             "scaler": self.scaler,
@@ -298,7 +305,7 @@ class DeterministicNN(Saved):
         options |= {"standardize_inputs": stored["standardize_inputs"]}
         det = cls(plain_network(network), stored["loss"], **options)
         det.restore(network, stored["fit"], stored["scaler"], stored["num_outputs"])
-        det.validation_residuals = stored["validation_residuals"]
+        det.validation_residuals, det.names = stored["validation_residuals"], stored["names"]
         return det
 
     def predict(self, X: Any) -> np.ndarray:
@@ -333,8 +340,8 @@ class DeterministicNN(Saved):
         Raises:
             ShapeError, DataError, TokenError: X and y do not fit.
         """
-        check_data(self.network, X, y)
-        means = self._prediction(X).draw_means[0]
+        inputs, y = self._read(X, y)
+        means = self._prediction(inputs).draw_means[0]
         targets = np.asarray(y, np.float64).reshape(len(y), -1)
         if targets.shape != means.shape:
             raise ShapeError(
@@ -348,12 +355,12 @@ class DeterministicNN(Saved):
 
     def batch_gradients(self, X: Any, y: Any, batch_size: int = 32) -> Moments:
         """Return the moments of the per-batch gradients of the loss on given data."""
-        check_data(self.network, X, y)
+        data = self._data(*self._read(X, y))
         return batch_gradients(
             self.network,
             self.likelihood,
             self.params,
-            self._data(X, y),
+            data,
             batch_size=batch_size,
             key=as_key(None),
         )
@@ -368,8 +375,7 @@ class DeterministicNN(Saved):
             X: inputs, as for training.
             y: targets, in y's own units.
         """
-        check_data(self.network, X, y)
-        data = self._data(X, y)
+        data = self._data(*self._read(X, y))
         likelihood = self.likelihood
         if self.is_squared_error:
             noise = self.validation_noise
@@ -381,10 +387,17 @@ class DeterministicNN(Saved):
         layers = self.network.layers(self.params)
         return LikelihoodCurvature(self.network, self.params, likelihood, data.X, data.y, layers)
 
+    def _read(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        inputs, targets = self.names.data(X, y)
+        check_data(self.network, inputs, targets)
+        return inputs, targets
+
     def _data(self, X: Any, y: Any) -> Data:
         targets = self.scaler.standardize(np.asarray(y)) if self.scaler else y
         return Data(X, np.asarray(self.likelihood.check(targets, self.num_outputs)))
 
     def _prediction(self, X: Any) -> Prediction:
-        check_inputs(self.network, X)
-        return predict_at(self.network, self.params, self.likelihood, self.scaler, X)
+        inputs = self.names.inputs(X)
+        check_inputs(self.network, inputs)
+        prediction = predict_at(self.network, self.params, self.likelihood, self.scaler, inputs)
+        return replace(prediction, classes=self.names.classes)

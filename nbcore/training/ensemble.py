@@ -22,10 +22,12 @@ from nbcore.networks.inputs import check_inputs, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import plain_network
+from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss
+from nbcore.training.naming import names_in
 from nbcore.training.saving import Saved
 from nbcore.training.train import Members, train
 
@@ -82,6 +84,7 @@ class EnsembleDeterministicNN(Saved):
         self.model, self.num_models, self.options = net, num_models, options
         self.loss: Loss | Likelihood = loss
         DeterministicNN(net, loss, **options)  # which checks the options
+        self.names = Names()
         self.noise: np.ndarray | None = None
         self.member_residuals: np.ndarray | None = None
         self._members: tuple[DeterministicNN, ...] = ()
@@ -153,17 +156,20 @@ class EnsembleDeterministicNN(Saved):
         """
         keys = [jax.random.split(k, 3) for k in self._keys(key)]
         first = DeterministicNN(self.model, self.loss, **self.options)
+        self.names = names_in(X, y, first.likelihood, self.model)
+        inputs, targets = self.names.data(X, y)
+        unseen = self.names.validation(validation_data)
         params, data, validation = first.prepare(
-            X, y, validation_data, epochs=epochs, batch_size=batch_size, key=keys[0][0]
+            inputs, targets, unseen, epochs=epochs, batch_size=batch_size, key=keys[0][0]
         )
         network = first.network
-        row = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
+        row = jax.tree.map(lambda a: jnp.asarray(a[:1]), inputs)  # pyright: ignore[reportUnknownLambdaType]
         each = [params, *(network.init(k[0], row) for k in keys[1:])]
         rows = None
         if bootstrap:
-            size = _bootstrap_size(num_examples(X), bootstrap_fraction)
+            size = _bootstrap_size(num_examples(inputs), bootstrap_fraction)
             rows = np.stack(
-                [np.asarray(jax.random.choice(k[1], num_examples(X), (size,))) for k in keys]
+                [np.asarray(jax.random.choice(k[1], num_examples(inputs), (size,))) for k in keys]
             )
         fit = train(
             network, first.likelihood, first.recipe, _stack(each), data,
@@ -172,12 +178,14 @@ class EnsembleDeterministicNN(Saved):
         )  # fmt: skip
         self._members = tuple(
             DeterministicNN(network, self.loss, **self.options).restore(
-                network, fit.member(m), first.scaler, first.num_outputs, validation_data
+                network, fit.member(m), first.scaler, first.num_outputs, unseen
             )
             for m in range(self.num_models)
         )
+        for member in self._members:
+            member.names = self.names
         self._params = fit.params
-        self._measure_noise(X, y, rows, validation_data)
+        self._measure_noise(inputs, targets, rows, unseen)
         return self
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +204,8 @@ class EnsembleDeterministicNN(Saved):
     def predict_distribution(self, X: Any) -> Prediction:
         """Return the whole predictive distribution; `draw_means` has each member's prediction."""
         likelihood = self.members[0].likelihood
-        prediction = Prediction(each_draw(likelihood, self._outputs(X), {}))
+        outputs = self._outputs(self.names.inputs(X))
+        prediction = Prediction(each_draw(likelihood, outputs, {}), classes=self.classes)
         prediction = prediction.in_units_of(self.scaler) if self.scaler else prediction
         if self.noise is None:
             return prediction
@@ -269,7 +278,7 @@ class EnsembleDeterministicNN(Saved):
         options = {**members[0].recipe.options, "standardize": members[0].standardize}
         options["standardize_inputs"] = members[0].standardize_inputs
         ensemble = cls(plain_network(network), stored["loss"], len(members), **options)
-        ensemble._members = members
+        ensemble._members, ensemble.names = members, members[0].names
         ensemble._params = _stack([member.params for member in members])
         ensemble.noise = stored["noise"]
         ensemble.member_residuals = stored["member_residuals"]

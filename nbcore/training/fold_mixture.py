@@ -139,4 +139,6 @@ class FoldMixture:
 
 def _means(cross: CrossFit, X: Any) -> Floats:
     """Return the means of every network `(networks, examples, outputs)`."""
-    return np.stack([np.reshape(each.predict(X), (num_examples(X), -1)) for each in cross.members])
+    inputs = cross.names.inputs(X)
+    count = num_examples(inputs)
+    return np.stack([np.reshape(each.predict(inputs), (count, -1)) for each in cross.members])

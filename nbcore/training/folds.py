@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from nbcore.common.missing import is_missing
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.inputs import num_examples
 
@@ -213,7 +214,7 @@ def group_codes(groups: Any, count: int) -> np.ndarray | None:
         raise ShapeError(
             f"groups holds one label for each example, shape ({count},); got {labels.shape}."
         )
-    missing = np.flatnonzero([_is_missing(label) for label in labels.tolist()])
+    missing = np.flatnonzero([is_missing(label) for label in labels.tolist()])
     if missing.size:
         raise DataError(
             f"groups has no label for some examples: {', '.join(map(str, missing[:5]))}. Give an "
@@ -230,9 +231,3 @@ def group_codes(groups: Any, count: int) -> np.ndarray | None:
 def take(x: Any, chosen: np.ndarray) -> Any:
     """Return some examples of an array, or of a pytree of arrays, by their indices."""
     return jax.tree.map(lambda a: np.asarray(a)[chosen], x)
-
-
-def _is_missing(label: Any) -> bool:
-    """Return whether a label is `None`, NaN, or the missing value of a table."""
-    is_itself = label == label
-    return label is None or not isinstance(is_itself, bool | np.bool_) or not is_itself

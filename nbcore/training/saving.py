@@ -24,8 +24,10 @@ from nbcore.distributions.discrete import (
 )
 from nbcore.distributions.likelihoods.stored import STANDARD
 from nbcore.errors import OptionError, RunFolderError
+from nbcore.metrics.class_names import ClassNames
 from nbcore.networks.network import Network, Params
 from nbcore.networks.stored import StoredNetwork
+from nbcore.posterior.names import Names
 from nbcore.posterior.posterior import NetworkPosterior, Posterior
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.training.recipe import SWA, Recipe
@@ -39,7 +41,7 @@ TYPES: Types = {
         cls.__name__: cls
         for cls in (
             BernoulliDistribution, CategoricalDistribution, Fit, LogScaleNormal, Moments,
-            NormalDistribution, PoissonDistribution, Prediction, Recipe, SWA, Scaler,
+            Names, NormalDistribution, PoissonDistribution, Prediction, Recipe, SWA, Scaler,
             SmilesTokenizer, StudentTDistribution,
         )
     },
@@ -57,7 +59,18 @@ class Saved:
     kind: ClassVar[str]
     types: ClassVar[Types] = TYPES
     tokenizer: SmilesTokenizer | None = None
+    names: Names
     posteriors: tuple[NetworkPosterior, ...] = ()
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Columns of the table that was fitted; `None` for arrays."""
+        return self.names.features
+
+    @property
+    def classes(self) -> ClassNames | None:
+        """Name of each class, in the order of the outputs; `None` for a regression."""
+        return self.names.classes
 
     @property
     def stored_network(self) -> tuple[Network, Params]:
