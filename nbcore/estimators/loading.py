@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nbcore.distributions.likelihoods import Likelihood
 from nbcore.estimators.bnn import BNN
 from nbcore.estimators.partial_bnn import PartialBNN
 from nbcore.training.cross_fit import CrossFit
@@ -17,7 +18,7 @@ CLASSES: dict[str, type[Saved]] = {
 }
 
 
-def load(folder: str | Path, network: Any = None) -> Any:
+def load(folder: str | Path, network: Any = None, *, likelihood: Likelihood | None = None) -> Any:
     """Read a fitted model that `save` wrote; it predicts what it predicted before.
 
     The folder holds arrays and JSON data alone: reading it runs no code of the folder.
@@ -26,6 +27,8 @@ def load(folder: str | Path, network: Any = None) -> Any:
         folder: the folder.
         network: the network that was fitted, or its model, such as the flax module; left out for
             architectures that plugins offer by name, such as `FlaxMLP`.
+        likelihood: the likelihood that was given to the model, if it is not one of nbcore's own, or
+            an `nb.NoiseModel`: their functions are code, which files do not hold.
 
     Returns:
         The `nb.DeterministicNN`, `nb.EnsembleDeterministicNN`, `nb.CrossFit`, `nb.PartialBNN` or
@@ -33,7 +36,8 @@ def load(folder: str | Path, network: Any = None) -> Any:
 
     Raises:
         RunFolderError: the folder holds no model, or a damaged one.
-        OptionError: no plugin offers the architecture by name, and no network is given.
+        OptionError: no plugin offers the architecture by name, and no network is given; or the
+            likelihood is needed.
         ShapeError: the network is another one than that which was saved.
         PluginError, MissingExtraError: the plugin of the architecture is not installed.
 
@@ -49,4 +53,4 @@ def load(folder: str | Path, network: Any = None) -> Any:
         >>> bool((again.predict(x) == det.predict(x)).all())
         True
     """
-    return StoredModel.read(Path(folder)).restore(CLASSES, network)
+    return StoredModel.read(Path(folder)).restore(CLASSES, network, likelihood)

@@ -261,6 +261,7 @@ class PartialBNN(SavedFit):
             self.has_frozen_weights, self.names,
         )  # fmt: skip
         frozen = self._frozen_networks(examples, likelihood, pretraining)
+        self.network = frozen[0].network
         prior = self._chosen_prior(
             frozen, examples, likelihood, calibration, sample_key, progress_from(progress)
         )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from nbcore.common.packing import Types, pack
 from nbcore.distributions import likelihoods
+from nbcore.distributions.likelihoods import Likelihood
 from nbcore.distributions.priors import NormalPrior
 from nbcore.errors import OptionError, TrainingError
 from nbcore.estimators.choice import Choice
@@ -47,6 +48,8 @@ class SavedFit(Saved):
     types: ClassVar[Types] = FIT_TYPES
 
     model: Any
+    network: Network
+    likelihood: Likelihood | None
     given: Any
     cross: CrossFit | None
     det: DeterministicNN | None
@@ -57,7 +60,7 @@ class SavedFit(Saved):
         """The network, and the weights of the first posterior."""
         if not self.posteriors:
             raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
-        return self.posteriors[0].network, self.posteriors[0].split.params
+        return self.network, self.posteriors[0].split.params
 
     def to_stored(self) -> dict[str, Any]:
         """Return settings, the trained networks, and what was learned about the noise.
@@ -65,16 +68,18 @@ class SavedFit(Saved):
         Settings of types that files cannot hold are left out and named; such a model predicts,
         and cannot be fitted anew.
 
+        A likelihood that is not one of nbcore's own is given again to `nb.load`.
+
         Raises:
-            OptionError: the likelihood is none of nbcore's own.
+            OptionError: the prior of its noise cannot be written.
         """
         for posterior in self.posteriors:
-            if likelihoods.to_data(posterior.likelihood) is None:
+            is_known = likelihoods.to_data(posterior.likelihood) is not None
+            if not is_known and (self.likelihood is None or self.likelihood.needs_noise_estimate):
                 raise OptionError(
-                    f"{type(posterior.likelihood).__name__} is not one of nbcore's own likelihoods "
-                    "with priors of its own, so a file cannot hold it. Save the posterior, and "
-                    "give the likelihood again: model.posterior.save(folder); "
-                    "nb.Posterior.load(folder, network, likelihood=...)"
+                    f"The noise prior of {type(posterior.likelihood).__name__} was estimated or is "
+                    "of another library, and a file cannot hold it. Fit with "
+                    "likelihood=nb.Gaussian(noise_prior=...) and priors of nbcore."
                 )
         settings = {name: getattr(self, name) for name in SETTINGS}
         unstored = [name for name, value in settings.items() if not _can_be_stored(value)]
@@ -95,7 +100,8 @@ class SavedFit(Saved):
         model = object.__new__(cls)
         for name in (*SETTINGS, *RESULTS, "unstored"):
             setattr(model, name, stored[name])
-        model.model, model.posteriors = plain_network(network), tuple(posteriors)
+        model.model, model.network = plain_network(network), network
+        model.posteriors = tuple(posteriors)
         model.names = posteriors[0].names
         cross, det, given = stored["cross"], stored["det"], stored["given"]
         model.cross = None if cross is None else CrossFit.from_stored(network, cross)

@@ -27,6 +27,7 @@ from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss
+from nbcore.training.folds import group_codes
 from nbcore.training.naming import names_in
 from nbcore.training.saving import Saved
 from nbcore.training.train import Members, train
@@ -126,6 +127,7 @@ class EnsembleDeterministicNN(Saved):
         *,
         bootstrap: bool = False,
         bootstrap_fraction: float = 1.0,
+        groups: Any = None,
         key: Any = None,
         progress: bool | Progress = True,
     ) -> EnsembleDeterministicNN:
@@ -143,6 +145,9 @@ class EnsembleDeterministicNN(Saved):
             validation_data: `(X, y)` for early stopping of each member, and for the noise.
             bootstrap: whether each member sees examples drawn with replacement.
             bootstrap_fraction: how many examples it sees, as a fraction of N.
+            groups: a label for each example `(N,)`; the bootstrap then draws whole groups, so that
+                examples that it leaves out belong to no group that a member has seen. `None`: each
+                example is a group of its own.
             key: random key; member m uses `fold_in(key, m)`. Or a key for each member.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -165,12 +170,11 @@ class EnsembleDeterministicNN(Saved):
         network = first.network
         row = jax.tree.map(lambda a: jnp.asarray(a[:1]), inputs)  # pyright: ignore[reportUnknownLambdaType]
         each = [params, *(network.init(k[0], row) for k in keys[1:])]
+        codes = group_codes(groups, num_examples(inputs))
         rows = None
         if bootstrap:
             size = _bootstrap_size(num_examples(inputs), bootstrap_fraction)
-            rows = np.stack(
-                [np.asarray(jax.random.choice(k[1], num_examples(inputs), (size,))) for k in keys]
-            )
+            rows = np.stack([_drawn(k[1], num_examples(inputs), size, codes) for k in keys])
         fit = train(
             network, first.likelihood, first.recipe, _stack(each), data,
             epochs=epochs, batch_size=batch_size, key=keys[0][2], validation=validation,
@@ -185,7 +189,7 @@ class EnsembleDeterministicNN(Saved):
         for member in self._members:
             member.names = self.names
         self._params = fit.params
-        self._measure_noise(inputs, targets, rows, unseen)
+        self._measure_noise(inputs, targets, rows, unseen, codes)
         return self
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -302,7 +306,14 @@ class EnsembleDeterministicNN(Saved):
             found.put(rows, _compiled_apply(HashableNetwork(network), self.params, inputs))
         return found.array
 
-    def _measure_noise(self, X: Any, y: Any, rows: np.ndarray | None, validation: Any) -> None:
+    def _measure_noise(
+        self,
+        X: Any,
+        y: Any,
+        rows: np.ndarray | None,
+        validation: Any,
+        groups: np.ndarray | None,
+    ) -> None:
         """Set the noise from examples that members have not seen, if there are any."""
         self.noise = self.member_residuals = None
         if not self.members[0].is_squared_error:
@@ -311,7 +322,7 @@ class EnsembleDeterministicNN(Saved):
         unseen = np.ones((self.num_models, num_examples(inputs)), bool)
         if validation is None and rows is not None:
             for member, mine in zip(unseen, rows, strict=True):
-                member[mine] = False
+                member[mine if groups is None else np.isin(groups, groups[mine])] = False
         is_unseen = unseen.any() and (validation is not None or rows is not None)
         if not is_unseen:
             warn_of_training_noise()
@@ -338,6 +349,15 @@ def _errors(means: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> tuple[np.nd
         return residuals, np.zeros(means.shape[2])
     spread = np.nanvar(counts[:, several], axis=0, ddof=1).mean(axis=0)
     return residuals, spread * (1 - 1 / len(means))
+
+
+def _drawn(key: jax.Array, count: int, size: int, groups: np.ndarray | None) -> np.ndarray:
+    """Return examples drawn with replacement `(size,)`, in whole groups but for the last."""
+    if groups is None:
+        return np.asarray(jax.random.choice(key, count, (size,)))
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    order = np.asarray(jax.random.choice(key, len(members), (size,)))
+    return np.concatenate([members[group] for group in order])[:size]
 
 
 def _bootstrap_size(count: int, fraction: float) -> int:

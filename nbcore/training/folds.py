@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,8 @@ from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.inputs import num_examples
 
 SHOWN = 5
+ROUNDING = 4
+"""Width of the cells in which values of a feature are the same, over its range and rounding."""
 
 
 class CalibrationWarning(UserWarning):
@@ -125,15 +127,9 @@ def _split(splitter: Any, count: int, y: np.ndarray, groups: np.ndarray | None) 
 
 
 def warn_of_copies(X: Any) -> None:
-    """Warn if examples have identical inputs, which folds would separate."""
+    """Warn if examples have the same inputs, up to rounding, which folds would separate."""
     count = num_examples(X)
-    leaves = [np.ascontiguousarray(np.asarray(leaf)) for leaf in jax.tree.leaves(X)]
-    rows = np.concatenate(
-        [leaf.reshape(count, -1).view(np.uint8).reshape(count, -1) for leaf in leaves], axis=1
-    )
-    first: dict[bytes, int] = {}
-    pairs = [(first.setdefault(row.tobytes(), i), i) for i, row in enumerate(rows)]
-    pairs = [(a, b) for a, b in pairs if a != b]
+    pairs = _copies([np.asarray(leaf).reshape(count, -1) for leaf in jax.tree.leaves(X)])
     if not pairs:
         return
     shown = ", ".join(f"{b} of {a}" for a, b in pairs[:SHOWN])
@@ -146,6 +142,30 @@ def warn_of_copies(X: Any) -> None:
         CalibrationWarning,
         stacklevel=5,
     )
+
+
+def _copies(tables: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Return pairs of examples, the first first, whose rows are the same up to rounding.
+
+    Floats are compared on two grids, so that a pair that one sets apart is found on the other.
+    """
+    found: dict[int, int] = {}
+    for offset in (0.0, 0.5):
+        cells: list[np.ndarray] = []
+        for table in tables:
+            rows = table
+            if table.dtype.kind == "f":
+                cell = ROUNDING * np.finfo(table.dtype).eps * np.ptp(table, axis=0)
+                rows = (table - table.min(axis=0)) / np.where(cell > 0, cell, 1.0)
+                rows = np.floor(rows.astype(np.float64) + offset)
+            rows = np.ascontiguousarray(rows + 0)  # no negative zeros
+            cells.append(rows.view(np.uint8).reshape(len(rows), -1))
+        first: dict[bytes, int] = {}
+        for i, row in enumerate(np.concatenate(cells, axis=1)):
+            original = first.setdefault(row.tobytes(), i)
+            if original != i:
+                found.setdefault(i, original)
+    return sorted((original, copy) for copy, original in found.items())
 
 
 def fold_of_rows(
@@ -209,7 +229,7 @@ def group_codes(groups: Any, count: int) -> np.ndarray | None:
     """
     if groups is None:
         return None
-    labels = np.asarray(groups)
+    labels = np.asarray(groups, object if isinstance(groups, list | tuple) else None)
     if labels.shape != (count,):
         raise ShapeError(
             f"groups holds one label for each example, shape ({count},); got {labels.shape}."

@@ -36,7 +36,7 @@ def names_in(
         return Names(features)
     count = num_outputs(model, as_arrays(X), params)
     if isinstance(likelihood, Categorical):
-        return Names(features, classes_of(y, count))
+        return Names(features, classes_of(y, count) if count > 1 else None)
     return Names(features, classes_of(y, 2) if count == 1 else None)
 
 

@@ -22,14 +22,16 @@ from nbcore.distributions.discrete import (
     CategoricalDistribution,
     PoissonDistribution,
 )
+from nbcore.distributions.likelihoods import Likelihood
 from nbcore.distributions.likelihoods.stored import STANDARD
 from nbcore.errors import OptionError, RunFolderError
 from nbcore.metrics.class_names import ClassNames
 from nbcore.networks.network import Network, Params
 from nbcore.networks.stored import StoredNetwork
 from nbcore.posterior.names import Names
-from nbcore.posterior.posterior import NetworkPosterior, Posterior
+from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.stored import StoredPosterior
 from nbcore.training.recipe import SWA, Recipe
 from nbcore.training.train import Fit
 
@@ -166,12 +168,15 @@ class StoredModel:
         arrays, facts = storage.read_folder(folder, kind=KIND)
         return StoredModel(folder, facts, arrays)
 
-    def restore(self, classes: Mapping[str, type[Saved]], network: Any) -> Any:
+    def restore(
+        self, classes: Mapping[str, type[Saved]], network: Any, likelihood: Likelihood | None
+    ) -> Any:
         """Return the model.
 
         Args:
             classes: classes of models, by kind.
             network: the network that was fitted; `None` makes it by its name.
+            likelihood: likelihood of the model, in y's own units, if it is not one of nbcore's own.
 
         Raises:
             OptionError: no plugin offers the architecture, and no network is given.
@@ -184,13 +189,25 @@ class StoredModel:
             made = described.restore(network, self.folder)
             state = unpack(self.facts["state"], self.arrays, cls.types)
             posteriors = [
-                Posterior.load(self.folder / _place(k), made)
+                _posterior(self.folder / _place(k), made, likelihood)
                 for k in range(self.facts["posteriors"])
             ]
-            model = cls.from_stored(made, state["model"], posteriors)
+            fit = state["model"]
+            if likelihood is not None:
+                left = [name for name in fit["unstored"] if name != "likelihood"]
+                fit = {**fit, "likelihood": likelihood, "unstored": left}
+            model = cls.from_stored(made, fit, posteriors)
             described.check(*model.stored_network)
             object.__setattr__(model, "tokenizer", state["tokenizer"])  # some are frozen
         return model
+
+
+def _posterior(folder: Path, network: Network, likelihood: Likelihood | None) -> NetworkPosterior:
+    """Return a posterior; a likelihood in y's own units is brought into those of the network."""
+    stored = StoredPosterior.read(folder)
+    if likelihood is not None and stored.scaler is not None:
+        likelihood = likelihood.rescaled(stored.scaler.scale)
+    return NetworkPosterior.restore(stored, network, likelihood)
 
 
 def _place(k: int) -> str:

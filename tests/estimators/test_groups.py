@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from samplers import Spread
 
 import nbcore as nb
 from nbcore import errors
 from nbcore.estimators import partial_bnn
+from nbcore.training.folds import group_codes
 from nbcore_flax import FlaxMLP
 
 pytestmark = [
@@ -102,6 +104,44 @@ def test_groups_that_do_not_fit_are_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=says):
         fit(model(), **options)
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        (np.where(np.arange(60) == 7, np.nan, np.arange(60) % 20), "no label for some examples: 7"),
+        ([None, *map(str, range(59))], "no label for some examples: 0"),
+        (pd.Series(pd.Categorical(["a", None] * 30)), "no label for some examples: 1, 3, 5"),
+        ([*range(30), *map(str, range(30))], "cannot be compared"),
+    ],
+    ids=["NaN", "None", "category", "types"],
+)
+def test_groups_without_a_label_are_named(groups: Any, says: str) -> None:
+    with pytest.raises(errors.DataError, match=says):
+        fit(model(), groups=groups)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        pd.Series(GROUPS).map("patient {}".format),
+        pd.Categorical(GROUPS.astype(str)),
+        pd.DataFrame({"group": GROUPS})["group"].astype("Int64"),
+        GROUPS.astype(str).tolist(),
+    ],
+    ids=["series", "categories", "nullable", "list"],
+)
+def test_groups_of_any_type_make_the_same_folds(groups: Any) -> None:
+    codes = group_codes(groups, 60)
+    assert codes is not None
+    pairs = set(zip(codes.tolist(), GROUPS.tolist(), strict=True))
+    assert len(pairs) == len(np.unique(GROUPS)) == len(np.unique(codes))
+
+
+def test_groups_of_one_are_no_groups() -> None:
+    options: dict[str, Any] = {"folds": 3, "epochs": 1, "progress": False, "key": 2}
+    alone = nb.cross_fit(NET, X, Y, groups=np.random.default_rng(0).permutation(60), **options)
+    assert np.bincount(alone.fold).tolist() == [20, 20, 20]
 
 
 def test_a_search_needs_as_many_groups_as_folds() -> None:

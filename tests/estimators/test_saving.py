@@ -63,7 +63,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     ).train(X, np.arange(40) % 3, **SHORT),
     "ensemble": ensemble,
     "partial": lambda: nb.PartialBNN(NET, **PARTIAL).fit(X, Y, **STEPS),
-    "holdout": lambda: nb.PartialBNN(NET).fit(X, Y, calibration="holdout", **STEPS),
     "classes": lambda: nb.PartialBNN(FlaxMLP(hidden_dims=(4,), target_dim=3), num_classes=3).fit(
         X, np.arange(40) % 3, calibration="holdout", **STEPS
     ),
@@ -282,6 +281,22 @@ def test_a_setting_that_files_cannot_hold_is_named_before_another_fit(tmp_path: 
     np.testing.assert_array_equal(predictions(loaded), predictions(model))
     with pytest.raises(errors.OptionError, match=r"its prior could not be stored.*prior=\.\.\."):
         loaded.fit(X, Y, **STEPS)
+
+
+def noise(x: jax.Array, parameters: dict[str, jax.Array]) -> jax.Array:
+    return parameters["floor"] + parameters["slope"] * abs(x[:, 0])
+
+
+def test_a_likelihood_that_files_cannot_hold_is_given_again(tmp_path: Path) -> None:
+    priors = {"floor": nb.HalfNormal(0.1), "slope": nb.HalfNormal(1.0)}
+    model = nb.PartialBNN(NET, likelihood=nb.NoiseModel(noise, priors), **PARTIAL)
+    model.fit(X, Y, **STEPS, calibration="holdout").save(tmp_path / "model")
+    with pytest.raises(errors.OptionError, match="likelihood="):
+        nb.load(tmp_path / "model")
+    loaded = nb.load(tmp_path / "model", likelihood=nb.NoiseModel(noise, priors))
+    np.testing.assert_array_equal(predictions(loaded), predictions(model))
+    again = loaded.fit(X, Y, **STEPS, calibration="holdout")
+    np.testing.assert_allclose(predictions(again), predictions(model), rtol=1e-5)
 
 
 def test_models_that_are_not_fitted_are_not_saved(tmp_path: Path) -> None:

@@ -192,6 +192,30 @@ def test_classes_get_mean_probabilities() -> None:
     assert ensemble.noise is None
 
 
+def test_the_bootstrap_leaves_out_whole_groups() -> None:
+    """Copies of an example, of which y is noise: a member knows it by one copy as by five."""
+    rng = np.random.default_rng(3)
+    x, y = np.repeat(rng.normal(size=(20, 3)), 5, axis=0), np.repeat(rng.normal(size=20), 5)
+    group = np.repeat([f"molecule {k}" for k in range(20)], 5)
+    found: dict[bool, nb.EnsembleDeterministicNN] = {}
+    for knows in (False, True):
+        ensemble = nb.EnsembleDeterministicNN(mlp(1, 64), num_models=3, learning_rate=0.05)
+        found[knows] = ensemble.train(
+            x.astype(np.float32), y, 200, 50, bootstrap=True, key=0, progress=False,
+            groups=group if knows else None,
+        )  # fmt: skip
+    rms: dict[bool, float] = {}
+    for knows, ensemble in found.items():
+        residuals = ensemble.member_residuals
+        assert residuals is not None
+        rms[knows] = float(np.sqrt(np.mean(residuals**2)))
+        counts = np.unique(np.round(residuals, 3), return_counts=True)[1]
+        assert (counts.min() >= 5) == knows  # all copies of a molecule are left out together
+    assert rms[False] < 0.5 < 0.9 < rms[True]  # the deviation of y is 1
+    with pytest.raises(errors.ShapeError, match=r"groups.*\(30,\); got \(4,\)"):
+        trained(bootstrap=True, groups=[1, 2, 3, 4])
+
+
 def test_a_saved_ensemble_predicts_the_same(
     ensemble: nb.EnsembleDeterministicNN, tmp_path: Path
 ) -> None:

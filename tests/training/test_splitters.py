@@ -19,7 +19,7 @@ from sklearn.model_selection import (
 
 import nbcore as nb
 from nbcore.errors import OptionError
-from nbcore.training.folds import CalibrationWarning, make_folds
+from nbcore.training.folds import CalibrationWarning, make_folds, warn_of_copies
 from nbcore_flax import FlaxMLP
 
 KEY = jax.random.key(0)
@@ -104,6 +104,25 @@ def test_copies_are_noticed_and_named() -> None:
         warnings.simplefilter("error")
         make_folds(KEY, X, Y, 3)
         make_folds(KEY, copied, Y, 3, np.arange(30))
+
+
+def test_copies_up_to_rounding_are_noticed() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    noisy = (x[:150].astype(np.float64) * (1 + 4e-8 * rng.uniform(-1, 1, (150, 4)))).astype(
+        np.float32
+    )
+    assert 20 < sum(bool(np.any(a != b)) for a, b in zip(noisy, x, strict=False)) < 150
+    with pytest.warns(CalibrationWarning, match=r"1[45]\d of 350 examples .*200 of 0"):
+        warn_of_copies(np.concatenate([x, noisy]))
+    tokens = rng.integers(0, 9, (50, 6)).astype(np.int32)
+    with pytest.warns(CalibrationWarning, match=r"50 of 100 examples"):
+        warn_of_copies({"tokens": np.concatenate([tokens, tokens]), "t": np.zeros(100)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_copies(x)
+        warn_of_copies(1e6 + rng.normal(size=(200, 2)))  # far from zero, and different
+        warn_of_copies(1e-12 * rng.normal(size=(200, 2)))
 
 
 def noise_and_coverage(copies: int, groups: np.ndarray | None) -> tuple[float, float]:
