@@ -337,9 +337,8 @@ class PartialBNN(SavedFit):
                 return from_fold_networks(self.cross, examples)
             return from_cross_fit(self.cross, examples, ensemble=calibration.ensemble or is_mixture)
         if given is None:
-            train = (
-                pretraining.holdout if calibration.method == "holdout" else pretraining.uncalibrated
-            )
+            holds_out = calibration.method == "holdout"
+            train = pretraining.holdout if holds_out else pretraining.uncalibrated
             frozen = [train(examples)]
         elif isinstance(given, EnsembleDeterministicNN):
             everything = self.choice.is_everything(given.network, first_of(given).params)

@@ -357,13 +357,9 @@ class DeterministicNN(Saved):
         """Return the moments of the per-batch gradients of the loss on given data."""
         data = self._data(*self._read(X, y))
         return batch_gradients(
-            self.network,
-            self.likelihood,
-            self.params,
-            data,
-            batch_size=batch_size,
-            key=as_key(None),
-        )
+            self.network, self.likelihood, self.params, data,
+            batch_size=batch_size, key=as_key(None),
+        )  # fmt: skip
 
     def curvature(self, X: Any, y: Any) -> LikelihoodCurvature:
         """Return the curvature of the likelihood of given data, computed when it is read.
