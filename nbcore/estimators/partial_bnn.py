@@ -285,10 +285,10 @@ class PartialBNN(SavedFit):
     @property
     def posterior(self) -> NetworkPosterior | MixturePosterior:
         """The posterior; of several networks their mixture, whose members are `posteriors`."""
-        first, *others = self._fitted()
-        if others:
-            return MixturePosterior((first, *others), self.mixture_calibration)
-        return first
+        if not self.posteriors:
+            raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
+        first, *others = self.posteriors
+        return MixturePosterior((first, *others), self.mixture_calibration) if others else first
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return predictive mean and variance at new inputs, in the units of y.
@@ -306,11 +306,6 @@ class PartialBNN(SavedFit):
     def predict_distribution(self, X: Any) -> Prediction:
         """Return the whole predictive distribution: quantiles, intervals, log density."""
         return self.posterior.predict(X)
-
-    def _fitted(self) -> tuple[NetworkPosterior, ...]:
-        if not self.posteriors:
-            raise TrainingError("The model is not fitted yet. Type: model.fit(X, y)")
-        return self.posteriors
 
     def _read(
         self, X: Any, y: Any, groups: Any, likelihood: Likelihood, standardize_inputs: bool
