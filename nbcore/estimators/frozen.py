@@ -12,16 +12,14 @@ from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.errors import OptionError
 from nbcore.estimators.options import Validation
 from nbcore.networks.inputs import check_data, num_examples
+from nbcore.networks.names import Names
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import warn_of_far_inputs
-from nbcore.networks.tables import column_names
-from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Scaler
 from nbcore.training.cross_fit import CalibrationWarning, CrossFit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.ensemble import EnsembleDeterministicNN
 from nbcore.training.folds import take
-from nbcore.training.naming import names_in
 from nbcore.training.outputs import network_outputs
 
 TRAINED_ELSEWHERE = (
@@ -117,27 +115,17 @@ def first_of(given: Any) -> Any:
     return given.members[0] if isinstance(given, EnsembleDeterministicNN) else given
 
 
-def names_for(given: Any, X: Any, y: Any, likelihood: Likelihood, model: Any) -> Names:
-    """Return the names of features and classes: those of the given networks, or of the data.
+def named_by(given: Any, model: Any) -> tuple[Names, tuple[Any, Params | None]]:
+    """Return the names in the training of given weights, and the network that has the classes.
 
     Args:
         given: the weights that were given, or `None`.
-        X: inputs, as they were given.
-        y: targets, as they were given.
-        likelihood: meaning of the outputs for y.
-        model: the network, or a model that `nb.as_network` knows.
-
-    Raises:
-        LabelError, DataError, ShapeError: see `nbcore.metrics.class_names.classes_of`.
+        model: the network of bare parameters.
     """
     trained = first_of(given)
-    if not isinstance(trained, DeterministicNN):
-        return names_in(X, y, likelihood, model, trained)
-    known = trained.names
-    if known.classes is not None:
-        return Names(known.features or column_names(X), known.classes)
-    found = names_in(X, y, likelihood, trained.network, trained.params)
-    return Names(known.features or found.features, found.classes)
+    if isinstance(trained, DeterministicNN):
+        return trained.names, (trained.network, trained.params)
+    return Names(), (model, trained)
 
 
 def from_weights(

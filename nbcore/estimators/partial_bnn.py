@@ -23,7 +23,7 @@ from nbcore.estimators.frozen import (
     from_ensemble,
     from_fold_networks,
     from_weights,
-    names_for,
+    named_by,
 )
 from nbcore.estimators.likelihood_choice import (
     check_classes,
@@ -44,10 +44,10 @@ from nbcore.estimators.pretraining import Pretraining, check_calibration
 from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_scale, scale_folds
 from nbcore.estimators.sampler import Sampler, SamplerPreset
 from nbcore.estimators.stored_fit import SavedFit, check_complete
-from nbcore.networks.inputs import network_for, num_examples
+from nbcore.networks.inputs import num_examples
+from nbcore.networks.names import Names, named_network
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.posterior.mixture import MixtureCalibration, MixturePosterior
-from nbcore.posterior.names import Names
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.sampling.backend import Backend
@@ -311,9 +311,10 @@ class PartialBNN(SavedFit):
         self, X: Any, y: Any, groups: Any, likelihood: Likelihood, standardize_inputs: bool
     ) -> tuple[Network, Examples]:
         """Return network and examples, checked before anything is trained; remember the names."""
-        self.names = names_for(self.given, X, y, likelihood, self.model)
-        inputs, targets = self.names.data(X, y)
-        network = network_for(self.model, inputs, targets, standardize_inputs=standardize_inputs)
+        self.names, network, inputs, targets = named_network(
+            self.model, X, y, likelihood.labels, *named_by(self.given, self.model),
+            standardize_inputs=standardize_inputs,
+        )  # fmt: skip
         check_classes(self.num_classes, self.given, network, inputs)
         return network, Examples(inputs, targets, group_codes(groups, num_examples(inputs)))
 

@@ -13,7 +13,7 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError
 from nbcore.estimators.frozen import Examples, FrozenNetwork
 from nbcore.estimators.options import CalibrationOptions, TrainingOptions, Validation
-from nbcore.posterior.names import Names
+from nbcore.networks.names import Names
 from nbcore.training.cross_fit import CrossFit, cross_fit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import fold_of_rows, warn_of_copies

@@ -14,9 +14,9 @@ from nbcore.common.storage import told_as_damage
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
+from nbcore.networks.names import Names
 from nbcore.networks.network import Network
 from nbcore.posterior.diagnostics import Diagnostics, diagnose
-from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.posterior.predictive import flattened, log_likelihoods, network_outputs, predict
 from nbcore.posterior.run_info import RunInfo

@@ -17,10 +17,10 @@ from nbcore.distributions import likelihoods
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import NetworkError, OptionError, ShapeError
 from nbcore.networks.input_scaling import InputScaler
+from nbcore.networks.names import Names
 from nbcore.networks.network import Network, as_network
 from nbcore.networks.standardized import input_scaler, with_scaler
 from nbcore.networks.stored import example_of, form_of
-from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Scaler
 from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats

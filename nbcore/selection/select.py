@@ -15,8 +15,8 @@ from nbcore.common.options import check_names
 from nbcore.errors import DataError, OptionError, SelectionError
 from nbcore.networks.inputs import check_data, check_inputs
 from nbcore.networks.layers import ATTENTION_PARTS, Layer, Leaf
+from nbcore.networks.names import Names
 from nbcore.networks.network import Inputs, Key, Network, Params
-from nbcore.posterior.names import Names
 from nbcore.selection.ranking import (
     Budget,
     Part,

@@ -21,14 +21,13 @@ from nbcore.common.keys import as_key
 from nbcore.common.progress import Progress, Report, progress_from
 from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.inputs import num_examples
+from nbcore.networks.names import Names, names_in
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.networks.standardized import input_scaler, standardizing
-from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
 from nbcore.training.minibatches import BatchPlan
-from nbcore.training.naming import names_in
 from nbcore.training.outputs import predict_at
 from nbcore.training.saving import Saved
 
@@ -163,7 +162,7 @@ def cross_fit(
     References:
         Stone (1974), "Cross-validatory choice and assessment of statistical predictions".
     """
-    names = names_in(X, y, DeterministicNN(network, **options).likelihood, network)
+    names = names_in(X, y, DeterministicNN(network, **options).likelihood.labels, network)
     inputs, targets = names.data(X, y)
     count, key = num_examples(inputs), as_key(key)
     number = folds if isinstance(folds, int) else 0

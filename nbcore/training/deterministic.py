@@ -25,16 +25,15 @@ from nbcore.distributions.likelihoods import (
 )
 from nbcore.errors import OptionError, ShapeError, TrainingError, did_you_mean
 from nbcore.networks.inputs import check_data, check_inputs, network_for
+from nbcore.networks.names import Names, names_in
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
 from nbcore.networks.standardized import plain_network, warn_of_far_inputs
-from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import BatchPlan, Data
-from nbcore.training.naming import names_in
 from nbcore.training.outputs import predict_at
 from nbcore.training.recipe import SWA, RateSchedule, Recipe
 from nbcore.training.saving import Saved
@@ -207,7 +206,7 @@ class DeterministicNN(Saved):
             TrainingError: the loss is not finite, or outputs mix examples.
         """
         init_key, train_key = jax.random.split(as_key(key))
-        self.names = names_in(X, y, self.likelihood, self.model)
+        self.names = names_in(X, y, self.likelihood.labels, self.model)
         unseen = self.names.validation(validation_data)
         params, data, validation = self.prepare(
             *self.names.data(X, y), unseen, epochs=epochs, batch_size=batch_size, key=init_key

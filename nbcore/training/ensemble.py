@@ -20,15 +20,14 @@ from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples
 from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.names import Names, names_in
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import plain_network
-from nbcore.posterior.names import Names
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss
 from nbcore.training.folds import group_codes
-from nbcore.training.naming import names_in
 from nbcore.training.saving import Saved
 from nbcore.training.train import Members, train
 
@@ -161,7 +160,7 @@ class EnsembleDeterministicNN(Saved):
         """
         keys = [jax.random.split(k, 3) for k in self._keys(key)]
         first = DeterministicNN(self.model, self.loss, **self.options)
-        self.names = names_in(X, y, first.likelihood, self.model)
+        self.names = names_in(X, y, first.likelihood.labels, self.model)
         inputs, targets = self.names.data(X, y)
         unseen = self.names.validation(validation_data)
         params, data, validation = first.prepare(

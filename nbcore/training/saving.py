@@ -26,9 +26,9 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.distributions.likelihoods.stored import STANDARD
 from nbcore.errors import OptionError, RunFolderError
 from nbcore.metrics.class_names import ClassNames
+from nbcore.networks.names import Names
 from nbcore.networks.network import Network, Params
 from nbcore.networks.stored import StoredNetwork
-from nbcore.posterior.names import Names
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.posterior.stored import StoredPosterior

@@ -10,6 +10,7 @@ import numpy as np
 
 from nbcore.distributions.foreign import log_prob_of
 from nbcore.errors import DataError, OptionError, ShapeError
+from nbcore.networks.names import LabelKind
 from nbcore.networks.network import Network
 
 LikelihoodParameters = dict[str, jax.Array]
@@ -43,6 +44,8 @@ class Likelihood:
         (20.0, 4.0)
     """
 
+    labels: ClassVar[LabelKind | None] = None
+    """Labels that y holds, which may have names; `None`: numbers."""
     can_standardize: ClassVar[bool] = False
     """Whether y may be standardized for training: labels and counts may not."""
     is_normal: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.discrete import BernoulliDistribution, CategoricalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import LabelError, ShapeError
+from nbcore.networks.names import LabelKind
 
 
 @register_pytree
@@ -25,6 +26,8 @@ class Categorical(Likelihood):
         >>> float(Categorical().log_prob(jnp.zeros((1, 2)), jnp.array([1]), {})[0])
         -0.6931471824645996
     """
+
+    labels: ClassVar[LabelKind | None] = "classes"
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as integer labels `(examples,)`."""
@@ -79,6 +82,8 @@ class Bernoulli(Likelihood):
         >>> float(Bernoulli().log_prob(jnp.zeros((1, 1)), jnp.array([[1.0]]), {})[0])
         -0.6931471824645996
     """
+
+    labels: ClassVar[LabelKind | None] = "binary"
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats 0 and 1 `(examples, outputs)`."""
