@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from nbcore.common.pytrees import register_pytree
 from nbcore.errors import OptionError
 from nbcore.targets import gauss_newton
-from nbcore.targets.mode import Expansion, climb, find_mode
+from nbcore.targets.mode import Expansion, Mode, climb, find_mode
 from nbcore.targets.target import NetworkTarget, Target
 from nbcore.targets.whitening import FLOOR, Dense, Factor, LowRank, Whitening, low_rank
 
@@ -26,6 +26,8 @@ WHITENING_BYTES = 2**22
 """The byte budget of samplers, which multiply by the factor in every step: 512 parameters."""
 MATRICES = 4
 """Number of matrices of the size of the curvature that are held at a time."""
+ROUNDS, STILL = 50, 3e-3
+"""Number of rounds of weights and parameters, and the step of the latter that ends them."""
 PROBES = 32
 AT_ONCE = 16
 
@@ -135,15 +137,51 @@ def _of_network(
         expand = functools.partial(gauss_newton.primal, target)
         nothing = Dense(jnp.zeros((flat.size, flat.size), flat.dtype), jnp.ones_like(flat))
     if find:
-        mode = climb(expand, flat, nothing, target.num_examples)
+        mode = _marginal_mode(target, expand, flat, nothing)
         flat, at, steps = mode.flat, mode.expansion, mode.steps
     else:
         at, steps = expand(flat, nothing), jnp.zeros((), jnp.int32)
-    found = at.curvature.root() if isinstance(at.curvature, Dense) else at.curvature
+    found = _factor(at)
     distance = jnp.linalg.norm(Whitening(flat, found).pull(at.gradient))
     if structure == "diagonal":
         found = 1 / jnp.sqrt(gauss_newton.diagonal(target, flat))
     return NormalApproximation(Whitening(flat, found), at.value, distance, steps)
+
+
+def _factor(at: Expansion) -> Factor:
+    return at.curvature.root() if isinstance(at.curvature, Dense) else at.curvature
+
+
+def _marginal_mode(
+    target: NetworkTarget, expand: Callable[..., Expansion], flat: jax.Array, nothing: Any
+) -> Mode:
+    """Return the mode of the weights given parameters of the likelihood at their own mode.
+
+    The latter is that with the weights integrated out: of as many weights as examples the joint
+    mode is at noise 0.
+    """
+    held = functools.partial(expand, hold=True)
+
+    def climbed(flat: jax.Array) -> Mode:
+        return climb(held, flat, nothing, target.num_examples)
+
+    if not jax.tree.leaves(target.start["likelihood"]):
+        return climbed(flat)
+
+    def again(now: tuple[Mode, jax.Array, jax.Array]) -> tuple[Mode, jax.Array, jax.Array]:
+        before, step, rounds = now
+        mode = climbed(before.flat + step)
+        whitening = Whitening(mode.flat, _factor(mode.expansion))
+        step = gauss_newton.expected_step(target, mode.flat, whitening.pull)
+        return mode._replace(steps=before.steps + mode.steps), step, rounds + 1
+
+    def going(now: tuple[Mode, jax.Array, jax.Array]) -> jax.Array:
+        moves = (now[2] == 0) | (jnp.max(jnp.abs(now[1])) > STILL)
+        return moves & (now[2] < ROUNDS)
+
+    unseen = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(climbed, flat))
+    begin = (unseen._replace(flat=flat), jnp.zeros_like(flat), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(going, again, begin)[0]
 
 
 def _is_full(structure: Structure, size: int, rows: int, byte_budget: int) -> bool:

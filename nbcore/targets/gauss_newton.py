@@ -5,7 +5,9 @@ f_i the outputs for example i, J_i their Jacobian in the weights and L_i the inf
 likelihood about them, the curvature of the weights is sum_i J_i^T L_i J_i + P, with P the diagonal
 curvature of the prior. Parameters of the likelihood, and their coupling to the weights, keep their
 own Hessian. Unknown scales of the prior are held and uncoupled: the joint mode of weights and their
-scale is at scale 0, where all weights are at their center.
+scale is at scale 0, where all weights are at their center. So are, if asked for, parameters of the
+likelihood: with as many weights as examples, the joint mode of weights and noise is at noise 0.
+`expected_step` moves them, given the weights and their covariance.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ POWERS = 2
 
 Reduce = Callable[[jax.Array], Any]
 """Maps the design `(rows, d)` of some examples, A with A^T A = sum_i J_i^T L_i J_i, to a term."""
+
+Pull = Callable[[jax.Array], jax.Array]
 
 
 class Pieces(NamedTuple):
@@ -62,7 +66,9 @@ class _Sums(NamedTuple):
     reduced: Any
 
 
-def pieces(target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool) -> Pieces:
+def pieces(
+    target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool, hold: bool = False
+) -> Pieces:
     """Return the log density around a flat position, in one pass over the examples.
 
     Args:
@@ -70,6 +76,7 @@ def pieces(target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool
         flat: the position `(n,)`.
         reduce: maps a design to a summand.
         keep: whether the whole design is kept as well.
+        hold: whether parameters of the likelihood are held and uncoupled.
     """
     unravel = ravel_pytree(target.start)[1]
     position = unravel(flat)
@@ -104,6 +111,10 @@ def pieces(target: NetworkTarget, flat: jax.Array, reduce: Reduce, *, keep: bool
     border = jnp.where((is_held | is_held[:num_parameters, None]) & (unit == 0), 0, border)
     border = border.at[:of_likelihood, num_parameters:].add(sums.cross)
     border = border.at[:of_likelihood, :of_likelihood].add(sums.own)
+    if hold and of_likelihood:
+        gradient = gradient.at[:of_likelihood].set(0)
+        own = _made_positive(border[:of_likelihood, :of_likelihood])
+        border = border.at[:of_likelihood].set(0).at[:of_likelihood, :of_likelihood].set(own)
     prior = curve((places >= num_parameters).astype(flat.dtype))[num_parameters:]
     return Pieces(
         value + sums.value, gradient, border, prior, sums.reduced,
@@ -160,6 +171,82 @@ def _of_chunk(
     return sums, design if keep else design[:0]
 
 
+def expected_step(target: NetworkTarget, flat: jax.Array, pull: Pull) -> jax.Array:
+    r"""Return a step `(n,)` of the parameters of the likelihood, 0 for all others.
+
+    It climbs E log p(y | f, u) + log p(u), with f normal around the outputs at the position and
+    with the covariance s_i = J_i H^-1 J_i^T that the weights give them: up to second order,
+
+    sum_i log p(y_i | f_i, u) - tr(L_i(u) s_i) / 2 + log p(u).
+
+    Alternating with a climb of the weights that ends at the mode of u with the weights integrated
+    out, as the EM algorithm does. For Gaussian noise s^2 there, the sum of squared residuals is
+    s^2 (N - gamma), with gamma = sum_i s_i / s^2 the number of well-determined weights. The step is
+    that of Newton with the curvature at s_i = 0, which takes fewer rounds, and at most 1.
+
+    Args:
+        target: the log density.
+        flat: the position `(n,)`.
+        pull: maps g `(n,)` to R^T g, with R R^T = H^-1.
+
+    References:
+        Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM
+        algorithm"; MacKay (1992), "Bayesian interpolation", section 4.
+    """
+    unravel = ravel_pytree(target.start)[1]
+    position = unravel(flat)
+    parameters = ravel_pytree(position["likelihood"])[0]
+
+    def log_prior(u: jax.Array) -> jax.Array:
+        return target.log_prior(unravel(flat.at[: parameters.size].set(u)))
+
+    gradient, hessian = jax.grad(log_prior)(parameters), jax.hessian(log_prior)(parameters)
+    for block in target.blocks:
+        shared = (block.forward, target.likelihood, position)
+        size = _chunk_size(block.forward, target, flat.size)
+        more, _ = chunks.fold(
+            lambda shared, rows, weights: (_of_parameters(pull, shared, rows, weights), None),
+            size or len(block.y), block.count, shared, (block.features, block.y),
+        )  # fmt: skip
+        gradient, hessian = gradient + more[0], hessian + more[1]
+    step = jnp.linalg.solve(_made_positive(-hessian), gradient)
+    return jnp.zeros_like(flat).at[: parameters.size].set(jnp.clip(step, -1, 1))
+
+
+def _of_parameters(
+    pull: Pull,
+    shared: tuple[Forward, Likelihood, Any],
+    rows: tuple[Any, jax.Array],
+    weights: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the gradient of the expected log likelihood, and the Hessian of the one at f."""
+    (forward, likelihood, position), (features, y) = shared, rows
+    outputs, jacobian = forward.jacobian(position["weights"], features)
+    own = likelihood.num_network_outputs(outputs.shape[1])
+    parameters, unravel = ravel_pytree(position["likelihood"])
+    size = ravel_pytree(position)[0].size
+    places = ((0, 0), (0, 0), (size - jacobian.shape[2], 0))
+    pulled = jax.vmap(jax.vmap(pull))(jnp.pad(jacobian[:, :own], places))
+    spread = jnp.einsum("iad,ibd->iab", pulled, pulled)
+
+    def at_outputs(u: jax.Array) -> jax.Array:
+        return jnp.sum(weights * likelihood.log_prob(outputs, y, unravel(u)))
+
+    def lost(u: jax.Array) -> jax.Array:
+        information = likelihood.information(outputs, y, unravel(u))[:, :own, :own]
+        return jnp.sum(weights[:, None, None] * information * spread) / 2
+
+    gradient = jax.grad(at_outputs)(parameters) - jax.grad(lost)(parameters)
+    return gradient, jax.hessian(at_outputs)(parameters)
+
+
+def _made_positive(matrix: jax.Array) -> jax.Array:
+    """Return a symmetric matrix with the sizes of its eigenvalues, floored."""
+    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    values = jnp.maximum(jnp.abs(values), FLOOR * jnp.max(jnp.abs(values), initial=1))
+    return (vectors * values) @ vectors.T
+
+
 def _root(information: jax.Array) -> jax.Array:
     """Return B with B B^T = L, for L `(examples, outputs, outputs)`; negative curvature is zero."""
     if information.shape[1] == 1:
@@ -168,10 +255,10 @@ def _root(information: jax.Array) -> jax.Array:
     return vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None, :]
 
 
-def primal(target: NetworkTarget, flat: jax.Array, near: Any) -> Expansion:
+def primal(target: NetworkTarget, flat: jax.Array, near: Any, *, hold: bool = False) -> Expansion:
     """Return the log density around a flat position, its curvature as a matrix."""
     del near
-    found = pieces(target, flat, lambda design: design.T @ design, keep=False)
+    found = pieces(target, flat, lambda design: design.T @ design, keep=False, hold=hold)
     prior = _positive(found.prior)
     num_parameters = len(found.border)
     matrix = jnp.zeros((flat.size, flat.size), flat.dtype)
@@ -180,10 +267,10 @@ def primal(target: NetworkTarget, flat: jax.Array, near: Any) -> Expansion:
     return Expansion(found.value, found.gradient, Dense(matrix, _scale(found)))
 
 
-def dual(target: NetworkTarget, flat: jax.Array, near: Any) -> Expansion:
+def dual(target: NetworkTarget, flat: jax.Array, near: Any, *, hold: bool = False) -> Expansion:
     """Return the same with an exact curvature of low rank, from the rows of all examples."""
     del near
-    found = pieces(target, flat, lambda _: (), keep=True)
+    found = pieces(target, flat, lambda _: (), keep=True, hold=hold)
     scale, border = _scale(found), _scaled_border(found)
     num_parameters = len(border)
     design = scale[num_parameters:] * found.design
@@ -196,7 +283,9 @@ def dual(target: NetworkTarget, flat: jax.Array, near: Any) -> Expansion:
     return Expansion(found.value, found.gradient, low_rank(scale, product, basis))
 
 
-def largest(target: NetworkTarget, flat: jax.Array, near: LowRank, rank: int) -> Expansion:
+def largest(
+    target: NetworkTarget, flat: jax.Array, near: LowRank, rank: int, *, hold: bool = False
+) -> Expansion:
     """Return the same with the largest directions of the curvature, and the rest as a diagonal.
 
     The directions are those of subspace iteration, from those at a position nearby.
@@ -206,11 +295,12 @@ def largest(target: NetworkTarget, flat: jax.Array, near: LowRank, rank: int) ->
         flat: the position `(n,)`.
         near: the curvature there, of at least `rank` directions; the last ones are the largest.
         rank: number of directions beside those of parameters.
+        hold: whether parameters of the likelihood are held and uncoupled.
 
     References:
         Halko, Martinsson & Tropp (2011), "Finding structure with randomness", algorithm 4.4.
     """
-    found = pieces(target, flat, lambda design: jnp.sum(design**2, axis=0), keep=False)
+    found = pieces(target, flat, lambda design: jnp.sum(design**2, axis=0), keep=False, hold=hold)
     scale, border = _scale(found), _scaled_border(found)
     num_parameters = len(border)
     each = scale[num_parameters:]

@@ -12,6 +12,7 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
+from nbcore.targets import curvature
 from nbcore.targets.curvature import NormalApproximation
 from nbcore.targets.target import NetworkTarget
 from nbcore.testing.oracle import flat_weights, oracle
@@ -224,6 +225,35 @@ def test_the_mode_is_found_for_every_likelihood(likelihood: Any, outputs: int) -
     if isinstance(likelihood, nb.Gaussian) and unknown:
         noise = target.likelihood.constrain(unknown)["noise"]
         assert 0.12 < float(noise[0]) < 0.3
+
+
+@pytest.mark.parametrize("structure", ["full", "low_rank"])
+def test_noise_is_at_its_mode_with_the_weights_integrated_out(structure: Any) -> None:
+    """As many weights as examples, with which the joint mode is at noise 0: y ~ N(0, XX' + s^2)."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(25, 25)).astype(np.float32)
+    y = X @ rng.normal(size=25) + 2.0 * rng.normal(size=25)
+    network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["w"]))
+    target = nb.Target.build(
+        network, {"out": {"w": jnp.zeros((25, 1))}}, nb.ProbabilisticSubset.everything(), X, y,
+        likelihood=nb.Gaussian(noise_prior=nb.HalfNormal(3.0)), prior=nb.NormalPrior(scale=1.0),
+    )  # fmt: skip
+
+    values, vectors = np.linalg.eigh(X.astype(np.float64) @ X.T)
+    rotated = vectors.T @ y
+
+    def log_density(u: float) -> float:
+        position = {**target.start, "likelihood": {"noise": jnp.full(1, u)}}
+        noise = float(target.likelihood.constrain(position["likelihood"])["noise"][0])
+        marginal = -0.5 * np.sum(np.log(values + noise**2) + rotated**2 / (values + noise**2))
+        return float(marginal) + float(target.log_prior(position))
+
+    us = np.linspace(-3, 3, 601)
+    best = us[np.argmax([log_density(u) for u in us])]
+    options: Any = {"structure": structure, "rank": 24}
+    found = curvature.approximate(jax.random.key(0), target, target.start, **options)
+    assert float(found.whitening.center[0]) == pytest.approx(best, abs=0.05)
+    assert found.distance < 0.5
 
 
 def test_a_density_without_a_mode_is_refused_with_what_to_do() -> None:
