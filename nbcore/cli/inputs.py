@@ -226,23 +226,28 @@ def inputs_from_data(data: dict[str, Any], tokenizer: SmilesTokenizer | None) ->
     raise RunFolderError(f"The run folder describes inputs that cannot be read: {data}.")
 
 
-def encode(inputs: Inputs, table: Table) -> np.ndarray:
-    """Return the inputs of all rows.
+def encode(inputs: Inputs, *tables: Table) -> list[np.ndarray]:
+    """Return the inputs of all rows of each table.
 
     Raises:
-        DataError: rows cannot be read; all of their lines are named.
+        DataError: rows cannot be read; the lines of all of them are named, whatever the table.
     """
-    reading = inputs.read(table)
-    if len(reading.rows) == len(table):
-        return reading.X
-    bad = [
-        f"line {line}: {status.partition(': ')[2]}"
+    readings = [inputs.read(table) for table in tables]
+    bad = sorted(
+        (str(table.path), line, status.partition(": ")[2])
+        for table, reading in zip(tables, readings, strict=True)
         for line, status in zip(table.line_numbers, reading.status, strict=True)
         if status.startswith("unreadable")
-    ]
-    more = [f"... and {len(bad) - SHOWN} more."] if len(bad) > SHOWN else []
+    )
+    if not bad:
+        return [reading.X for reading in readings]
+    paths = list(dict.fromkeys(path for path, _, _ in bad))
     columns = ", ".join(map(repr, inputs.columns))
+    where = {path: f"{path}, line" if len(paths) > 1 else "line" for path in paths}
+    lines = [f"{where[path]} {line}: {problem}" for path, line, problem in bad]
     if len(bad) == 1:
-        raise DataError(f"{table.path}, column {columns}, {bad[0]}")
-    header = f"{table.path}, column {columns}: {len(bad)} of {len(table)} rows cannot be read:"
-    raise DataError("\n".join([header, *bad[:SHOWN], *more]))
+        raise DataError(f"{paths[0]}, column {columns}, {lines[0]}")
+    rows = sum(len(table) for table in tables if str(table.path) in paths)
+    more = [f"... and {len(bad) - SHOWN} more."] if len(bad) > SHOWN else []
+    header = f"{', '.join(paths)}, column {columns}: {len(bad)} of {rows} rows cannot be read:"
+    raise DataError("\n".join([header, *lines[:SHOWN], *more]))

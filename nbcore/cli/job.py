@@ -101,9 +101,10 @@ def prepare(config: Config) -> Job:
     """
     training, test = split_tables(config)
     inputs = _inputs(config.data, training, test)
+    tables = (training, test)
     rows = [
-        EncodedRows(table, encode(inputs, table), _targets(config, table))
-        for table in (training, test)
+        EncodedRows(table, encoded, _targets(config, table))
+        for table, encoded in zip(tables, encode(inputs, *tables), strict=True)
     ]
     job = Job(config, inputs, make_network(config, inputs), rows[0], rows[1])
     _rehearse(job)

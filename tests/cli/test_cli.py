@@ -422,9 +422,26 @@ def test_molecules_are_read_with_the_line_of_what_is_wrong(tmp_path: Path) -> No
         SmilesInputs.fit("smiles", read_csv(path), [])
     path.write_text("smiles\nCCO\nCClO\n", encoding="utf-8")
     inputs = SmilesInputs.fit("smiles", read_csv(path), [])
-    assert encode(inputs, read_csv(path)).tolist() == [[2, 2, 3], [2, 4, 3]]
+    assert encode(inputs, read_csv(path))[0].tolist() == [[2, 2, 3], [2, 4, 3]]
     options = {"vocab_size": 5, "pad_token_id": 0, "max_seq_length": 3}
     assert inputs.network_options == options
+
+
+def test_unreadable_rows_are_named_whether_they_are_trained_on_or_not(tmp_path) -> None:
+    smiles = ["CCO", "C(C(C", "CCN", "c1ccccc", "CCCl", ")))(((", "CC=", "CCC", "CCBr", "COC"]
+    rows = [f"{s},{k}" for k, s in enumerate(smiles)]
+    (tmp_path / "m.csv").write_text("\n".join(["smiles,y", *rows]), encoding="utf-8")
+    (tmp_path / "c.toml").write_text(
+        '[data]\npath = "m.csv"\nsmiles = "smiles"\ntarget = "y"\n'
+        '[network]\nname = "transformer"\n',
+        encoding="utf-8",
+    )
+    for seed in range(3):  # other rows are held out
+        text = (tmp_path / "c.toml").read_text(encoding="utf-8")
+        (tmp_path / "seeded.toml").write_text(f"seed = {seed}\n{text}", encoding="utf-8")
+        with pytest.raises(DataError, match="4 of 10 rows cannot be read") as caught:
+            job.prepare(read_config(tmp_path / "seeded.toml"))
+        assert re.findall(r"line (\d+): SMILES", str(caught.value)) == ["3", "5", "7", "8"]
 
 
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2), min_size=2))
@@ -432,7 +449,7 @@ def test_training_features_get_mean_0_and_deviation_1(tmp_path_factory, rows) ->
     path = tmp_path_factory.mktemp("features") / "t.csv"
     path.write_text("\n".join(["a,b", *(f"{a!r},{b!r}" for a, b in rows)]), encoding="utf-8")
     inputs = FeatureInputs.fit(["a", "b"], read_csv(path))
-    X = encode(inputs, read_csv(path)).astype(np.float64)
+    X = encode(inputs, read_csv(path))[0].astype(np.float64)
     np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-3)
     constant = np.ptp(np.array(rows), axis=0) == 0
     np.testing.assert_allclose(X.std(axis=0)[~constant], 1, rtol=1e-3)
@@ -501,7 +518,8 @@ def test_the_demo_is_a_configuration_that_can_be_run(tmp_path: Path, quick: bool
     assert sum("O" in smiles for smiles in train.text("smiles")) > len(train) // 3
     inputs = SmilesInputs.fit("smiles", train, [test])
     network, section = job.make_network(config, inputs)
-    assert encode(inputs, train).shape[1] == encode(inputs, test).shape[1] == network.max_seq_length
+    widths = {X.shape[1] for X in encode(inputs, train, test)}
+    assert widths == {network.max_seq_length}
     assert (network.pad_token_id, network.vocab_size) == (0, inputs.tokenizer.vocab_size)
     assert section.options["pooling"] == "sum"
 

@@ -311,12 +311,12 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "negative token": (sequences(TOKENS - 1), errors.TokenError, "token -1"),
     "long": (sequences(np.tile(TOKENS, 2)), errors.TokenError, "max_seq_length=14"),
     "labels": (
-        lambda folder: fit(head(CLASSES, num_classes=3), X, LABELS + 1),
-        errors.LabelError, "label 3 .*0 to 2",
+        lambda folder: fit(head(CLASSES, num_classes=3), X, np.arange(len(X)) % 4),
+        errors.LabelError, "4 classes, 0, 1, 2, 3, and .* outputs for 3",
     ),
     "fractions": (
         lambda folder: fit(head(CLASSES, num_classes=3), X, LABELS + 0.5),
-        errors.LabelError, "integers 0 to 2",
+        errors.LabelError, "Labels are integers, texts or booleans, got the fraction 0.5",
     ),
     "outputs": (
         lambda folder: fit(head(), X, np.stack([Y, Y], axis=1)), errors.ShapeError, "1 output"
