@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import core
 
 from nbcore.common.paths import leaves_by_path
-from nbcore.errors import DataError, ShapeError
+from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.network import Network, as_network
 from nbcore.networks.standardized import input_scaler, standardizing
@@ -82,8 +83,10 @@ def check_inputs(network: Network, x: Any, *, name: str = "X") -> None:
 
     Raises:
         ShapeError, DataError, TokenError: what is wrong, with the indices of the examples.
+        OptionError: the inputs are traced; names the pure functions.
     """
     num_examples(x)
+    _check_concrete(x, name)
     _check_width(network, x, name)
     for leaf in jax.tree.leaves(x):
         _check_finite(np.asarray(leaf), name)
@@ -91,6 +94,16 @@ def check_inputs(network: Network, x: Any, *, name: str = "X") -> None:
     own: Callable[[Any], None] | None = getattr(network, "check_inputs", None)
     if own is not None:
         own(x)
+
+
+def _check_concrete(x: Any, name: str) -> None:
+    if any(isinstance(leaf, core.Tracer) for leaf in jax.tree.leaves(x)):
+        raise OptionError(
+            f"{name} is traced by jax.jit, jax.grad or jax.vmap, and predictions are NumPy arrays "
+            "in double precision. A pure function of x: model.posterior.moments(x), with mean and "
+            "variance as JAX arrays; of one network "
+            "det.network.apply(det.params, x)"
+        )
 
 
 def check_data(network: Network, x: Any, y: Any, *, name: str = "X", target: str = "y") -> None:

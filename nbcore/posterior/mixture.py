@@ -11,6 +11,7 @@ import numpy as np
 from nbcore.errors import OptionError
 from nbcore.posterior.conformal import ConformalPrediction, Floats, OutOfFold
 from nbcore.posterior.diagnostics import Diagnostics
+from nbcore.posterior.moments import PredictiveMoments, of_mixture
 from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.posterior.prediction import Prediction
 from nbcore.posterior.stats import Stats
@@ -87,6 +88,11 @@ class MixturePosterior:
         if calibration.out_of_fold is None:
             return found
         return replace(found, conformal=_conformal(calibration.out_of_fold, each))
+
+    def moments(self, x: Any, *, max_draws: int | None = None) -> PredictiveMoments:
+        """Return mean and variances of `predict` as a pure function: see `PredictiveMoments`."""
+        each = [member.moments(x, max_draws=max_draws) for member in self.members]
+        return of_mixture(each, None if self.calibration is None else self.calibration.noise)
 
     def flat_draws(self) -> dict[str, np.ndarray]:
         """Return the draws of all members by `member K: ` and the path of their leaf."""

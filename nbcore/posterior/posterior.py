@@ -17,12 +17,20 @@ from nbcore.networks.inputs import num_examples
 from nbcore.networks.names import Names
 from nbcore.networks.network import Network
 from nbcore.posterior.diagnostics import Diagnostics, diagnose
+from nbcore.posterior.moments import PredictiveMoments, moments
 from nbcore.posterior.prediction import Prediction, Scaler
-from nbcore.posterior.predictive import flattened, log_likelihoods, network_outputs, predict
+from nbcore.posterior.predictive import (
+    flattened,
+    log_likelihoods,
+    network_outputs,
+    observed_targets,
+    predict,
+    target_of,
+)
 from nbcore.posterior.run_info import RunInfo
 from nbcore.posterior.stats import Stats
 from nbcore.posterior.stored import StoredPosterior
-from nbcore.posterior.summary import By, Summary, by_layer, summarize
+from nbcore.posterior.summary import By, Summary, by_layer, index_labels, summarize
 from nbcore.posterior.to_arviz import arviz_data, has_likelihood
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.target import NetworkTarget
@@ -70,7 +78,7 @@ class Posterior:
     def labels(self) -> dict[str, list[str]]:
         """Return a name for every parameter of `flat_draws()`."""
         flat = self.flat_draws().items()
-        return {path: _index_labels(path, np.shape(draws)[2:]) for path, draws in flat}
+        return {path: index_labels(path, np.shape(draws)[2:]) for path, draws in flat}
 
     def _owners(self) -> dict[str, str]:
         """Return the layer of each leaf of `flat_draws()`; here the first part of its path."""
@@ -279,7 +287,7 @@ class NetworkPosterior(Posterior):
     def labels(self) -> dict[str, list[str]]:
         """Return a name for every parameter, such as `Block0_Attention/query[5, 0, 1]`."""
         known, flat = self.split.labels(), self.flat_draws().items()
-        return {p: known.get(p) or _index_labels(p, np.shape(draws)[2:]) for p, draws in flat}
+        return {p: known.get(p) or index_labels(p, np.shape(draws)[2:]) for p, draws in flat}
 
     def _owners(self) -> dict[str, str]:
         layers = {path: layer.name for path, (layer, _) in self.split.owners.items()}
@@ -295,24 +303,26 @@ class NetworkPosterior(Posterior):
         if X is None:
             return super().diagnostics()
         outputs = self.outputs(X).reshape(self.num_chains, self.num_draws, num_examples(X), -1)
-        labels = {"output": _index_labels("output", outputs.shape[2:])}
+        labels = {"output": index_labels("output", outputs.shape[2:])}
         depth = self.info.options.get("max_tree_depth")
         return diagnose(
             {"output": outputs}, self.stats, labels, max_tree_depth=depth, alarms=self.info.alarms
         )
 
-    def log_likelihood(self) -> np.ndarray:
+    def log_likelihood(self, X: Any = None, y: Any = None) -> np.ndarray:
         """Return log p(y_i | draw), `(chain, draw, examples)`, in the units of y.
 
         Raises:
-            OptionError: the posterior was loaded, so its data are not at hand.
+            OptionError: X or y is missing; without both they are the data of the fit.
+            ShapeError, DataError, TokenError, LabelError: X and y do not fit.
         """
-        if self.target is None:
-            raise OptionError(
-                "This posterior was loaded, and the data it was fitted to are not stored. The log "
-                "likelihood is available from the posterior that nb.sample returns."
+        target = self.target
+        if target is None or X is not None or y is not None:
+            data = (None, None) if X is None or y is None else self.names.data(X, y)
+            target = target_of(
+                self.network, self.split, self.likelihood, self.scaler, *data, self.linearized_at
             )
-        each = log_likelihoods(self.target, flattened(self.draws))
+        each = log_likelihoods(target, flattened(self.draws))
         units = 0.0 if self.scaler is None else float(np.sum(np.log(self.scaler.scale)))
         return each.reshape(self.num_chains, self.num_draws, -1) - units
 
@@ -338,12 +348,7 @@ class NetworkPosterior(Posterior):
         examples = 0 if self.target is None else self.target.num_examples
         values = self.num_chains * self.num_draws * examples
         likelihood = self.log_likelihood() if has_likelihood(log_likelihood, values) else None
-        observed = None
-        if self.target is not None:
-            observed = self.target.targets()
-            if self.scaler is not None:
-                observed = self.scaler.shift + self.scaler.scale * observed
-            observed = observed[:, 0] if observed.ndim == 2 and observed.shape[1] == 1 else observed
+        observed = None if self.target is None else observed_targets(self.target, self.scaler)
         return arviz_data(
             self.draws_in_units(), self.labels(), self.stats._asdict(), likelihood, observed
         )
@@ -377,20 +382,19 @@ class NetworkPosterior(Posterior):
         )  # fmt: skip
         return replace(prediction, classes=self.names.classes)
 
-    def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
-        """Return the network's outputs for each draw, `(draws, examples, outputs)`.
+    def moments(
+        self, x: Any, *, max_draws: int | None = None, standardized: bool = False
+    ) -> PredictiveMoments:
+        """Return mean and variances of `predict` as a pure function: see `PredictiveMoments`."""
+        positions = flattened(self.draws, max_draws)
+        scaler = None if standardized else self.scaler
+        return moments(
+            self.network, self.split, self.likelihood, scaler, positions, x, self.linearized_at
+        )
 
-        Args:
-            X: inputs, as for fitting.
-            max_draws: use at most this many draws, evenly spaced; all by default.
-        """
+    def outputs(self, X: Any, *, max_draws: int | None = None) -> np.ndarray:
+        """Return the outputs for each draw, `(draws, examples, outputs)`; see `predict`."""
         weights, inputs = flattened(self.draws["weights"], max_draws), self.names.inputs(X)
         return network_outputs(
             self.network, self.split, self.likelihood, weights, inputs, self.linearized_at
         )
-
-
-def _index_labels(path: str, shape: tuple[int, ...]) -> list[str]:
-    if not shape:
-        return [path]
-    return [f"{path}[{', '.join(str(i) for i in index)}]" for index in np.ndindex(*shape)]

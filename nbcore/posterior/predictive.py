@@ -19,7 +19,7 @@ from nbcore.networks.network import Network
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.hoisting.forward import Forward
-from nbcore.targets.target import NetworkTarget, Position
+from nbcore.targets.target import NetworkTarget, Position, Target
 
 EXAMPLES_AT_ONCE = 256
 DRAWS_AT_ONCE = 16
@@ -86,6 +86,37 @@ def network_outputs(
     for indices, outputs in _in_batches(network, split, weights, x, linearized_at):
         found.put(indices, outputs[..., : likelihood.num_network_outputs(outputs.shape[2])])
     return found.array
+
+
+def target_of(
+    network: Network,
+    split: ParameterSplit,
+    likelihood: Likelihood,
+    scaler: Scaler | None,
+    x: Any,
+    y: Any,
+    linearized_at: Weights | None = None,
+) -> NetworkTarget:
+    """Return the log density of given data; y is in its own units.
+
+    Raises:
+        OptionError: X or y is missing.
+    """
+    if x is None or y is None:
+        raise OptionError(
+            "The log likelihood is that of inputs and targets, and a posterior that was loaded has "
+            "none: the data of the fit are not stored. Type: posterior.log_likelihood(X, y)"
+        )
+    targets = y if scaler is None else scaler.standardize(np.asarray(y))
+    target = Target.build(network, split.params, split, x, targets, likelihood=likelihood)
+    return target if linearized_at is None else target.linearized({"weights": linearized_at})
+
+
+def observed_targets(target: NetworkTarget, scaler: Scaler | None) -> np.ndarray:
+    """Return the targets of a log density in the units of y, `(N,)` for one output."""
+    found = target.targets()
+    found = found if scaler is None else scaler.shift + scaler.scale * found
+    return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
 
 
 def log_likelihoods(target: NetworkTarget, positions: Position) -> np.ndarray:

@@ -121,3 +121,10 @@ def _shown(value: Any) -> str:
     if float(value) == int(value) if np.isfinite(value) else False:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def index_labels(path: str, shape: tuple[int, ...]) -> list[str]:
+    """Return a name for every entry of an array, such as `output[3, 0]`."""
+    if not shape:
+        return [path]
+    return [f"{path}[{', '.join(str(i) for i in index)}]" for index in np.ndindex(*shape)]

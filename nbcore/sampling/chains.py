@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.progress import Progress, Report, Slowest
-from nbcore.errors import SamplingError
+from nbcore.errors import CheckpointError, SamplingError
 from nbcore.posterior.stats import Stats
 from nbcore.sampling import programs
 from nbcore.sampling.backend import Kernel
@@ -208,6 +208,12 @@ class Chain:
         counts = {k: np.asarray(v, np.int32) for k, v in facts["num_gradients"].items()}
         kept = [unnamed((self.position, Stats(0)), chunk) for chunk in chunks]
         total = next(steps.total for steps in self.all.phases if steps.phase == facts["phase"])
+        if facts["done"] > total:
+            raise CheckpointError(
+                f"The checkpoint holds {facts['done']} draws of a chain, and this run is to have "
+                f"{total}. Ask for as many num_samples as before, and take the first: "
+                f"jax.tree.map(lambda a: a[:, :{total}], posterior.draws)"
+            )
         self._report(NAMES[facts["phase"]], facts["done"], total)
         return ChainProgress(state, counts, facts["phase"], facts["done"], kept)
 

@@ -117,7 +117,8 @@ def sample(
         progress: whether to report on standard error (of the first process), or a function that
             takes a `Report`.
         checkpoint: a folder for the state and the draws of every chunk. The same call resumes from
-            it, and gives bit for bit the draws of an uninterrupted run.
+            it, and gives bit for bit the draws of an uninterrupted run. With more `num_samples` it
+            extends a finished run, whose draws stay the first.
         mesh: devices for chains and examples, `jax.make_mesh((c, d), ("chain", "data"))` or one
             of the two axes; `None` is the default device. See docs/devices.md.
 
@@ -164,6 +165,7 @@ def sample(
     if checkpoint is not None:
         program = value_and_gradient.lower(target, positions[0]).as_text().encode()
         inputs = {"start": positions, "data and weights": target, "log density": program}
+        del settings["num_samples"]  # draws do not depend on how many follow
         facts = fingerprint(chosen, key, settings, place, inputs)
         store = Checkpoint.open(checkpoint, place, facts)
     starts = [place.replicate(position) for position in positions]

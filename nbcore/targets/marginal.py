@@ -175,8 +175,14 @@ def complete(target: Target, key: jax.Array, draws: Any) -> Any:
     if target.joint is target:
         return draws
     num_chains, num_draws = np.shape(jax.tree.leaves(draws)[0])[:2]
-    keys = jax.random.split(key, (num_chains, num_draws))
-    return jax.tree.map(np.asarray, _complete(target, keys, draws))
+    return jax.tree.map(np.asarray, _complete(target, _keys(key, num_chains, num_draws), draws))
+
+
+def _keys(key: jax.Array, num_chains: int, num_draws: int) -> jax.Array:
+    """Return a key for each draw, `(chain, draw)`, which depends on its place alone."""
+    each = jax.vmap(jax.random.fold_in, (None, 0))
+    of_chains = [jax.random.fold_in(key, c) for c in range(num_chains)]
+    return jnp.stack([each(k, jnp.arange(num_draws)) for k in of_chains])
 
 
 @jax.jit

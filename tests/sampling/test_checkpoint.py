@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import on_devices
 import pytest
@@ -97,7 +98,6 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_samples": 8}, "num_samples was 6 and is 8"),
         ({"num_warmup": 3}, "num_warmup was 6 and is 3"),
         ({"num_chains": 3}, "num_chains was 4 and is 3"),
         ({"thin": 2}, "thin was 1 and is 2"),
@@ -113,6 +113,48 @@ def test_another_run_is_refused_and_the_difference_named(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         sample(TARGET, **({"chain_method": "sequential", "checkpoint": begun} | options))
+
+
+X = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
+NETWORK = nb.as_network(
+    (lambda key, x: {}, lambda p, x: jnp.tanh(x @ p["in"]["kernel"]) @ p["out"]["kernel"])
+)
+REGRESSION = nb.Target.build(
+    NETWORK, {"in": {"kernel": jnp.eye(2)}, "out": {"kernel": jnp.ones((2, 1))}},
+    nb.ProbabilisticSubset.everything(), X, X[:, 0], likelihood=nb.Gaussian(noise=0.5),
+    prior=nb.NormalPrior(0.3),
+)  # fmt: skip
+PLAN: dict[str, Any] = {"num_warmup": 10, "num_chains": 2, "key": 3, "progress": False}
+
+
+@pytest.mark.parametrize("thin", [1, 3])
+@pytest.mark.parametrize("backend", nb.list_backends())
+def test_a_finished_run_is_extended(tmp_path: Path, backend: str, thin: int) -> None:
+    """Its draws stay the first, and all are those of a run of that length from the beginning."""
+    options = {**PLAN, "backend": backend, "thin": thin}
+    at = {**options, "checkpoint": tmp_path}
+    short = nb.sample(REGRESSION, num_samples=10, **at)
+    longer = nb.sample(REGRESSION, num_samples=25, **at)
+    whole = nb.sample(REGRESSION, num_samples=25, **options)
+    assert (short.num_draws, longer.num_draws) == (10 // thin, 25 // thin)
+    for first, all_, expected in zip(
+        *(jax.tree.leaves(p.draws) for p in (short, longer, whole)), strict=True
+    ):
+        assert np.array_equal(first, all_[:, : 10 // thin])
+        assert np.array_equal(all_, expected)
+    assert longer.info.settings["num_samples"] == 25
+    assert longer.info.num_gradients == whole.info.num_gradients
+    with pytest.raises(CheckpointError, match=f"holds {25 // thin} draws of a chain"):
+        nb.sample(REGRESSION, num_samples=10, **at)
+
+
+def test_weights_that_are_integrated_out_are_extended(tmp_path: Path) -> None:
+    target = nb.marginalize(REGRESSION)
+    short, longer = (
+        nb.sample(target, num_samples=n, checkpoint=tmp_path, **PLAN) for n in (10, 25)
+    )
+    for first, all_ in zip(*(jax.tree.leaves(p.draws) for p in (short, longer)), strict=True):
+        assert np.array_equal(first, all_[:, :10])
 
 
 def only_difference(begun: Path, target: Any, **options: Any) -> str:
