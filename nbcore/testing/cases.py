@@ -88,7 +88,7 @@ class Check:
 
 _MODULES = (
     "backend_contract", "backend_honesty", "backend_truth", "likelihood_checks", "network_checks",
-    "prior_checks", "selector_checks",
+    "prior_checks", "reference_checks", "selector_checks",
 )  # fmt: skip
 _CHECKS: list[Check] = []
 

@@ -1,0 +1,111 @@
+"""Checks against nonlinear references: what draws of several networks predict."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbcore.posterior import convergence
+from nbcore.sampling.backend import Backend
+from nbcore.testing import runs
+from nbcore.testing.cases import check
+from nbcore.testing.failure import require
+from nbcore.testing.references import reference
+
+STANDARD_ERRORS = 5.0
+MEAN_TOLERANCE = 0.25
+"""Largest bias of a mean of a sampler that is not exact, in deviations of the reference."""
+DEVIATION_FACTOR = 1.25
+"""Largest factor between its deviations and those of the reference."""
+APPROXIMATION_MEAN = 1.5
+"""The same of independent draws, as of a normal density at the mode; root mean square."""
+APPROXIMATION_FACTOR = 2.0
+LEAST_ESS = 50
+NUM_WARMUP = 1000
+NUM_SAMPLES = 2000
+
+
+@check("backend", slow=True)
+def check_reference_of_a_perceptron(backend: Backend) -> None:
+    """First and output layer of a perceptron, with known noise."""
+    _check(backend, "mlp")
+
+
+@check("backend", slow=True)
+def check_reference_with_unknown_noise(backend: Backend) -> None:
+    """First and output layer of a perceptron, and the noise."""
+    _check(backend, "mlp_unknown_noise")
+
+
+@check("backend", slow=True)
+def check_reference_of_a_convolution(backend: Backend) -> None:
+    """A convolution and its head, on ten classes."""
+    _check(backend, "convolution")
+
+
+@check("backend", slow=True)
+def check_reference_of_attention(backend: Backend) -> None:
+    """Triples of query, key and value of an attention layer."""
+    _check(backend, "attention")
+
+
+def _check(backend: Backend, name: str) -> None:
+    truth = reference(name)
+    posterior = runs.draw(
+        truth.target, backend, num_warmup=NUM_WARMUP, num_samples=NUM_SAMPLES,
+        chunk_size=NUM_SAMPLES // 4,
+    )  # fmt: skip
+    # Probabilities that hardly vary say nothing about a sampler.
+    shown = truth.deviation > 0.1 * truth.deviation.max()
+    values = truth.predictions(posterior)[..., shown]
+    deviation = truth.deviation[shown]
+    off = np.abs(values.mean(axis=(0, 1)) - truth.mean[shown])
+    ratio = values.std(axis=(0, 1)) / deviation
+    if "independent" in backend.capabilities:
+        _check_approximation(name, off / deviation, ratio)
+        return
+    ess = np.minimum(convergence.ess_mean(values), convergence.ess_mean(values**2))
+    require(
+        ess.min() >= LEAST_ESS,
+        f"Predictions of the reference {name!r} are worth enough draws",
+        measured=f"ESS {ess.min():.0f} of {NUM_SAMPLES} draws of each of {runs.NUM_CHAINS} chains",
+        limit=f"at least {LEAST_ESS}",
+        cause="a step size that is far too small for a network that is not linear.",
+    )
+    inexact = 0.0 if "exact" in backend.capabilities else 1.0
+    noise = np.hypot(ratio / np.sqrt(ess), truth.mean_error[shown] / deviation)
+    limits = inexact * MEAN_TOLERANCE + STANDARD_ERRORS * noise
+    worst = int(np.argmax(off / deviation / limits))
+    require(
+        off[worst] / deviation[worst] < limits[worst],
+        f"Means of predictions are those of the reference {name!r}",
+        measured=f"off by {off[worst] / deviation[worst]:.2f} deviations of the reference",
+        limit=f"{limits[worst]:.2f}, of which {STANDARD_ERRORS:.0f} standard errors are "
+        f"{STANDARD_ERRORS * noise[worst]:.2f}",
+        cause="a sampler that is right for a normal posterior alone.",
+    )
+    spread = np.hypot(1 / np.sqrt(2 * ess), truth.deviation_error[shown] / deviation)
+    factors = np.exp(inexact * np.log(DEVIATION_FACTOR) + STANDARD_ERRORS * spread)
+    worst = int(np.argmax(np.abs(np.log(ratio)) / np.log(factors)))
+    require(
+        1 / factors[worst] < ratio[worst] < factors[worst],
+        f"Deviations of predictions are those of the reference {name!r}",
+        measured=f"{ratio[worst]:.2f} times the reference's",
+        limit=f"a factor of {factors[worst]:.2f}, {STANDARD_ERRORS:.0f} standard errors included",
+        cause="steps that leave where the density is, noise of the wrong size, or a covariance of "
+        "the mode alone.",
+    )
+
+
+def _check_approximation(name: str, off: NDArray[np.float64], ratio: NDArray[np.float64]) -> None:
+    """Hold one normal density in place of the posterior to what such a density can do."""
+    rms, middle = float(np.sqrt(np.mean(off**2))), float(np.median(ratio))
+    require(
+        rms < APPROXIMATION_MEAN and 1 / APPROXIMATION_FACTOR < middle < APPROXIMATION_FACTOR,
+        f"Predictions of independent draws are near those of the reference {name!r}",
+        measured=f"means off by {rms:.2f} deviations (root mean square), deviations "
+        f"{middle:.2f} times the reference's (median)",
+        limit=f"{APPROXIMATION_MEAN} deviations, and a factor of {APPROXIMATION_FACTOR:.0f}",
+        cause="draws of the expansion at the mode that go through the network far from there; "
+        "linearize it (`Kernel.linearized_at`).",
+    )
