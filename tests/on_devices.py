@@ -103,7 +103,7 @@ def make_target(
     X = np.where(np.arange(16) < LENGTHS[:, None], tokens, 0)
     y = rng.normal(size=len(X)) + shift
     network, params = network_of(mixes)
-    with mock.patch.object(padding, "ROWS_A_GROUP", 4):  # groups in data as small as these
+    with mock.patch.object(padding, "EXAMPLES_A_GROUP", 4):  # groups in data as small as these
         return nb.Target.build(network, params, nb.ProbabilisticSubset.layers(*layers), X, y)
 
 

@@ -16,7 +16,7 @@ from nbcore.estimators.options import CalibrationOptions, TrainingOptions, Valid
 from nbcore.networks.names import Names
 from nbcore.training.cross_fit import CrossFit, cross_fit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
-from nbcore.training.folds import fold_of_rows, warn_of_copies
+from nbcore.training.folds import fold_of_examples, warn_of_copies
 
 HOLDOUT = 5
 """One fold of so many is kept from training by `"holdout"`."""
@@ -93,7 +93,7 @@ class Pretraining:
             )
         if groups is None:
             warn_of_copies(examples.X)
-        fold = fold_of_rows(self.key, examples.count, HOLDOUT, groups)
+        fold = fold_of_examples(self.key, examples.count, HOLDOUT, groups)
         seen, unseen = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
         det = self._train(examples.take(seen), None)
         residuals = None

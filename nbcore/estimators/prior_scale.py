@@ -25,7 +25,7 @@ from nbcore.estimators.options import Criterion, PriorScaleSearch, Validation
 from nbcore.targets.curvature import approximate
 from nbcore.targets.target import NetworkTarget, Target
 from nbcore.training.cross_fit import CrossFit
-from nbcore.training.folds import fold_of_rows
+from nbcore.training.folds import fold_of_examples
 
 NUM_DRAWS = 64
 INNER_FOLDS = 3
@@ -200,7 +200,7 @@ def _inner_folds(frozen: FrozenNetwork, examples: Examples) -> np.ndarray:
             f"and they have {groups.max() + 1}. Give more groups, use calibration='crossfit', or "
             "give prior a number."
         )
-    return fold_of_rows(jax.random.key(0), len(frozen.sampled), INNER_FOLDS, groups)
+    return fold_of_examples(jax.random.key(0), len(frozen.sampled), INNER_FOLDS, groups)
 
 
 def _parts(

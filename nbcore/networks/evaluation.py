@@ -159,11 +159,11 @@ def is_per_example(network: Network, params: Any, x: Any) -> bool:
         ShapeError: the outputs are not `(examples,)` or `(examples, outputs)`.
     """
     count = num_examples(x)
-    rows = sorted({0, count // 2, count - 1})  # neighbors may well be copies of each other
-    few = jax.tree.map(lambda a: jnp.asarray(a[np.array(rows)]), x)
+    indices = sorted({0, count // 2, count - 1})  # neighbors may well be copies of each other
+    few = jax.tree.map(lambda a: jnp.asarray(a[np.array(indices)]), x)
     try:
-        together = as_columns(compiled_apply(network, params, few), len(rows))
-        single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(rows))]  # pyright: ignore[reportUnknownLambdaType]
+        together = as_columns(compiled_apply(network, params, few), len(indices))
+        single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(indices))]  # pyright: ignore[reportUnknownLambdaType]
         alone = [as_columns(compiled_apply(network, params, row), 1) for row in single]
     except Exception:  # some rows of an adjacency matrix are no graph; frameworks have many errors
         count_outputs(network, params, x)  # if that fails too, it says why

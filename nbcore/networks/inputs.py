@@ -160,12 +160,12 @@ def _check_range(array: np.ndarray, name: str) -> None:
     limits = np.finfo(dtype) if array.dtype.kind == "f" else np.iinfo(dtype)
     outside = (array < limits.min) | (array > limits.max)
     if outside.any():
-        rows = np.flatnonzero(outside.reshape(len(array), -1).any(axis=1))
+        indices = np.flatnonzero(outside.reshape(len(array), -1).any(axis=1))
         raise DataError(
             f"{name} holds numbers such as {array[outside].flat[0]}, beyond {dtype}, in which "
-            f"networks compute, in {len(rows)} of {len(array)} examples: "
-            f"{', '.join(map(str, rows[:5]))}. Change the units of {name}, or subtract an offset "
-            "in double precision."
+            f"networks compute, in {len(indices)} of {len(array)} examples: "
+            f"{', '.join(map(str, indices[:5]))}. Change the units of {name}, or subtract an "
+            "offset in double precision."
         )
 
 
@@ -178,9 +178,9 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         return
     bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
     if bad.any():
-        rows = np.flatnonzero(bad)
-        shown = ", ".join(str(r) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        indices = np.flatnonzero(bad)
+        shown = ", ".join(str(r) for r in indices[:5]) + (", ..." if len(indices) > 5 else "")
         raise DataError(
-            f"{name} is not finite in {len(rows)} of {len(array)} examples: {shown}. "
+            f"{name} is not finite in {len(indices)} of {len(array)} examples: {shown}. "
             f"Drop them: keep = np.isfinite({name}.reshape(len({name}), -1)).all(axis=1)"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from nbcore.networks.network import Padding
 
 MAX_GROUPS = 6
-ROWS_A_GROUP = 256
+EXAMPLES_A_GROUP = 256
 WORK_A_GROUP = 2**26
 LEAST_GAIN, LEAST_GAIN_OF_GRADIENTS = 0.08, 0.03
 """What a group saves at least of the positions: compiling its program costs as much as any, and
@@ -24,19 +24,19 @@ class Group:
     """Examples of similar length.
 
     Args:
-        rows: their indices, ascending.
+        indices: where the examples are in the data, ascending.
         length: length that they are trimmed to; `None` if nothing is trimmed.
     """
 
-    rows: np.ndarray
+    indices: np.ndarray
     length: int | None
 
     def take(self, x: Any, padding: Padding | None) -> Any:
         """Return the examples of `x`, trimmed."""
-        rows = jax.tree.map(lambda a: np.asarray(a)[self.rows], x)
+        taken = jax.tree.map(lambda a: np.asarray(a)[self.indices], x)
         if self.length is None or padding is None:
-            return rows
-        return np.take(rows, np.arange(self.length), axis=padding.axis)
+            return taken
+        return np.take(taken, np.arange(self.length), axis=padding.axis)
 
 
 def lengths(x: np.ndarray, padding: Padding) -> np.ndarray:
@@ -95,7 +95,7 @@ def length_groups(
     each = np.minimum(-(-each // 8) * 8, longest) if work else on_grid(each, longest)
     least_gain = 0.0
     if max_groups is None:
-        worth = max(count // ROWS_A_GROUP, work // WORK_A_GROUP)
+        worth = max(count // EXAMPLES_A_GROUP, work // WORK_A_GROUP)
         max_groups = min(MAX_GROUPS, 1 + worth)
         least_gain = LEAST_GAIN_OF_GRADIENTS if work else LEAST_GAIN
     values, counts = np.unique(each, return_counts=True)
@@ -155,13 +155,13 @@ def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.nda
     count = len(jax.tree.leaves(x)[0])
     groups = length_groups(x, padding, max_groups=1 if count <= size else None)
     for group in groups:
-        for start in range(0, len(group.rows), size):
-            rows = group.rows[start : start + size]
-            full = rows if count <= size else np.resize(rows, size)
-            yield rows, Group(full, group.length).take(x, padding)
+        for start in range(0, len(group.indices), size):
+            indices = group.indices[start : start + size]
+            full = indices if count <= size else np.resize(indices, size)
+            yield indices, Group(full, group.length).take(x, padding)
 
 
-class RowBuffer:
+class ExampleBuffer:
     """Results of batches, written into one array in the order of the examples.
 
     Args:
@@ -174,11 +174,11 @@ class RowBuffer:
     def __init__(self, count: int, axis: int = 1) -> None:
         self.count, self.axis = count, axis
 
-    def put(self, rows: np.ndarray, values: Any) -> None:
+    def put(self, indices: np.ndarray, values: Any) -> None:
         """Write the results of some examples; further ones are dropped.
 
         Args:
-            rows: their indices.
+            indices: where they are in the data.
             values: their results, then those of the examples that filled up the batch.
         """
         values = np.asarray(values)
@@ -187,4 +187,4 @@ class RowBuffer:
             shape[self.axis] = self.count
             self.array = np.empty(shape, values.dtype)
         ahead = (slice(None),) * self.axis
-        self.array[(*ahead, rows)] = values[(*ahead, slice(len(rows)))]
+        self.array[(*ahead, indices)] = values[(*ahead, slice(len(indices)))]

@@ -65,7 +65,7 @@ def _check_padding(network: Network, params: Params, x: Any) -> None:
     if not len(shortest):
         return
     few = Group(np.sort(shortest), int(each[shortest].max()))
-    full = np.asarray(compiled_apply(network, params, jnp.asarray(np.asarray(x)[few.rows])))
+    full = np.asarray(compiled_apply(network, params, jnp.asarray(np.asarray(x)[few.indices])))
     trimmed = np.asarray(compiled_apply(network, params, jnp.asarray(few.take(x, padding))))
     scale = float(np.max(np.abs(full))) + 1e-6
     if not np.allclose(full, trimmed, rtol=1e-3, atol=1e-3 * scale):

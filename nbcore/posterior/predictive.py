@@ -14,7 +14,7 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError
 from nbcore.networks.evaluation import is_per_example
 from nbcore.networks.inputs import check_inputs, num_examples
-from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.network import Network
 from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.subsets.split import ParameterSplit, Weights
@@ -66,7 +66,7 @@ def predict(
         x: inputs.
         linearized_at: weights at which the network is linearized, if it is.
     """
-    found = RowBuffer(num_examples(x))
+    found = ExampleBuffer(num_examples(x))
     for indices, outputs in _in_batches(network, split, positions["weights"], x, linearized_at):
         found.put(indices, outputs)
     prediction = Prediction(each_draw(likelihood, found.array, positions["likelihood"]))
@@ -82,7 +82,7 @@ def network_outputs(
     linearized_at: Weights | None = None,
 ) -> np.ndarray:
     """Return the network's own outputs for draws of its weights, `(draws, examples, outputs)`."""
-    found = RowBuffer(num_examples(x))
+    found = ExampleBuffer(num_examples(x))
     for indices, outputs in _in_batches(network, split, weights, x, linearized_at):
         found.put(indices, outputs[..., : likelihood.num_network_outputs(outputs.shape[2])])
     return found.array

@@ -135,7 +135,7 @@ def make_blocks(
             chunk_size=chunk_size,
         )
         features = forward.features(split, x)
-        y, indices = jnp.asarray(targets[group.rows]), jnp.asarray(group.rows)
+        y, indices = jnp.asarray(targets[group.indices]), jnp.asarray(group.indices)
         blocks.append(Block(forward, features, y, indices))
         # Short examples leave the memory that they do not need to longer ones.
         budget, left = budget - blocks[-1].hoisted_bytes, left - blocks[-1].count
@@ -150,7 +150,7 @@ def _groups(
     if not per_example or network.padding is None:
         return [Group(np.arange(count), None)]
     (whole,) = length_groups(X, network.padding, max_groups=1)
-    longest = Group(whole.rows[:1], whole.length).take(X, network.padding)
+    longest = Group(whole.indices[:1], whole.length).take(X, network.padding)
     program = Forward.build(network, split, longest, per_example=True).program
     return length_groups(X, network.padding, work=count * program.staged.example_work)
 

@@ -52,7 +52,7 @@ class NetworkCase:
     @functools.cached_property
     def network(self) -> Network:
         """The network of the model."""
-        return as_network(self.model, example=self.rows(slice(1)))
+        return as_network(self.model, example=self.examples(slice(1)))
 
     @functools.cached_property
     def weights(self) -> Params:
@@ -61,7 +61,7 @@ class NetworkCase:
         if given is None:
             given = getattr(self.network, "params", None)
         if given is None:
-            given = self.network.init(jax.random.key(0), self.rows(slice(None)))
+            given = self.network.init(jax.random.key(0), self.examples(slice(None)))
         return jax.tree.map(jnp.asarray, given)
 
     @functools.cached_property
@@ -75,21 +75,21 @@ class NetworkCase:
         network = self.network
         return Network.from_functions(network.init, network.apply, layers=lambda _: self.layers)
 
-    def rows(self, rows: Any) -> Any:
+    def examples(self, indices: Any) -> Any:
         """Return some of the inputs."""
-        return jax.tree.map(lambda a: jnp.asarray(a)[rows], self.X)
+        return jax.tree.map(lambda a: jnp.asarray(a)[indices], self.X)
 
     def outputs(self, params: Params | None = None) -> np.ndarray:
         """Return the outputs of all inputs."""
         params = self.weights if params is None else params
-        return np.asarray(compiled_apply(self.network, params, self.rows(slice(None))))
+        return np.asarray(compiled_apply(self.network, params, self.examples(slice(None))))
 
 
 @check("network")
 def check_outputs_have_an_example_axis(case: NetworkCase) -> None:
     """Outputs are `(examples,)` or `(examples, outputs)`, finite floats, for any number of them."""
     for count in (1, 3):
-        x = case.rows(slice(count))
+        x = case.examples(slice(count))
         outputs = np.asarray(compiled_apply(case.network, case.weights, x))
         require(
             outputs.ndim in (1, 2)
@@ -107,7 +107,7 @@ def check_outputs_have_an_example_axis(case: NetworkCase) -> None:
 @check("network")
 def check_evaluation_is_deterministic(case: NetworkCase) -> None:
     """Without `train`, outputs are the same each time, with and without a key."""
-    x = case.rows(slice(None))
+    x = case.examples(slice(None))
     outputs = [
         np.asarray(case.network.apply(case.weights, x, key=key))
         for key in (None, None, jax.random.key(1))
@@ -124,7 +124,7 @@ def check_evaluation_is_deterministic(case: NetworkCase) -> None:
 @check("network")
 def check_dropout_needs_a_key(case: NetworkCase) -> None:
     """A network that is random in training says so when no key is given, and follows its key."""
-    x = case.rows(slice(None))
+    x = case.examples(slice(None))
 
     def train(key: Any) -> np.ndarray:
         return np.asarray(case.network.apply(case.weights, x, train=True, key=key))

@@ -180,10 +180,10 @@ def cross_fit(
     def fit(k: int) -> None:
         if k != split.count:
             report.compiled.wait()
-        rows = split.trained[k] if k < split.count else np.arange(count)
+        indices = split.trained[k] if k < split.count else np.arange(count)
         try:
             networks[k].train(
-                take(inputs, rows), take(targets, rows), epochs, plan=plan,
+                take(inputs, indices), take(targets, indices), epochs, plan=plan,
                 key=jax.random.fold_in(key, k), progress=report.of(k),
             )  # fmt: skip
         finally:
@@ -197,8 +197,8 @@ def cross_fit(
         det.names = names
     unseen = [split.held_out(k) for k in range(split.count)]
     *parts, seen = (
-        predict_at(det.network, det.params, det.likelihood, det.scaler, take(inputs, rows))
-        for det, rows in zip(networks, [*unseen, np.arange(count)], strict=True)
+        predict_at(det.network, det.params, det.likelihood, det.scaler, take(inputs, indices))
+        for det, indices in zip(networks, [*unseen, np.arange(count)], strict=True)
     )
     predictions = _assembled(count, unseen, [part.draw_means[0] for part in parts])
     found = CrossFit(
@@ -217,10 +217,10 @@ def cross_fit(
     )
 
 
-def _assembled(count: int, rows: list[np.ndarray], parts: list[np.ndarray]) -> np.ndarray:
+def _assembled(count: int, indices: list[np.ndarray], parts: list[np.ndarray]) -> np.ndarray:
     """Return parts as one array in double precision, NaN for examples in no part."""
     array = np.full((count, *parts[0].shape[1:]), np.nan)
-    for some, part in zip(rows, parts, strict=True):
+    for some, part in zip(indices, parts, strict=True):
         array[some] = part
     return array
 

@@ -19,7 +19,7 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError, ShapeError, TrainingError
 from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import check_inputs, num_examples
-from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.names import Names, names_in
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import plain_network
@@ -31,7 +31,7 @@ from nbcore.training.folds import group_codes
 from nbcore.training.saving import Saved
 from nbcore.training.train import Members, train
 
-ROWS = 512
+EXAMPLES_AT_ONCE = 512
 
 
 class EnsembleDeterministicNN(Saved):
@@ -170,14 +170,14 @@ class EnsembleDeterministicNN(Saved):
         row = jax.tree.map(lambda a: jnp.asarray(a[:1]), inputs)  # pyright: ignore[reportUnknownLambdaType]
         each = [params, *(network.init(k[0], row) for k in keys[1:])]
         codes = group_codes(groups, num_examples(inputs))
-        rows = None
+        indices = None
         if bootstrap:
             size = _bootstrap_size(num_examples(inputs), bootstrap_fraction)
-            rows = np.stack([_drawn(k[1], num_examples(inputs), size, codes) for k in keys])
+            indices = np.stack([_drawn(k[1], num_examples(inputs), size, codes) for k in keys])
         fit = train(
             network, first.likelihood, first.recipe, _stack(each), data,
             epochs=epochs, batch_size=batch_size, key=keys[0][2], validation=validation,
-            members=Members(self.num_models, rows), progress=progress_from(progress),
+            members=Members(self.num_models, indices), progress=progress_from(progress),
         )  # fmt: skip
         self._members = tuple(
             DeterministicNN(network, self.loss, **self.options).restore(
@@ -188,7 +188,7 @@ class EnsembleDeterministicNN(Saved):
         for member in self._members:
             member.names = self.names
         self._params = fit.params
-        self._measure_noise(inputs, targets, rows, unseen, codes)
+        self._measure_noise(inputs, targets, indices, unseen, codes)
         return self
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -300,16 +300,18 @@ class EnsembleDeterministicNN(Saved):
         """Return outputs `(members, examples, outputs)`, in batches of similar length."""
         network = self.network
         check_inputs(network, X)
-        found = RowBuffer(num_examples(X))
-        for rows, inputs in batches(jax.tree.map(np.asarray, X), network.padding, ROWS):
-            found.put(rows, _compiled_apply(HashableNetwork(network), self.params, inputs))
+        found = ExampleBuffer(num_examples(X))
+        for indices, inputs in batches(
+            jax.tree.map(np.asarray, X), network.padding, EXAMPLES_AT_ONCE
+        ):
+            found.put(indices, _compiled_apply(HashableNetwork(network), self.params, inputs))
         return found.array
 
     def _measure_noise(
         self,
         X: Any,
         y: Any,
-        rows: np.ndarray | None,
+        indices: np.ndarray | None,
         validation: Any,
         groups: np.ndarray | None,
     ) -> None:
@@ -319,10 +321,10 @@ class EnsembleDeterministicNN(Saved):
             return
         inputs, targets = (X, y) if validation is None else validation
         unseen = np.ones((self.num_models, num_examples(inputs)), bool)
-        if validation is None and rows is not None:
-            for member, mine in zip(unseen, rows, strict=True):
+        if validation is None and indices is not None:
+            for member, mine in zip(unseen, indices, strict=True):
                 member[mine if groups is None else np.isin(groups, groups[mine])] = False
-        is_unseen = unseen.any() and (validation is not None or rows is not None)
+        is_unseen = unseen.any() and (validation is not None or indices is not None)
         if not is_unseen:
             warn_of_training_noise()
             unseen[:] = True

@@ -81,7 +81,7 @@ def make_folds(
         warn_of_copies(X)
     if isinstance(folds, int):
         _check_number(folds, count)
-        fold = fold_of_rows(key, count, folds, groups)
+        fold = fold_of_examples(key, count, folds, groups)
         return Folds(fold, tuple(np.flatnonzero(fold != k) for k in range(folds)))
     return _split(folds, count, np.asarray(y), groups)
 
@@ -168,7 +168,7 @@ def _copies(tables: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     return sorted((original, copy) for copy, original in found.items())
 
 
-def fold_of_rows(
+def fold_of_examples(
     key: jax.Array, count: int, folds: int, groups: np.ndarray | None = None
 ) -> np.ndarray:
     """Return a random fold for each example `(count,)`.
@@ -187,7 +187,7 @@ def fold_of_rows(
         OptionError: there are more folds than groups.
 
     Examples:
-        >>> fold = fold_of_rows(jax.random.key(0), 6, 2, np.array([0, 0, 1, 1, 2, 2]))
+        >>> fold = fold_of_examples(jax.random.key(0), 6, 2, np.array([0, 0, 1, 1, 2, 2]))
         >>> bool(np.all(fold[::2] == fold[1::2]))
         True
     """

@@ -56,13 +56,13 @@ class BatchPlan(NamedTuple):
     def of(X: Any, padding: Padding | None, batch_size: int) -> BatchPlan:
         """Return the plan with the least padding for inputs; `batch_size` is met on average."""
         groups = length_groups(X, padding)
-        steps = -(-sum(len(group.rows) for group in groups) // batch_size)
+        steps = -(-sum(len(group.indices) for group in groups) // batch_size)
         return BatchPlan(
             tuple(group.length for group in groups),
-            tuple(-(-len(group.rows) // steps) for group in groups),
+            tuple(-(-len(group.indices) // steps) for group in groups),
         )
 
-    def rows_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
+    def indices_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
         """Return the examples that belong to each part."""
         if padding is None or self.lengths[-1] is None:
             return [np.arange(num_examples(X))]
@@ -103,25 +103,27 @@ class Batches:
         network: the network, which declares the padding of inputs.
         data: inputs and targets.
         plan: shapes of the minibatches.
-        rows: indices of the examples, repetitions included; `None` is every example once.
+        indices: the examples, repetitions included; `None` is every example once.
     """
 
     def __init__(
-        self, network: Network, data: Data, plan: BatchPlan, rows: np.ndarray | None = None
+        self, network: Network, data: Data, plan: BatchPlan, indices: np.ndarray | None = None
     ) -> None:
         self.network, self.data, self.plan = network, data, plan
-        self.rows = plan.rows_of_parts(data.X, network.padding)
-        if rows is not None:
-            times = np.bincount(rows, minlength=len(data.y))
-            self.rows = [np.repeat(part, times[part]) for part in self.rows]
+        self.indices = plan.indices_of_parts(data.X, network.padding)
+        if indices is not None:
+            times = np.bincount(indices, minlength=len(data.y))
+            self.indices = [np.repeat(part, times[part]) for part in self.indices]
         self.per_epoch = max(
-            -(-len(rows) // size) for rows, size in zip(self.rows, plan.sizes, strict=True)
+            -(-len(indices) // size) for indices, size in zip(self.indices, plan.sizes, strict=True)
         )
 
     def epoch(self, key: jax.Array) -> Iterator[Minibatch]:
         """Yield minibatches that hold every example once."""
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-        shares = [np.array_split(rng.permutation(rows), self.per_epoch) for rows in self.rows]
+        shares = [
+            np.array_split(rng.permutation(indices), self.per_epoch) for indices in self.indices
+        ]
         for n in range(self.per_epoch):
             # If examples do not divide evenly, the parts hold one example more in turn.
             yield tuple(
@@ -130,17 +132,17 @@ class Batches:
 
     def in_turn(self) -> Iterator[Minibatch]:
         """Yield every example once, a part at a time, without shuffling."""
-        for g, (rows, size) in enumerate(zip(self.rows, self.plan.sizes, strict=True)):
-            for i in range(0, len(rows), size):
-                yield (self._part(g, rows[i : i + size]),)
+        for g, (indices, size) in enumerate(zip(self.indices, self.plan.sizes, strict=True)):
+            for i in range(0, len(indices), size):
+                yield (self._part(g, indices[i : i + size]),)
 
-    def _part(self, g: int, rows: np.ndarray) -> Part:
+    def _part(self, g: int, indices: np.ndarray) -> Part:
         """Return examples, filled up to the size of the part with examples that do not count."""
         size = self.plan.sizes[g]
-        padded = rows if len(rows) else np.zeros(1, int)
+        padded = indices if len(indices) else np.zeros(1, int)
         full = Group(np.resize(padded, size), self.plan.lengths[g])
-        mask = (np.arange(size) < len(rows)).astype(np.float32)
-        return Part(full.take(self.data.X, self.network.padding), self.data.y[full.rows], mask)
+        mask = (np.arange(size) < len(indices)).astype(np.float32)
+        return Part(full.take(self.data.X, self.network.padding), self.data.y[full.indices], mask)
 
 
 class MemberBatches:
@@ -150,11 +152,11 @@ class MemberBatches:
         network: the network.
         data: inputs and targets of all.
         plan: shapes of the minibatches.
-        rows: examples of each member `(members, n)`.
+        indices: examples of each member `(members, n)`.
     """
 
-    def __init__(self, network: Network, data: Data, plan: BatchPlan, rows: np.ndarray) -> None:
-        self.members = [Batches(network, data, plan, mine) for mine in rows]
+    def __init__(self, network: Network, data: Data, plan: BatchPlan, indices: np.ndarray) -> None:
+        self.members = [Batches(network, data, plan, mine) for mine in indices]
         self.per_epoch = max(batches.per_epoch for batches in self.members)
         for batches in self.members:
             batches.per_epoch = self.per_epoch

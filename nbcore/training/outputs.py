@@ -12,11 +12,11 @@ from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.networks.evaluation import as_columns, compiled_apply
 from nbcore.networks.inputs import num_examples
-from nbcore.networks.length_buckets import RowBuffer, batches
+from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.network import Network, Params
 from nbcore.posterior.prediction import Prediction, Scaler
 
-ROWS = 512
+EXAMPLES_AT_ONCE = 512
 
 
 def predict_at(
@@ -30,8 +30,8 @@ def predict_at(
 
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
-    found = RowBuffer(num_examples(X), axis=0)
-    for rows, inputs in batches(X, network.padding, ROWS):
+    found = ExampleBuffer(num_examples(X), axis=0)
+    for indices, inputs in batches(X, network.padding, EXAMPLES_AT_ONCE):
         outputs = compiled_apply(network, params, jax.tree.map(jnp.asarray, inputs))
-        found.put(rows, as_columns(outputs, num_examples(inputs)))
+        found.put(indices, as_columns(outputs, num_examples(inputs)))
     return found.array

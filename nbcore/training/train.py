@@ -90,12 +90,12 @@ class Members:
 
     Args:
         count: number of members.
-        rows: examples of the data that each member sees `(members, n)`; `None`: all of them, in the
-            same minibatches.
+        indices: examples of the data that each member sees `(members, n)`; `None`: all of them, in
+            the same minibatches.
     """
 
     count: int
-    rows: np.ndarray | None = None
+    indices: np.ndarray | None = None
 
 
 def train(
@@ -122,8 +122,9 @@ def train(
     """
     plan = plan or BatchPlan.of(data.X, network.padding, batch_size)
     batches, count = Batches(network, data, plan), len(data.y)
-    if members is not None and members.rows is not None:
-        batches, count = MemberBatches(network, data, plan, members.rows), members.rows.shape[1]
+    if members is not None and members.indices is not None:
+        batches = MemberBatches(network, data, plan, members.indices)
+        count = members.indices.shape[1]
     split, prior = _everything(network, params, recipe.sigma, members)
     prior_weight = 1.0 / count if recipe.map else 0.0
     all_steps = _plan(*recipe.plan(epochs * batches.per_epoch, batches.per_epoch))
@@ -135,7 +136,7 @@ def train(
         network, likelihood, split, validation, recipe.patience, members and members.count
     )
     losses: list[np.ndarray] = []
-    is_batch_shared = None if members is None else members.rows is None
+    is_batch_shared = None if members is None else members.indices is None
     fixed = (
         optimizer,
         HashableNetwork(network),

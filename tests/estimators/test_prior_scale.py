@@ -13,7 +13,7 @@ from scipy import stats
 import nbcore as nb
 from nbcore import errors
 from nbcore.estimators.prior_scale import INNER_FOLDS, Fold, choose_scale
-from nbcore.training.folds import fold_of_rows
+from nbcore.training.folds import fold_of_examples
 from nbcore_flax import FlaxMLP
 
 pytestmark = [
@@ -100,7 +100,7 @@ def test_examples_that_were_not_trained_on_are_scored_as_in_closed_form(criterio
     features = np.concatenate([np.reshape(a, (24, -1)) for a in jacobian], axis=1, dtype=np.float64)
     residual = target.targets()[:, 0] - np.float64(target.outputs(start)[:, 0])
     noise = NOISE / found.posterior.scaler.scale[0]
-    fold = fold_of_rows(jax.random.key(0), 24, INNER_FOLDS)
+    fold = fold_of_examples(jax.random.key(0), 24, INNER_FOLDS)
 
     def log_density(scale: float, *, given: np.ndarray | None, of: np.ndarray) -> float:
         """log p(y[of] | y[given]) under a prior of this scale, of each example."""

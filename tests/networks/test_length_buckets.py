@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcore.networks.length_buckets import (
-    RowBuffer,
+    ExampleBuffer,
     batches,
     length_groups,
     lengths,
@@ -47,15 +47,15 @@ def test_groups_are_the_cheapest_and_hold_every_row_once(each, max_groups):
     assert lengths(x, PADDING).tolist() == each
     groups = length_groups(x, PADDING, max_groups=max_groups)
     assert len(groups) <= max_groups
-    assert sorted(np.concatenate([g.rows for g in groups]).tolist()) == list(range(len(each)))
+    assert sorted(np.concatenate([g.indices for g in groups]).tolist()) == list(range(len(each)))
     assert [g.length for g in groups] == sorted({g.length for g in groups})
-    assert sum(len(g.rows) * g.length for g in groups) == cheapest(
+    assert sum(len(g.indices) * g.length for g in groups) == cheapest(
         on_grid(np.array(each), 60).tolist(), max_groups
     )
     for group in groups:
         taken = group.take(x, PADDING)
-        assert (taken == x[group.rows, : group.length]).all()
-        assert (x[group.rows, group.length :] == 0).all()
+        assert (taken == x[group.indices, : group.length]).all()
+        assert (x[group.indices, group.length :] == 0).all()
 
 
 def test_groups_are_as_many_as_pay():
@@ -97,7 +97,7 @@ def test_batches_hold_every_row_once_in_few_shapes(each, size):
         assert len(inputs) == (size if len(each) > size else len(each))
         assert np.array_equal(inputs[: len(rows)], x[rows, : inputs.shape[1]])
         assert not x[rows, inputs.shape[1] :].any()
-    sums = RowBuffer(len(x))
+    sums = ExampleBuffer(len(x))
     for rows, inputs in parts:
         sums.put(rows, inputs.sum(axis=1)[None])
     assert np.array_equal(sums.array[0], x.sum(axis=1))

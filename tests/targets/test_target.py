@@ -37,7 +37,7 @@ def apply(p, x):
 
 
 NETWORK = nb.Network.from_functions(lambda key, x: PARAMS, apply, padding=Padding(1, 0))
-with mock.patch.object(padding, "ROWS_A_GROUP", 4):  # groups in data as small as these
+with mock.patch.object(padding, "EXAMPLES_A_GROUP", 4):  # groups in data as small as these
     GROUPED = nb.Target.build(NETWORK, PARAMS, S.layers("embed"), X, Y)
     JOINED = nb.Target.build(NETWORK, PARAMS, S.layers("out"), X, Y)
 POSITION = GROUPED.initial_position(jax.random.key(1), jitter=0.3)
@@ -96,7 +96,7 @@ def test_the_gradient_goes_through_every_block():
 
 
 def test_targets_of_other_data_share_a_compiled_program():
-    with mock.patch.object(padding, "ROWS_A_GROUP", 4):
+    with mock.patch.object(padding, "EXAMPLES_A_GROUP", 4):
         other = nb.Target.build(NETWORK, PARAMS, S.layers("embed"), X, Y + 1)
     compiled = jax.jit(lambda target, position: target.log_density(position))
     assert compiled(other, POSITION) != compiled(GROUPED, POSITION)

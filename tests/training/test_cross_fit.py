@@ -21,7 +21,7 @@ from nbcore.extend import register_pytree
 from nbcore.metrics import nlpd
 from nbcore.posterior.mixture import MixturePosterior
 from nbcore.training.cross_fit import NOISE_FLOOR
-from nbcore.training.folds import CalibrationWarning, fold_of_rows
+from nbcore.training.folds import CalibrationWarning, fold_of_examples
 from nbcore.training.train import BatchPlan
 from nbcore_flax import FlaxMLP
 
@@ -69,7 +69,7 @@ def cross() -> nb.CrossFit:
 
 
 def test_folds_share_the_rows_evenly() -> None:
-    fold = fold_of_rows(jax.random.key(0), 23, 5)
+    fold = fold_of_examples(jax.random.key(0), 23, 5)
     assert sorted(np.bincount(fold)) == [4, 4, 5, 5, 5]
     assert not np.array_equal(fold, np.arange(23) % 5)
 
@@ -178,7 +178,7 @@ def test_crossfit_says_nothing_where_it_does_not() -> None:
 
 def test_holdout_samples_only_rows_that_were_not_trained_on() -> None:
     train_key = jax.random.split(jax.random.key(1))[0]
-    unseen = fold_of_rows(train_key, COUNT, 5) == 0
+    unseen = fold_of_examples(train_key, COUNT, 5) == 0
     model = fit(head(), calibration="holdout")
     sampled = model.posterior.target
     assert sampled is not None

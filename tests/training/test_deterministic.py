@@ -12,7 +12,7 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.training.outputs import ROWS, network_outputs
+from nbcore.training.outputs import EXAMPLES_AT_ONCE, network_outputs
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
 RNG = np.random.default_rng(0)
@@ -79,7 +79,9 @@ def test_the_loss_of_classes_is_the_cross_entropy(classifier: nb.DeterministicNN
 
 
 def test_predictions_in_batches_keep_the_order_of_rows() -> None:
-    tokens = np.random.default_rng(1).integers(1, 7, size=(ROWS + 30, 8), dtype=np.int32)
+    tokens = np.random.default_rng(1).integers(
+        1, 7, size=(EXAMPLES_AT_ONCE + 30, 8), dtype=np.int32
+    )
     tokens[::3, 3:] = 0
     net = FlaxTransformer(
         vocab_size=7, d_model=4, nhead=1, num_layers=0, dim_feedforward=4, pad_token_id=0

@@ -11,7 +11,7 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
-from nbcore.training.folds import fold_of_rows, group_codes
+from nbcore.training.folds import fold_of_examples, group_codes
 from nbcore_flax import FlaxMLP
 
 KEY = jax.random.key(0)
@@ -39,7 +39,7 @@ def groups_of_folds(fold: np.ndarray, groups: np.ndarray) -> list[set[Any]]:
 
 def test_no_group_is_in_two_folds() -> None:
     for seed in range(5):
-        fold = fold_of_rows(jax.random.key(seed), 60, 4, GROUPS)
+        fold = fold_of_examples(jax.random.key(seed), 60, 4, GROUPS)
         parts = groups_of_folds(fold, GROUPS)
         assert len(parts) == 4
         assert sum(map(len, parts)) == len(set(GROUPS.tolist()))
@@ -47,23 +47,23 @@ def test_no_group_is_in_two_folds() -> None:
 
 def test_folds_of_groups_are_as_even_as_the_largest_group_allows() -> None:
     """Filling the smallest fold first, sizes differ by one group at most."""
-    fold = fold_of_rows(KEY, 60, 4, GROUPS)
+    fold = fold_of_examples(KEY, 60, 4, GROUPS)
     assert np.ptp(np.bincount(fold)) <= np.bincount(GROUPS).max()
-    singles = fold_of_rows(KEY, 23, 5, np.arange(23))
+    singles = fold_of_examples(KEY, 23, 5, np.arange(23))
     assert sorted(np.bincount(singles)) == [4, 4, 5, 5, 5]
     assert not np.array_equal(singles, np.arange(23) % 5)
 
 
 def test_folds_of_groups_follow_the_key_alone() -> None:
-    again = [fold_of_rows(KEY, 60, 4, GROUPS) for _ in range(2)]
+    again = [fold_of_examples(KEY, 60, 4, GROUPS) for _ in range(2)]
     np.testing.assert_array_equal(*again)
-    other = fold_of_rows(jax.random.key(1), 60, 4, GROUPS)
+    other = fold_of_examples(jax.random.key(1), 60, 4, GROUPS)
     assert groups_of_folds(other, GROUPS) != groups_of_folds(again[0], GROUPS)
 
 
 def test_the_largest_group_is_held_out_no_more_often_than_by_chance() -> None:
     groups = np.repeat(np.arange(5), [50, 3, 3, 3, 3])
-    first = [fold_of_rows(jax.random.key(seed), 62, 5, groups)[0] for seed in range(200)]
+    first = [fold_of_examples(jax.random.key(seed), 62, 5, groups)[0] for seed in range(200)]
     # Binomial, n = 200, p = 0.2: within 4 standard deviations of 5.66
     assert abs(np.sum(np.equal(first, 0)) - 40) < 23
 

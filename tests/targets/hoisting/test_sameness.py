@@ -121,7 +121,7 @@ def blocks_and_error(head: Callable[[Any, Any, Any], Any]) -> tuple[list[int], f
 
     network = nb.Network.from_functions(lambda key, x: params, apply, padding=Padding(1, 0))
     subset = nb.ProbabilisticSubset.layers("out")
-    with mock.patch.object(length_buckets, "ROWS_A_GROUP", 4):
+    with mock.patch.object(length_buckets, "EXAMPLES_A_GROUP", 4):
         target = nb.Target.build(network, params, subset, x, rng.normal(size=8))
     found, expected = target.outputs(target.start["weights"]), apply(params, x)
     return [block.count for block in target.blocks], float(np.max(np.abs(found / expected - 1)))
