@@ -319,7 +319,7 @@ def test_bad_tokens(x, error, says):
 
 def test_labels_outside_the_classes():
     params = {"out": {"kernel": jnp.ones((2, 3))}}
-    with pytest.raises(LabelError, match="label 3 in row 5"):
+    with pytest.raises(LabelError, match="label 3 of example 5"):
         nb.Target.build(
             DENSE, params, S.everything(), ROWS, [0, 1, 2, 0, 1, 3], likelihood=nb.Categorical()
         )

@@ -157,8 +157,7 @@ class Careless(PlainHMC):
             return kernel.init(key, target, shared, position)
 
         def step(key: Any, target: Any, shared: Any, state: Any, t: Any) -> Any:
-            fixed = jax.random.fold_in(jax.random.key(0), t)
-            state, stats = kernel.step(fixed, target, shared, state, t)
+            state, stats = kernel.step(key, target, shared, state, t)
             return state, stats._replace(log_density=stats.log_density + 7, acceptance_rate=-1.0)
 
         return kernel._replace(init=init, warmup=step, step=step)
