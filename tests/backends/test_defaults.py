@@ -14,7 +14,7 @@ NUTS = 0.205, 0.212
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("backend", ["laplace", "blackjax-mclmc", "sghmc"])
+@pytest.mark.parametrize("backend", ["laplace", "blackjax-mclmc"])
 def test_samplers_predict_as_nuts_does(backend: str) -> None:
     """The joint mode of weights and noise is at noise 0 here: 81 weights and 60 examples."""
     rng = np.random.default_rng(0)
