@@ -216,6 +216,11 @@ def _decoded(path: Path) -> str:
 
 
 def _refuse_other_formats(path: Path, data: bytes) -> None:
+    if data.startswith(b"PAR1"):
+        raise DataError(
+            f"{path}: this is a Parquet file, not a CSV file. Type: "
+            "pandas.read_parquet(path).to_csv('data.csv', index=False)"
+        )
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(
             f"{path}: this is an Excel workbook, not a CSV file. In Excel, save the sheet as 'CSV "

@@ -125,6 +125,8 @@ def _misplaced(token: str, before: str) -> str | None:
         return f"two bonds, {before!r} and {token!r}, stand side by side"
     if token == ")" and (before == "(" or before in _BONDS):
         return "a branch is empty" if before == "(" else f"the bond {before!r} leads nowhere"
+    if token in ("(", ".") and before in ("", "."):
+        return "a branch begins at no atom" if token == "(" else "a '.' separates no parts"
     if _is_ring(token) and not follows_atom:
         return f"the ring closure {token!r} follows no atom"
     return None

@@ -163,6 +163,8 @@ def test_utf_16_and_excel_are_named(write):
     for start in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1"):
         with pytest.raises(DataError, match=r"an Excel workbook, not a CSV file.*read_excel"):
             read_csv(write(start + b"rest"))
+    with pytest.raises(DataError, match=r"a Parquet file, not a CSV file.*read_parquet"):
+        read_csv(write(b"PAR1restPAR1"))
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,8 @@ def test_foreign_json_raises(text, message):
         (")))(((", r"'\)' closes no branch \(token 1 of 6\)"),
         ("CC)C", r"'\)' closes no branch \(token 3 of 4\)"),
         ("C()C", "a branch is empty"),
+        ("(C)C", "a branch begins at no atom"),
+        ("C..C", "a '.' separates no parts"),
         ("CC=", "the bond '=' at the end leads nowhere"),
         ("C(=)C", "the bond '=' leads nowhere"),
         ("C==C", "two bonds, '=' and '=', stand side by side"),
