@@ -50,8 +50,9 @@ class Distribution:
         return as_matrix(y, self.shape[-2:])
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
-        """Return log p(y | draw), summed over targets, `(draws, examples)`."""
-        return self.log_prob(y).sum(axis=-1)
+        """Return log p(y | draw), summed over targets that are not NaN, `(draws, examples)`."""
+        each = self.log_prob(y)
+        return each.sum(axis=-1) if y.dtype.kind != "f" else np.where(np.isnan(y), 0, each).sum(-1)
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         """Return P(Y <= y | draw), `(draws, examples, targets)`."""

@@ -20,7 +20,7 @@ from nbcore.training.cross_fit import CalibrationWarning, CrossFit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.ensemble import EnsembleDeterministicNN
 from nbcore.training.folds import take
-from nbcore.training.outputs import network_outputs
+from nbcore.training.outputs import network_outputs, root_mean_square
 
 TRAINED_ELSEWHERE = (
     "A network that came trained is never changed: unless it standardizes X itself, train with "
@@ -105,7 +105,7 @@ class FrozenNetwork:
     @property
     def noise(self) -> np.ndarray | None:
         """Root mean square residual of each output `(outputs,)`, in y's own units."""
-        return None if self.residuals is None else _root_mean_square(self.residuals)
+        return None if self.residuals is None else root_mean_square(self.residuals)
 
 
 def first_of(given: Any) -> Any:
@@ -156,14 +156,17 @@ def from_weights(
     residuals = None
     if has_frozen_weights and isinstance(likelihood.for_training(), Gaussian):
         if validation_data is not None:
-            check_data(network, *validation_data, name="validation X", target="validation y")
+            check_data(
+                network, *validation_data, name="validation X", target="validation y",
+                missing=likelihood.missing,
+            )  # fmt: skip
             residuals = _residuals(network, params, scaler, *validation_data)
         elif det is not None:
             residuals = det.validation_residuals
         if residuals is not None:
             on_sampled = _residuals(network, params, scaler, examples.X, examples.y)
             remedy = "The noise is taken from the unseen examples instead."
-            warn_if_seen(_root_mean_square(on_sampled), _root_mean_square(residuals), remedy)
+            warn_if_seen(root_mean_square(on_sampled), root_mean_square(residuals), remedy)
         elif likelihood.needs_noise_estimate:
             _warn_unchecked("Give validation_data=(X, y) that they have not seen.")
     seen = None if has_frozen_weights else False
@@ -284,7 +287,3 @@ def _residuals(
     scaler = scaler or Scaler.identity(outputs.shape[1])
     means = scaler.shift + scaler.scale * outputs
     return np.asarray(y, np.float64).reshape(len(y), -1) - means
-
-
-def _root_mean_square(residuals: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(residuals**2, axis=0))

@@ -313,7 +313,7 @@ class PartialBNN(SavedFit):
         """Return network and examples, checked before anything is trained; remember the names."""
         self.names, network, inputs, targets = named_network(
             self.model, X, y, likelihood.labels, *named_by(self.given, self.model),
-            standardize_inputs=standardize_inputs,
+            standardize_inputs=standardize_inputs, missing=likelihood.missing,
         )  # fmt: skip
         check_classes(self.num_classes, self.given, network, inputs)
         return network, Examples(inputs, targets, group_codes(groups, num_examples(inputs)))

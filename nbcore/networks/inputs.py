@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.network import Network, as_network
 from nbcore.networks.standardized import input_scaler, standardizing
+
+Missing = Literal["error", "mask"]
+"""What NaN in y means: an error, or a value that is left out."""
 
 
 def num_examples(x: Any) -> int:
@@ -106,8 +109,16 @@ def _check_concrete(x: Any, name: str) -> None:
         )
 
 
-def check_data(network: Network, x: Any, y: Any, *, name: str = "X", target: str = "y") -> None:
-    """Check inputs and targets together.
+def check_data(
+    network: Network,
+    x: Any,
+    y: Any,
+    name: str = "X",
+    target: str = "y",
+    *,
+    missing: Missing = "error",
+) -> None:
+    """Check inputs and targets together; `missing="mask"` allows NaN in the targets.
 
     Raises:
         ShapeError, DataError, TokenError: what is wrong, with the indices of the examples.
@@ -119,10 +130,26 @@ def check_data(network: Network, x: Any, y: Any, *, name: str = "X", target: str
             f"{name} has {num_examples(x)} examples and {target} has {got}. "
             "Give one target for each example."
         )
-    _check_finite(np.asarray(y), target)
+    targets = np.asarray(y)
+    if missing == "mask" and np.issubdtype(targets.dtype, np.floating):
+        targets = np.where(np.isnan(targets), 0, targets)
+    remedy = ""
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        remedy = (
+            ". To leave missing values alone out: likelihood=nb.Gaussian(missing='mask'), "
+            "nb.StudentT or nb.Heteroskedastic alike"
+        )
+    _check_finite(targets, target, remedy)
 
 
-def network_for(model: Any, x: Any, y: Any, *, standardize_inputs: bool = False) -> Network:
+def network_for(
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    standardize_inputs: bool = False,
+    missing: Missing = "error",
+) -> Network:
     """Return the network of a model, traced on an example of checked data.
 
     Args:
@@ -130,6 +157,7 @@ def network_for(model: Any, x: Any, y: Any, *, standardize_inputs: bool = False)
         x: inputs.
         y: targets.
         standardize_inputs: whether the network gets a step that standardizes `x`, if it needs one.
+        missing: whether NaN in the targets is an error.
 
     Raises:
         ShapeError, DataError, TokenError: what is wrong with the data, with the indices of the
@@ -138,7 +166,7 @@ def network_for(model: Any, x: Any, y: Any, *, standardize_inputs: bool = False)
     """
     num_examples(x)  # refuses other objects than arrays before they are indexed
     network = as_network(model, example=jax.tree.map(lambda a: a[:1], x))  # pyright: ignore[reportUnknownLambdaType]
-    check_data(network, x, y)
+    check_data(network, x, y, missing=missing)
     if input_scaler(network) is None:  # whoever made it has looked
         warn_of_lost_digits(x)
         network = standardizing(network, x) if standardize_inputs else network
@@ -169,7 +197,7 @@ def _check_range(array: np.ndarray, name: str) -> None:
         )
 
 
-def _check_finite(array: np.ndarray, name: str) -> None:
+def _check_finite(array: np.ndarray, name: str, remedy: str = "") -> None:
     if not np.issubdtype(array.dtype, np.number):
         if array.dtype == bool:
             return
@@ -182,5 +210,5 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         shown = ", ".join(str(r) for r in indices[:5]) + (", ..." if len(indices) > 5 else "")
         raise DataError(
             f"{name} is not finite in {len(indices)} of {len(array)} examples: {shown}. "
-            f"Drop them: keep = np.isfinite({name}.reshape(len({name}), -1)).all(axis=1)"
+            f"Drop them: keep = np.isfinite({name}.reshape(len({name}), -1)).all(axis=1){remedy}"
         )

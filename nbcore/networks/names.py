@@ -11,7 +11,7 @@ import numpy as np
 
 from nbcore.metrics.class_names import ClassNames, classes_of, codes_of, names_of
 from nbcore.networks.evaluation import count_outputs
-from nbcore.networks.inputs import network_for, num_examples
+from nbcore.networks.inputs import Missing, network_for, num_examples
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.networks.tables import as_arrays, as_column, column_names, is_table
 
@@ -104,6 +104,7 @@ def named_network(
     counted: tuple[Any, Params | None],
     *,
     standardize_inputs: bool,
+    missing: Missing = "error",
 ) -> tuple[Names, Network, Any, np.ndarray]:
     """Return names, the network of a model, and inputs and targets as checked arrays.
 
@@ -115,6 +116,7 @@ def named_network(
         known: names that are known already.
         counted: the network whose outputs tell the number of classes, and its parameters.
         standardize_inputs: see `network_for`.
+        missing: see `network_for`.
 
     Raises:
         LabelError, ShapeError, DataError, TokenError: what is wrong with the data.
@@ -124,7 +126,9 @@ def named_network(
         names = names_in(X, y, labels, *counted)
     names = Names(known.features or column_names(X), names.classes)
     inputs, targets = names.data(X, y)
-    network = network_for(model, inputs, targets, standardize_inputs=standardize_inputs)
+    network = network_for(
+        model, inputs, targets, standardize_inputs=standardize_inputs, missing=missing
+    )
     return names, network, inputs, targets
 
 

@@ -323,8 +323,8 @@ class NetworkPosterior(Posterior):
                 self.network, self.split, self.likelihood, self.scaler, *data, self.linearized_at
             )
         each = log_likelihoods(target, flattened(self.draws))
-        units = 0.0 if self.scaler is None else float(np.sum(np.log(self.scaler.scale)))
-        return each.reshape(self.num_chains, self.num_draws, -1) - units
+        units = self.scaler and ~np.isnan(target.targets()) @ np.log(self.scaler.scale)
+        return each.reshape(self.num_chains, self.num_draws, -1) - (0.0 if units is None else units)
 
     def to_arviz(self, *, log_likelihood: bool | None = None) -> Any:
         """Return ArviZ data: posterior, sample_stats, log_likelihood and observed_data.

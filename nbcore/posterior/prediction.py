@@ -16,15 +16,15 @@ from nbcore.distributions.distribution import Distribution
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.metrics import crps
 from nbcore.metrics.class_names import ClassNames, codes_of, names_of
+from nbcore.networks.inputs import Missing
 from nbcore.posterior.conformal import ConformalPrediction
+from nbcore.posterior.missing import is_nan, known_values, observed_examples
 
 CRPS_DRAWS = 2000
 
 IntervalMethod = Literal["central", "conformal"]
 
-ROUNDING = 16 * np.finfo(np.float64).eps
-"""Deviation of equal targets over their size, at most: that of a rounded mean."""
-
+ROUNDING = 16 * np.finfo(np.float64).eps  # deviation of equal targets over their size, at most
 SLICE = 2**22
 """Values of draws that are worked on at a time, because NumPy makes copies."""
 
@@ -43,8 +43,8 @@ class Scaler:
         Targets that are all the same are in units of their size.
         """
         columns = np.asarray(y, np.float64).reshape(len(y), -1)
-        mean, deviation = columns.mean(axis=0), columns.std(axis=0)
-        size = np.max(np.abs(columns), axis=0)
+        mean, deviation = np.nanmean(columns, axis=0), np.nanstd(columns, axis=0)
+        size = np.nanmax(np.abs(columns), axis=0)
         is_constant = deviation <= ROUNDING * size
         return Scaler(mean, np.where(is_constant, np.where(size > 0, size, 1.0), deviation))
 
@@ -263,7 +263,7 @@ class Prediction:
         values = self._checked(y)
         return self._shaped(self._in_slices(lambda draws, y: draws.cdf(y).mean(axis=0), values))
 
-    def log_density(self, y: np.ndarray) -> np.ndarray:
+    def log_density(self, y: np.ndarray, *, missing: Missing = "error") -> np.ndarray:
         """Return log p(y_i) under the mixture `(examples,)`, summed over outputs within a draw.
 
         Of labels and counts it is a log probability.
@@ -280,27 +280,31 @@ class Prediction:
             with np.errstate(divide="ignore"):  # no draw can give this y
                 return finite + np.log(np.exp(each - finite).mean(axis=0))
 
-        return self._in_slices(of_mixture, self._checked(y))
+        return self._in_slices(of_mixture, self._checked(known_values(y, missing)))
 
-    def nlpd(self, y: np.ndarray) -> float:
-        """Return the negative log predictive density of the mixture, averaged over examples."""
-        return -float(np.mean(self.log_density(y)))
+    def nlpd(self, y: np.ndarray, *, missing: Missing = "error") -> float:
+        """Return the negative log predictive density, averaged over examples with a value."""
+        return -float(np.mean(self.log_density(y, missing=missing)[observed_examples(y, missing)]))
 
-    def coverage(self, y: np.ndarray, level: float = 0.95) -> float:
-        """Return the fraction of y inside the central interval of the mixture."""
+    def coverage(self, y: np.ndarray, level: float = 0.95, *, missing: Missing = "error") -> float:
+        """Return the fraction of y inside the central interval; `"mask"` leaves NaN in y out."""
+        y = known_values(y, missing)
         low, high = self.interval(level)
         if np.shape(y) != low.shape:
             raise ShapeError(f"y has shape {np.shape(y)}, and the prediction {low.shape}.")
-        return float(np.mean((low <= y) & (y <= high)))
+        return float(np.mean(((low <= y) & (y <= high))[~is_nan(y)]))
 
-    def crps(self, y: np.ndarray) -> float:
+    def crps(self, y: np.ndarray, *, missing: Missing = "error") -> float:
         """Return the continuous ranked probability score, in the units of y.
 
-        In closed form for a single normal, else from 2,000 draws of y.
+        In closed form for a single normal, else from 2,000 draws of y; `"mask"` leaves NaN out.
 
         Raises:
             OptionError: classes have no order; use `nb.metrics.brier`.
         """
+        absent = is_nan(known_values(y, missing))
+        if absent.any():
+            return crps(np.asarray(y)[~absent], self.sample(CRPS_DRAWS)[:, ~absent])
         known = self.distribution.take().crps(self._checked(y))
         return crps(y, self.sample(CRPS_DRAWS)) if known is None else known
 

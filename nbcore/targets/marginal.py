@@ -115,9 +115,10 @@ class MarginalTarget(Target):
         return center, ravel_pytree(each)[0], unravel
 
     @property
-    def num_terms(self) -> int:
-        """Number of observed values: N times the number of targets."""
-        return self.num_examples * self.target.blocks[0].y.shape[1]
+    def num_terms(self) -> jax.Array:
+        """Number of observed values: N times the number of targets, less those that are missing."""
+        observed = [b.total(jnp.sum(~jnp.isnan(b.y), axis=1)) for b in self.target.blocks]
+        return jnp.sum(jnp.stack(observed))
 
     def _regression(self, position: Position) -> tuple[Blocks, Blocks, jax.Array]:
         """Return design, residual, both in units of the noise, and the sum of the log noises."""
@@ -133,10 +134,14 @@ class MarginalTarget(Target):
                 return mean.reshape(-1), variance  # flat, or XLA broadcasts the noise slowly
 
             there, jacobian, variance = jax.linearize(moments, center, has_aux=True)
-            weight = block.without_copies(1 / jnp.sqrt(variance)).reshape(-1)
+            missing = jnp.isnan(block.y)
+            weight = jnp.where(missing, 0.0, 1 / jnp.sqrt(variance))
+            weight = block.without_copies(weight).reshape(-1)
             designs.append(jax.vmap(jacobian)(jnp.diag(scale)) * weight)
-            residuals.append((block.y.reshape(-1) - there) * weight)
-            log_noise = log_noise + 0.5 * block.total(jnp.sum(jnp.log(variance), axis=1))
+            y = jnp.where(missing, 0.0, block.y).reshape(-1)
+            residuals.append((y - there) * weight)
+            each = jnp.where(missing, 0.0, jnp.log(variance))
+            log_noise = log_noise + 0.5 * block.total(jnp.sum(each, axis=1))
         return tuple(designs), tuple(residuals), log_noise
 
 

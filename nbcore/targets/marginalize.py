@@ -227,7 +227,8 @@ def _both_log_probs(
 ) -> tuple[jax.Array, jax.Array]:
     mean, variance = block.moments(likelihood, position)
     each = block.log_prob(likelihood, position)
-    return each, jnp.sum(norm.logpdf(block.y, mean, jnp.sqrt(variance)), axis=1)
+    expected = norm.logpdf(block.y, mean, jnp.sqrt(variance))
+    return each, jnp.sum(jnp.where(jnp.isnan(block.y), 0.0, expected), axis=1)
 
 
 def _is_linear(target: NetworkTarget, paths: tuple[str, ...]) -> bool:

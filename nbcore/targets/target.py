@@ -91,8 +91,8 @@ class Target(LogDensity):
             >>> round(float(target.log_density(target.initial_position())), 4)  # -1.5 log(2 pi)
             -2.7568
         """
-        network = network_for(network, X, y)
         likelihood = likelihood if likelihood is not None else Gaussian()
+        network = network_for(network, X, y, missing=likelihood.missing)
         network = likelihood.augment_network(network)
         split = subset if isinstance(subset, ParameterSplit) else subset.split(network, params)
         resolved = as_prior(prior if prior is not None else NormalPrior()).resolve(split)

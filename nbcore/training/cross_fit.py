@@ -24,11 +24,12 @@ from nbcore.networks.inputs import num_examples
 from nbcore.networks.names import Names, names_in
 from nbcore.networks.network import Network, Params, as_network
 from nbcore.networks.standardized import input_scaler, standardizing
+from nbcore.posterior.missing import observed_examples
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
 from nbcore.training.minibatches import BatchPlan
-from nbcore.training.outputs import predict_at
+from nbcore.training.outputs import predict_at, root_mean_square
 from nbcore.training.saving import Saved
 
 SEEN_RATIO = 0.8
@@ -104,13 +105,17 @@ class CrossFit(Saved):
 
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
-        y = self.names.targets(y)
+        y, missing = self.names.targets(y), self.full.likelihood.missing
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if self.noise.size:
             tested = self.fold >= 0
-            return Prediction.normal(self.predictions[None, tested], self.noise**2).nlpd(y[tested])
-        each = [p.log_density(y[self.fold == k]) for k, p in enumerate(self.held_out)]
-        return -float(np.mean(np.concatenate(each)))
+            prediction = Prediction.normal(self.predictions[None, tested], self.noise**2)
+            return prediction.nlpd(y[tested], missing=missing)
+        each = [
+            p.log_density(y[self.fold == k], missing=missing) for k, p in enumerate(self.held_out)
+        ]
+        counted = [observed_examples(y[self.fold == k], missing) for k in range(len(each))]
+        return -float(np.mean(np.concatenate(each)[np.concatenate(counted)]))
 
 
 def cross_fit(
@@ -210,7 +215,7 @@ def cross_fit(
     measured, tested = targets.astype(np.float64).reshape(count, -1), split.fold >= 0
     residuals = (measured - predictions)[tested]
     noise, training_noise = (
-        np.sqrt(np.mean(errors**2, axis=0)) for errors in (residuals, measured - seen.draw_means[0])
+        root_mean_square(errors) for errors in (residuals, measured - seen.draw_means[0])
     )
     return replace(
         found, noise=noise, training_noise=training_noise, residuals=residuals, held_out=()

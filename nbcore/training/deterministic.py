@@ -34,7 +34,7 @@ from nbcore.posterior.prediction import Prediction, Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import BatchPlan, Data
-from nbcore.training.outputs import predict_at
+from nbcore.training.outputs import predict_at, root_mean_square
 from nbcore.training.recipe import SWA, RateSchedule, Recipe
 from nbcore.training.saving import Saved
 from nbcore.training.train import Fit, train
@@ -139,7 +139,7 @@ class DeterministicNN(Saved):
     def validation_noise(self) -> np.ndarray | None:
         """Root mean square error of each output on the validation data `(outputs,)`."""
         residuals = self.validation_residuals
-        return None if residuals is None else np.sqrt(np.mean(residuals**2, axis=0))
+        return None if residuals is None else root_mean_square(residuals)
 
     @property
     def network(self) -> Network:
@@ -234,11 +234,12 @@ class DeterministicNN(Saved):
             OptionError, ShapeError, DataError, TokenError, LabelError: see `train`.
         """
         check_count(1, epochs=epochs, batch_size=batch_size)
-        network = network_for(self.model, X, y, standardize_inputs=self.standardize_inputs)
-        if not self.standardize_inputs:
+        wanted, missing = self.standardize_inputs, self.likelihood.missing
+        network = network_for(self.model, X, y, standardize_inputs=wanted, missing=missing)
+        if not wanted:
             warn_of_far_inputs(network, X, "Type: standardize_inputs=True")
         if validation_data is not None:
-            check_data(network, *validation_data, name="validation X", target="validation y")
+            check_data(network, *validation_data, "validation X", "validation y", missing=missing)
         first = jax.tree.map(lambda a: jnp.asarray(a[:1]), X)  # pyright: ignore[reportUnknownLambdaType]
         params = plain_params(network, network.init(key, first))
         form = output_form(network, params, X)
@@ -350,7 +351,7 @@ class DeterministicNN(Saved):
 
     def residual_noise(self, X: Any, y: Any) -> np.ndarray:
         """Return the root mean square error of each target `(targets,)`, in y's own units."""
-        return np.sqrt(np.mean(self.residuals(X, y) ** 2, axis=0))
+        return root_mean_square(self.residuals(X, y))
 
     def batch_gradients(self, X: Any, y: Any, batch_size: int = 32) -> Moments:
         """Return the moments of the per-batch gradients of the loss on given data."""
@@ -376,7 +377,7 @@ class DeterministicNN(Saved):
             noise = self.validation_noise
             noise = self.residual_noise(X, y) if noise is None else noise
             scale = 1.0 if self.scaler is None else self.scaler.scale
-            spread = np.std(data.y, axis=0, dtype=np.float64)
+            spread = np.nanstd(data.y, axis=0, dtype=np.float64)
             floor = np.where(spread > 0, 1e-3 * spread, 1e-12)
             likelihood = Gaussian(noise=jnp.asarray(np.maximum(noise / scale, floor)))
         layers = self.network.layers(self.params)
@@ -384,7 +385,7 @@ class DeterministicNN(Saved):
 
     def _read(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         inputs, targets = self.names.data(X, y)
-        check_data(self.network, inputs, targets)
+        check_data(self.network, inputs, targets, missing=self.likelihood.missing)
         return inputs, targets
 
     def _data(self, X: Any, y: Any) -> Data:

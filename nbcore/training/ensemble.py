@@ -331,7 +331,7 @@ class EnsembleDeterministicNN(Saved):
         scaler = self.scaler or Scaler.identity(self.members[0].num_outputs)
         means = scaler.shift + scaler.scale * self._outputs(inputs).astype(np.float64)
         residuals, between = _errors(means, np.asarray(targets, np.float64), unseen)
-        self.noise = mixture_noise(np.mean(residuals**2, axis=0), between)
+        self.noise = mixture_noise(np.nanmean(residuals**2, axis=0), between)
         self.member_residuals = residuals if is_unseen else None
 
 

@@ -28,6 +28,11 @@ def predict_at(
     return prediction if scaler is None else prediction.in_units_of(scaler)
 
 
+def root_mean_square(residuals: np.ndarray) -> np.ndarray:
+    """Return the root mean square of each column; missing values are left out."""
+    return np.sqrt(np.nanmean(residuals**2, axis=0))
+
+
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
     found = ExampleBuffer(num_examples(X), axis=0)

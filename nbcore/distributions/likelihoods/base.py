@@ -10,6 +10,7 @@ import numpy as np
 
 from nbcore.distributions.foreign import log_prob_of
 from nbcore.errors import DataError, OptionError, ShapeError
+from nbcore.networks.inputs import Missing
 from nbcore.networks.names import LabelKind
 from nbcore.networks.network import Network
 
@@ -48,6 +49,8 @@ class Likelihood:
     """Labels that y holds, which may have names; `None`: numbers."""
     can_standardize: ClassVar[bool] = False
     """Whether y may be standardized for training: labels and counts may not."""
+    missing: Missing = "error"
+    """What NaN in y means: an error, or that the value is left out (`"mask"`)."""
     is_normal: ClassVar[bool] = False
     """Whether y is normal about a mean given the outputs, so that weights may be integrated out."""
 
@@ -89,7 +92,12 @@ class Likelihood:
         self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
     ) -> jax.Array:
         """Return log p(y | outputs, parameters) of each example, `(examples,)`."""
+        observed = ~jnp.isnan(y)
+        if self.missing == "mask":
+            y = jnp.where(observed, y, 0.0)  # no derivative of log p is NaN
         each = log_prob_of(self.distribution(outputs, parameters), y)
+        if self.missing == "mask":
+            each = jnp.where(observed, each, 0.0)
         if each.shape == y.shape[:1]:
             return each
         if each.ndim != 2 or each.shape[1] not in (1, *y.shape[1:]) or len(each) != len(y):
@@ -250,8 +258,11 @@ def _check_digits(columns: np.ndarray) -> None:
     with np.errstate(over="ignore", under="ignore"):
         rounded = exact.astype(dtype)
     rounded = np.where(np.abs(rounded) < jnp.finfo(dtype).tiny, 0, rounded)  # as XLA does
-    error = np.max(np.abs(exact - rounded), axis=0)
-    spread, size = np.std(exact, axis=0), np.max(np.abs(exact), axis=0)
+    missing = np.isnan(exact).all(axis=0)
+    if missing.any():
+        raise DataError(f"Column {int(missing.argmax())} of y has no value. Leave it out.")
+    error = np.nanmax(np.abs(exact - rounded), axis=0)
+    spread, size = np.nanstd(exact, axis=0), np.nanmax(np.abs(exact), axis=0)
     varies = spread > np.finfo(np.float64).eps * size
     lost = np.flatnonzero(~(error <= LOST * np.where(varies, spread, size)))
     if not len(lost):

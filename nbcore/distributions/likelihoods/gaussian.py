@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.options import check_choice
 from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.continuous import NormalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
@@ -24,6 +25,7 @@ from nbcore.distributions.positive import (
     unconstrained_sample,
 )
 from nbcore.errors import OptionError
+from nbcore.networks.inputs import Missing
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Noisy(Likelihood):
     noise_prior: PositivePrior | None = None
     shared: bool = field(default=False, metadata={"static": True})
     ratio: Any = 1.0
+    missing: Missing = field(default="error", kw_only=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
         """Take distributions of other libraries as priors."""
+        check_choice(get_args(Missing), missing=self.missing)
         object.__setattr__(self, "noise_prior", as_positive(self.noise_prior, "noise_prior"))
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
@@ -98,7 +102,7 @@ class Noisy(Likelihood):
         """Return the likelihood with a noise prior as wide as y, if no prior was given."""
         if self.noise is not None or self.noise_prior is not None:
             return self
-        spread = np.std(np.asarray(y, np.float64), axis=0)
+        spread = np.nanstd(np.asarray(y, np.float64), axis=0)
         spread = np.where(spread > 0, spread, 1.0) / np.asarray(self.ratio)
         return replace(self, noise_prior=HalfNormal(_numbers(self._pooled(spread))))
 
@@ -121,12 +125,12 @@ class Noisy(Likelihood):
         """Return the likelihood with a noise prior tight around the root mean square residual."""
         if not self.needs_noise_estimate:
             return self
-        size = self._pooled(np.sqrt(np.mean(residuals**2, axis=0)) / np.asarray(self.ratio))
+        size = self._pooled(np.sqrt(np.nanmean(residuals**2, axis=0)) / np.asarray(self.ratio))
         return replace(self, noise_prior=tight_prior(size, count))
 
     def for_training(self) -> Likelihood:
         """Return a Gaussian of unit noise: networks are trained by squared error."""
-        return Gaussian(noise=1.0)
+        return Gaussian(noise=1.0, missing=self.missing)
 
     @property
     def _prior(self) -> PositivePrior:
@@ -168,6 +172,8 @@ class Gaussian(Noisy):
             is a half-normal with the standard deviation of y as its scale, for each output.
         shared: whether all outputs have one noise.
         ratio: noise of each output over the shared one; known.
+        missing: `"mask"` leaves NaN in y out: of the likelihood, of what is learned about the
+            noise, and of out-of-fold residuals. `"error"` refuses NaN.
 
     Examples:
         >>> import jax.numpy as jnp

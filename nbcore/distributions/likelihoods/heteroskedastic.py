@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.options import check_choice
 from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.continuous import LogScaleNormal
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.errors import ShapeError
+from nbcore.networks.inputs import Missing
 
 
 @register_pytree
@@ -23,6 +25,9 @@ class Heteroskedastic(Likelihood):
     There is one convention for training, sampling and prediction: the network returns
     `(examples, 2 * targets)`, the means m in the first `targets` columns and the unconstrained
     logarithms l of the standard deviations in the last.
+
+    Args:
+        missing: `"mask"` leaves NaN in y out, as for `nb.Gaussian`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -38,6 +43,12 @@ class Heteroskedastic(Likelihood):
 
     can_standardize: ClassVar[bool] = True
     is_normal: ClassVar[bool] = True
+
+    missing: Missing = field(default="error", kw_only=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_choice(get_args(Missing), missing=self.missing)
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
         """Return y as floats `(examples, outputs / 2)`."""
@@ -65,9 +76,10 @@ class Heteroskedastic(Likelihood):
         self, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
     ) -> jax.Array:
         """Return the Fisher information: exp(-2 l) of a mean, 2 of a logarithm l."""
-        del y, parameters
-        means, logs = jnp.split(outputs, 2, axis=1)
-        diagonal = jnp.concatenate([jnp.exp(-2 * logs), jnp.full_like(means, 2.0)], axis=1)
+        del parameters
+        _, logs = jnp.split(outputs, 2, axis=1)
+        observed = jnp.where(jnp.isnan(y), 0.0, 1.0)
+        diagonal = jnp.concatenate([observed * jnp.exp(-2 * logs), 2 * observed], axis=1)
         return jax.vmap(jnp.diag)(diagonal)
 
     def rescaled(self, scale: np.ndarray) -> Self:

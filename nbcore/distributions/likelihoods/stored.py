@@ -35,7 +35,7 @@ def to_data(value: Any) -> Any:
         inner = getattr(value, f.name)
         if isinstance(inner, np.ndarray | np.generic | jax.Array):
             data[f.name] = np.asarray(inner).tolist()
-        elif inner is None or isinstance(inner, int | float | tuple | list):
+        elif inner is None or isinstance(inner, int | float | str | tuple | list):
             data[f.name] = inner
         else:
             data[f.name] = to_data(inner)

@@ -45,6 +45,7 @@ class StudentT(Noisy):
         shared: whether all outputs have one noise.
         ratio: noise of each output over the shared one; known.
         df: degrees of freedom nu, above 2; `None` samples it.
+        missing: `"mask"` leaves NaN in y out, as for `nb.Gaussian`.
         df_prior: prior of nu - 2. `None` is `LogNormal(8, 1)`: nu between 3 and 59
             with probability 0.95.
 
@@ -114,9 +115,8 @@ class StudentT(Noisy):
             Lange, Little & Taylor (1989), "Robust statistical modeling using the t distribution",
             appendix B.
         """
-        del y
         df, noise = self.degrees_of_freedom(parameters), self._noise(parameters)
-        each = jnp.broadcast_to((df + 1) / (df + 3) / noise**2, outputs.shape)
+        each = jnp.where(jnp.isnan(y), 0.0, (df + 1) / (df + 3) / noise**2)
         return jax.vmap(jnp.diag)(each)
 
     def distribution(
@@ -173,16 +173,16 @@ def fit_residuals(
 
     residuals = np.asarray(residuals, np.float64)
     columns = residuals.reshape(-1, 1) if pooled else residuals
-    largest = np.max(np.abs(columns), axis=0)
+    largest = np.nanmax(np.abs(columns), axis=0)
     unit = np.where(largest > 0, largest, 1.0)  # squares of residuals in y's own units underflow
     columns = columns / unit
     fits: list[tuple[float, float, np.ndarray]] = []
     for df in candidates:
-        squared = np.maximum(np.mean(columns**2, axis=0), 1e-30)
+        squared = np.maximum(np.nanmean(columns**2, axis=0), 1e-30)
         for _ in range(STEPS):
             weights = (df + 1) / (df + columns**2 / squared)
-            squared = np.maximum(np.mean(weights * columns**2, axis=0), 1e-30)
+            squared = np.maximum(np.nanmean(weights * columns**2, axis=0), 1e-30)
         scale = np.sqrt(squared)
-        fits.append((float(t.logpdf(columns, df, 0, scale).sum()), float(df), scale))
+        fits.append((float(np.nansum(t.logpdf(columns, df, 0, scale))), float(df), scale))
     _, df, scale = max(fits, key=lambda fit: fit[0])
     return df, unit * scale
