@@ -293,10 +293,15 @@ def _unquoted(text: str, error: str) -> str:
     lines = text.splitlines()
     if not place or int(place[1]) > len(lines):
         return ""
-    found = re.fullmatch(
-        r"\s*([\w.-]+)\s*=\s*([^\"'#\[{]*?[^\s\"'#\[{])\s*(#.*)?", lines[int(place[1]) - 1]
-    )
-    return f' Text needs quotes. Type: {found[1]} = "{found[2]}"' if found else ""
+    line = lines[int(place[1]) - 1]
+    word = re.fullmatch(r"\s*([\w.-]+)\s*=\s*([^\"'#\[{]*?[^\s\"'#\[{])\s*(#.*)?", line)
+    if word:
+        return f' Text needs quotes. Type: {word[1]} = "{word[2]}"'
+    words = re.fullmatch(r"\s*([\w.-]+)\s*=\s*\[([^\"'#\[\]{]+)\]\s*(#.*)?", line)
+    if words:
+        quoted = ", ".join(f'"{each.strip()}"' for each in words[2].split(",") if each.strip())
+        return f" Texts need quotes. Type: {words[1]} = [{quoted}]"
+    return ""
 
 
 def _beside(path: Path, data: DataSection) -> DataSection:

@@ -121,11 +121,11 @@ class _Bars:
 def results_table(results: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Return a table of results: a row for each way of predicting, the Bayesian network last."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
+    table.add_column("")  # wraps in a narrow terminal; numbers never do
     levels = list(results[0]["coverage"])
     for heading in ("RMSE", "NLPD", *(f"in {level.replace('%', ' %')}" for level in levels)):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("rank corr. (possible)", justify="right", no_wrap=True)
+    table.add_column("rank (best)", justify="right", no_wrap=True)
     for result in results:
         shares = [f"{100 * share:.1f} %" for share in result["coverage"].values()]
         numbers = [f"{result['rmse']:.3f}", f"{result['nlpd']:.3f}", *shares, _rank(result)]

@@ -239,6 +239,9 @@ def _comma_hint(cell: str) -> str:
         return f". Write it without commas, {cell.replace(',', '')}{decimal}"
     if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell):
         return f". Write decimals with a point, {cell.replace(',', '.')}"
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+", cell):
+        plain = cell.replace(".", "").replace(",", ".")
+        return f". Write decimals with a point and thousands without one, {plain}"
     return ""
 
 

@@ -128,6 +128,7 @@ def test_sizes_that_were_not_given_suit_a_small_table(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ('target = "y"', "target = y", 'Text needs quotes. Type: target = "y"'),
+        ('target = "y"', "target = [y, z 1,]", 'Texts need quotes. Type: target = ["y", "z 1"]'),
         ('path = "rows.csv"', 'file = "rows.csv"', "unknown key 'file'. Did you mean 'path'?"),
     ],
 )

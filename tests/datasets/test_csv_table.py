@@ -172,6 +172,7 @@ def test_utf_16_and_excel_are_named(write):
     [
         ("1,234", r"Write it without commas, 1234, or with a point if it separates decimals\."),
         ("1,234,567.8", r"Write it without commas, 1234567\.8\."),
+        ("-1.234,5", r"Write decimals with a point and thousands without one, -1234\.5\."),
         ("0,5", r"Write decimals with a point, 0\.5\."),
         ("-12,25", r"Write decimals with a point, -12\.25\."),
         ("a,b", r"2e-5\.$"),
