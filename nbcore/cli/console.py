@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from nbcore.common.digits import shown
 from nbcore.common.progress import Lines, Progress, Report
 from nbcore.errors import NbcoreError
 
@@ -128,7 +129,7 @@ def results_table(results: Sequence[Mapping[str, Any]], title: str) -> Table:
     table.add_column("rank (best)", justify="right", no_wrap=True)
     for result in results:
         shares = [f"{100 * share:.1f} %" for share in result["coverage"].values()]
-        numbers = [f"{result['rmse']:.3f}", f"{result['nlpd']:.3f}", *shares, _rank(result)]
+        numbers = [shown(result["rmse"]), shown(result["nlpd"]), *shares, _rank(result)]
         table.add_row(result["name"], *numbers, style="bold" if result is results[-1] else "")
     return table
 

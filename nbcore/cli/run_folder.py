@@ -16,6 +16,7 @@ import numpy as np
 import nbcore
 from nbcore.cli.inputs import Inputs, Reading, inputs_from_data
 from nbcore.cli.job import Outcome
+from nbcore.common.digits import digits_of
 from nbcore.datasets import Table
 from nbcore.errors import NbcoreError, RunFolderError
 from nbcore.estimators.loading import load
@@ -170,17 +171,21 @@ def predictions_csv(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [n if n not in COLUMNS else f"{n} (input)" for n in inputs.columns]
-    known = [] if y is None else ["y"]
-    writer.writerow(["line", *names, *known, *COLUMNS[2:]])
+    target = [] if y is None else ["y"]
+    writer.writerow(["line", *names, *target, *COLUMNS[2:]])
     predicted: dict[int, list[str]] = {}
+    digits: dict[int, int] = {}
     for rows, prediction in parts:
         columns = np.stack(_columns(prediction), axis=1)
-        shown = [[f"{number:.6g}" for number in numbers] for numbers in columns]
-        predicted.update(zip(rows.tolist(), shown, strict=True))
+        for row, numbers in zip(rows.tolist(), columns, strict=True):
+            digits[row] = digits_of(*numbers[:2].tolist())
+            predicted[row] = [f"{number:.{digits[row]}g}" for number in numbers]
     missing = [""] * len(COLUMNS[2:-1])
     for row, line in enumerate(table.line_numbers):
         cells = [table.columns[name][row] for name in inputs.columns]
-        measured = [] if y is None else ["" if np.isnan(y[row]) else f"{y[row]:.6g}"]
+        measured = (
+            [] if y is None else ["" if np.isnan(y[row]) else f"{y[row]:.{digits.get(row, 17)}g}"]
+        )
         writer.writerow([line, *cells, *measured, *predicted.get(row, missing), status[row]])
     return text.getvalue()
 

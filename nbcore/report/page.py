@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
+from nbcore.common.digits import shown
 from nbcore.report import figures
 from nbcore.report.data import ReportData
 from nbcore.report.evaluation import LEVELS
@@ -34,6 +35,7 @@ def build_report(data: ReportData) -> str:
         inside=inside,
         count=len(rows.y),
         levels=LEVELS,
+        shown=shown,
         results=[{"name": way.name, **way.to_data()} for way in data.ways],
         stochastic=sum(layer.stochastic for layer in data.layers),
         total=sum(layer.total for layer in data.layers),

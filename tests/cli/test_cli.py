@@ -23,8 +23,9 @@ from nbcore.cli.config import read_config
 from nbcore.cli.inputs import FeatureInputs, SmilesInputs, encode
 from nbcore.common import plugins, storage
 from nbcore.common.progress import Report
-from nbcore.datasets import read_csv
+from nbcore.datasets import Table, read_csv
 from nbcore.errors import ConfigError, DataError, RunFolderError
+from nbcore.posterior.prediction import Prediction
 
 CONFIG = """\
 seed = 3
@@ -534,3 +535,16 @@ def test_the_demo_ends_with_a_table_a_report_and_a_picture(tmp_path: Path, capsy
     assert (out / "summary.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "report.html").read_text().rstrip().endswith("</html>")
     job.prepare(read_config(out / "config.toml"))  # its paths hold where it lies now
+
+
+def test_predictions_far_from_zero_keep_the_digits_that_differ() -> None:
+    means = np.array([[[1e8], [1e8 + 1]]])
+    prediction = Prediction.normal(means, np.full((1, 1, 1), 0.25))
+    rows = Table(Path("rows.csv"), {"a": ["1", "2"]}, [2, 3])
+    inputs = FeatureInputs.fit(("a",), rows)
+    parts = [(np.arange(2), prediction)]
+    lines = table(
+        run_folder.predictions_csv(rows, inputs, parts, ["ok", "ok"], np.array([1e8 + 0.5, 1e8]))
+    )
+    assert [float(line["mean"]) for line in lines] == [1e8, 1e8 + 1]
+    assert [float(line["y"]) for line in lines] == [1e8 + 0.5, 1e8]
