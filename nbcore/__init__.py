@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from nbcore.networks.network import Network as Network
     from nbcore.networks.network import Padding as Padding
     from nbcore.networks.network import as_network as as_network
+    from nbcore.posterior.mixture import MixturePosterior as MixturePosterior
     from nbcore.posterior.posterior import NetworkPosterior as NetworkPosterior
     from nbcore.posterior.posterior import Posterior as Posterior
     from nbcore.posterior.prediction import Prediction as Prediction
@@ -114,6 +115,7 @@ _NAMES = {
     ),
     "targets.marginalize": ("marginalize",),
     "networks.network": ("Network", "Padding", "as_network"),
+    "posterior.mixture": ("MixturePosterior",),
     "posterior.posterior": ("NetworkPosterior", "Posterior"),
     "posterior.prediction": ("Prediction",),
     "distributions.positive": ("HalfNormal", "LogNormal", "PositivePrior"),

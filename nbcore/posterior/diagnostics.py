@@ -206,7 +206,10 @@ def diagnose(
         >>> rng = np.random.default_rng(0)
         >>> flat = rng.normal(size=(4, 500))
         >>> stats = SimpleNamespace(
-        ...     is_divergent=flat > 9, energy=flat, tree_depth=flat * 0, acceptance_rate=flat * 0
+        ...     is_divergent=flat > 9,
+        ...     energy=flat,
+        ...     tree_depth=0 * flat,
+        ...     acceptance_rate=0 * flat + 0.9,
         ... )
         >>> draws = {"Dense0/bias": rng.normal(size=(4, 500, 2))}
         >>> labels = {"Dense0/bias": ["Dense0/bias[0]", "Dense0/bias[1]"]}

@@ -77,8 +77,17 @@ class BNN:
 
     @property
     def posterior(self) -> nbcore.NetworkPosterior:
-        """The `nbcore.NetworkPosterior`."""
-        return self.model.posterior
+        """The `nbcore.NetworkPosterior`.
+
+        Raises:
+            OptionError: there is one for each member of an ensemble.
+        """
+        found = self.model.posterior
+        if isinstance(found, nbcore.MixturePosterior):
+            raise OptionError(
+                "An ensemble has a posterior for each member. Read model.model.posteriors"
+            )
+        return found
 
     @property
     def mcmc(self) -> Chains:

@@ -211,7 +211,7 @@ class EnsembleDeterministicNN:
                 "An ensemble is stored as arrays, without code. Type: "
                 "EnsembleDeterministicNN.load_ensemble(filename, architecture)"
             )
-        model = nbcore.EnsembleDeterministicNN.load(filename, architecture)
+        model = nbcore.load(filename, architecture)
         ensemble = cls(architecture, (), cast("str", model.loss), model.num_models)
         ensemble.model = model
         return ensemble
