@@ -20,14 +20,15 @@ class OutOfFold:
 
     Args:
         fold: number of the fold of each example, 0 … folds - 1, `(n,)`.
-        scores: |y - mean| / deviation of the network without that fold `(n, outputs)`.
+        scores: |y - mean| / deviation of the network without that fold `(n, outputs)`; NaN if y
+            is missing, which leaves the example out for that output.
     """
 
     fold: NDArray[np.intp]
     scores: Floats
 
     def __post_init__(self) -> None:
-        """Check that every example has one fold and finite scores."""
+        """Check that every example has one fold and its scores."""
         if self.scores.ndim != 2 or self.fold.shape != self.scores.shape[:1]:
             raise ShapeError(
                 f"fold has shape {self.fold.shape} and scores {self.scores.shape}; expected (n,) "
@@ -39,36 +40,42 @@ class OutOfFold:
         """Number of folds."""
         return int(self.fold.max()) + 1
 
-    def rank(self, level: float) -> int:
-        """Return which order statistic bounds the interval: ceil(level (n + 1)).
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of examples with a score, for each output."""
+        return tuple(int(n) for n in np.sum(~np.isnan(self.scores), axis=0))
+
+    def ranks(self, level: float) -> tuple[int, ...]:
+        """Return which order statistic bounds the interval of each output: ceil(level (n + 1)).
 
         Raises:
             OptionError: the level is not between 0 and 1, or there are too few examples for it.
         """
-        count = len(self.fold)
         if not 0 < level < 1:
             raise OptionError(f"level is {level}; expected a probability such as 0.9.")
-        rank = math.ceil(level * (count + 1) - 1e-9)
-        if rank > count:
+        ranks = tuple(math.ceil(level * (count + 1) - 1e-9) for count in self.counts)
+        count = min(self.counts)
+        if any(rank > n for rank, n in zip(ranks, self.counts, strict=True)):
             needed = math.ceil(level / (1 - level) - 1e-9)
             raise OptionError(
                 f"A conformal interval of level {level} needs at least {needed} out-of-fold "
                 f"examples, and there are {count}. Give a level of at most "
                 f"{count / (count + 1):.3g}."
             )
-        return rank
+        return ranks
 
     def guaranteed(self, level: float) -> float:
         """Return the coverage that CV+ guarantees for exchangeable examples, whatever the model.
 
         `2 level - 1 - min(2 (1 - 1/K) / (n/K + 1), (1 - K/n) / (K + 1))` for n examples in K folds;
-        coverage in practice is about the level itself.
+        coverage in practice is about the level itself. Of several outputs, n is that of the one
+        with the fewest scores.
 
         References:
             Barber, Candès, Ramdas and Tibshirani (2021), Annals of Statistics 49, theorem 4.
         """
-        count, folds = len(self.fold), self.num_folds
-        self.rank(level)
+        self.ranks(level)
+        count, folds = min(self.counts), self.num_folds
         slack = min(2 * (1 - 1 / folds) / (count / folds + 1), (1 - folds / count) / (folds + 1))
         return 2 * level - 1 - slack
 
@@ -95,7 +102,7 @@ class OutOfFold:
             Barber et al. (2021), Annals of Statistics 49, eq. 1.10; scaled scores as in
             Papadopoulos, Gammerman and Vovk (2008).
         """
-        rank = self.rank(level)
+        ranks = self.ranks(level)
         expected = (self.num_folds, *means.shape[1:2], self.scores.shape[1])
         if means.shape != expected or deviations.shape != expected:
             raise ShapeError(
@@ -103,13 +110,15 @@ class OutOfFold:
                 f"{expected}: (folds, points, outputs)."
             )
         lower, upper = np.empty(expected[1:]), np.empty(expected[1:])
-        step = max(1, BYTES_AT_ONCE // max(1, 8 * self.scores.size))
-        for first in range(0, means.shape[1], step):
-            some = slice(first, first + step)
-            center, half = means[self.fold, some], deviations[self.fold, some]
-            reach = half * self.scores[:, None, :]
-            upper[some] = np.partition(center + reach, rank - 1, axis=0)[rank - 1]
-            lower[some] = -np.partition(reach - center, rank - 1, axis=0)[rank - 1]
+        step = max(1, BYTES_AT_ONCE // max(1, 8 * len(self.scores)))
+        for j, rank in enumerate(ranks):
+            known = ~np.isnan(self.scores[:, j])
+            fold, scores = self.fold[known], self.scores[known, j, None]
+            for first in range(0, means.shape[1], step):
+                some = slice(first, first + step)
+                center, reach = means[fold, some, j], deviations[fold, some, j] * scores
+                upper[some, j] = np.partition(center + reach, rank - 1, axis=0)[rank - 1]
+                lower[some, j] = -np.partition(reach - center, rank - 1, axis=0)[rank - 1]
         return lower, upper
 
 

@@ -28,6 +28,7 @@ from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss
 from nbcore.training.folds import group_codes
+from nbcore.training.outputs import mean_where
 from nbcore.training.saving import Saved
 from nbcore.training.train import Members, train
 
@@ -338,17 +339,21 @@ class EnsembleDeterministicNN(Saved):
 def _errors(means: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the members' residuals `(n, outputs)`, and the variance between members.
 
+    Missing targets have no residual, and leave the variance between members out too.
+
     Args:
         means: predictions `(members, examples, outputs)`.
         y: targets.
         unseen: which of them count `(members, examples)`.
     """
     counts = np.where(unseen[..., None], means, np.nan)
-    residuals = (y.reshape(means.shape[1:]) - means)[unseen]
+    targets = y.reshape(means.shape[1:])
+    residuals = (targets - means)[unseen]
     several = unseen.sum(axis=0) >= 2
     if not several.any():
         return residuals, np.zeros(means.shape[2])
-    spread = np.nanvar(counts[:, several], axis=0, ddof=1).mean(axis=0)
+    variances = np.nanvar(counts[:, several], axis=0, ddof=1)
+    spread = mean_where(variances, ~np.isnan(targets[several]))
     return residuals, spread * (1 - 1 / len(means))
 
 

@@ -12,6 +12,7 @@ from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.cross_fit import CrossFit, mixture_noise
+from nbcore.training.outputs import mean_where
 
 Floats = NDArray[np.float64]
 MAX_PULL = 0.9
@@ -20,6 +21,8 @@ MAX_PULL = 0.9
 @dataclass(frozen=True, eq=False)
 class HeldOutErrors:
     """Means over examples of what fold networks predict for them, in the units of y.
+
+    Of each output the examples count whose target is known.
 
     With y an example, m the mean of the network that has not seen it, and m' the average of the
     means of those that have:
@@ -56,19 +59,19 @@ class HeldOutErrors:
         seen, means, own = seen[:, tested], means[:, tested], cross.fold[tested]
         unseen = means[own, np.arange(len(tested))]
         residuals = np.asarray(y, np.float64).reshape(len(cross.fold), -1)[tested] - unseen
-        several = seen.sum(axis=0) >= 2
+        measured, several = ~np.isnan(residuals), seen.sum(axis=0) >= 2
         aligned = between_seen = np.full(means.shape[2], np.nan)
         if several.any():
             known = np.where(seen[:, several, None], means[:, several], np.nan)
             shift = np.nanmean(known, axis=0) - unseen[several]
-            aligned = np.mean(residuals[several] * shift, axis=0)
-            between_seen = np.nanvar(known, axis=0, ddof=1).mean(axis=0)
+            aligned = mean_where(residuals[several] * shift, measured[several])
+            between_seen = mean_where(np.nanvar(known, axis=0, ddof=1), measured[several])
         return HeldOutErrors(
-            squared=np.mean(residuals**2, axis=0),
+            squared=mean_where(residuals**2, measured),
             aligned=aligned,
             between_seen=between_seen,
-            between_all=np.var(means, axis=0, ddof=1).mean(axis=0),
-            within=within[own, tested].mean(axis=0),
+            between_all=mean_where(np.var(means, axis=0, ddof=1), measured),
+            within=mean_where(within[own, tested], measured),
         )
 
     def between(self) -> Floats:

@@ -33,6 +33,21 @@ def root_mean_square(residuals: np.ndarray) -> np.ndarray:
     return np.sqrt(np.nanmean(residuals**2, axis=0))
 
 
+def mean_where(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return the mean of the values of each column that count; NaN if none does.
+
+    Args:
+        values: `(n, outputs)`.
+        counted: which of them count, of the same shape.
+
+    Examples:
+        >>> mean_where(np.array([[1.0], [np.nan], [3.0]]), np.array([[True], [False], [True]]))
+        array([2.])
+    """
+    with np.errstate(invalid="ignore"):
+        return np.sum(values, axis=0, where=counted) / np.sum(counted, axis=0)
+
+
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
     found = ExampleBuffer(num_examples(X), axis=0)

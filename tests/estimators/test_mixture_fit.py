@@ -105,6 +105,27 @@ def test_classes_are_sampled_on_unseen_examples() -> None:
     assert model.mixture_calibration is None
 
 
+def test_missing_targets_are_left_out_of_noise_and_intervals(tmp_path) -> None:
+    y = np.stack([Y, -Y], axis=1)
+    y[np.random.default_rng(1).uniform(size=y.shape) < 0.3] = np.nan
+    likelihood = nb.Gaussian(missing="mask")
+    model = nb.PartialBNN(FlaxMLP(hidden_dims=(4,), target_dim=2), likelihood=likelihood)
+    model.fit(X, y, 30, 30, 1, training=SHORT, calibration=MIXTURE, key=3, progress=False)
+    every = [posterior.predict(X) for posterior in model.posteriors]
+    own = (model.cross.fold, np.arange(COUNT))
+    errors = np.abs(y - np.stack([each.mean for each in every])[own])
+    unseen = model.mixture_calibration.out_of_fold
+    scores = errors / np.sqrt(np.stack([each.variance for each in every])[own])
+    np.testing.assert_allclose(unseen.scores, scores, rtol=1e-3)
+    assert np.all(model.mixture_calibration.noise <= np.sqrt(np.nanmean(errors**2, axis=0)))
+    model.save(tmp_path / "model")
+    loaded = nb.load(tmp_path / "model").predict_distribution(NEW)
+    for method in ("central", "conformal"):
+        low, high = model.predict_distribution(NEW).interval(0.9, method=method)
+        assert np.all(low < high)
+        np.testing.assert_array_equal(loaded.interval(0.9, method=method), (low, high))
+
+
 def test_networks_of_a_given_cross_fit_are_sampled_as_the_method_says() -> None:
     cross = nb.cross_fit(FlaxMLP(hidden_dims=(4,)), X, Y, FOLDS, epochs=5, progress=False)
     model = nb.PartialBNN(cross.full.network, cross)

@@ -59,6 +59,26 @@ def test_bounds_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_missing_scores_leave_an_example_out_of_its_column() -> None:
+    rng = np.random.default_rng(0)
+    fold, scores = rng.permutation(np.arange(40) % 3), rng.exponential(size=(40, 2))
+    scores[rng.uniform(size=40) < 0.4, 0] = np.nan
+    means, deviations = rng.normal(size=(3, 7, 2)), rng.uniform(0.5, 2, size=(3, 7, 2))
+    bounds = OutOfFold(fold, scores).interval(0.8, means, deviations)
+    for j in range(2):
+        known, own = ~np.isnan(scores[:, j]), slice(j, j + 1)
+        column = OutOfFold(fold[known], scores[known, own])
+        alone = column.interval(0.8, means[..., own], deviations[..., own])
+        for both, one in zip(bounds, alone, strict=True):
+            np.testing.assert_array_equal(both[:, j], one[:, 0])
+    few = OutOfFold(fold, scores)
+    count = int(np.sum(~np.isnan(scores[:, 0])))
+    expected = OutOfFold(fold[:count], np.ones((count, 1)))
+    assert few.guaranteed(0.8) == expected.guaranteed(0.8)
+    with pytest.raises(OptionError, match=f"there are {count}"):
+        few.interval(0.97, means, deviations)
+
+
 @pytest.mark.parametrize("df", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
 def test_coverage_of_heavy_tails(df: float, level: float) -> None:

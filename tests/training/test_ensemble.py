@@ -216,6 +216,45 @@ def test_the_bootstrap_leaves_out_whole_groups() -> None:
         trained(bootstrap=True, groups=[1, 2, 3, 4])
 
 
+def test_a_draw_that_cuts_its_last_group_leaves_out_the_rest_of_it_too() -> None:
+    """53 of 100 examples in groups of 5: three of a last group are seen, and two are not."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(100, 3)).astype(np.float32), 100 * np.arange(100.0)
+    group = np.repeat(np.arange(20), 5)
+    ensemble = nb.EnsembleDeterministicNN(mlp(1), num_models=3, learning_rate=1e-6)
+    ensemble.train(
+        x, y, 1, 53, bootstrap=True, bootstrap_fraction=0.53, groups=group, key=0, progress=False
+    )
+    assert ensemble.member_residuals is not None
+    examples = np.round(ensemble.member_residuals[:, 0] / 100).astype(int)  # predictions are small
+    starts = np.flatnonzero(np.diff(examples, prepend=1000) < 0)
+    for member in np.split(examples, starts[1:]):
+        assert len(member) > 0
+        assert set(np.unique(group[member], return_counts=True)[1]) == {5}
+
+
+def test_missing_targets_are_left_out_of_training_and_noise() -> None:
+    """An example without any target is as if it were not there; of others the noise is each's."""
+    rng = np.random.default_rng(5)
+    y = np.stack([Y, -Y], axis=1)[:30]
+    y[rng.uniform(size=y.shape) < 0.3] = np.nan
+    masked = nb.Gaussian(noise=1.0, missing="mask")
+    ensemble = nb.EnsembleDeterministicNN(mlp(2), loss=masked, num_models=3, standardize=True)
+    ensemble.train(X[:30], y, 3, 30, validation_data=(X[:30], y), key=5, progress=False)
+    assert ensemble.noise is not None
+    assert ensemble.scaler is not None
+    for member in ensemble.members:
+        assert np.isfinite(member.fit_result.losses).all()
+    means = ensemble.predict_distribution(X[:30]).draw_means
+    for j in range(2):
+        known = ~np.isnan(y[:, j])
+        own = means[:, known, j]
+        squared = np.mean((y[known, j] - own) ** 2)
+        between = own.var(axis=0, ddof=1).mean() * (1 - 1 / 3)
+        expected = np.sqrt(max(squared - 2 * between, squared / 4))
+        assert ensemble.noise[j] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_saved_ensemble_predicts_the_same(
     ensemble: nb.EnsembleDeterministicNN, tmp_path: Path
 ) -> None:

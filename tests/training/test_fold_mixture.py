@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,3 +105,23 @@ def test_a_cross_fit_of_labels_has_no_noise_of_a_mixture() -> None:
     )  # fmt: skip
     with pytest.raises(errors.OptionError, match="Categorical has no noise"):
         FoldMixture.of(cross, X, labels)
+
+
+def test_missing_targets_leave_an_example_out_of_its_column() -> None:
+    rng = np.random.default_rng(2)
+    count, folds = 30, 4
+    fold = rng.permutation(np.arange(count) % folds)
+    means, within = rng.normal(size=(2, folds, count, 2))
+    y = rng.normal(size=(count, 2))
+    y[rng.uniform(size=(count, 2)) < 0.4] = np.nan
+    found = HeldOutErrors.of(means, within, y, _cross(fold))
+    for j in range(2):
+        known = ~np.isnan(y[:, j])
+        own, spread = (a[:, known, j : j + 1] for a in (means, within))
+        alone = HeldOutErrors.of(own, spread, y[known, j], _cross(fold[known]))
+        for name in ("squared", "aligned", "between_seen", "between_all", "within"):
+            np.testing.assert_allclose(getattr(found, name)[j], getattr(alone, name)[0])
+
+
+def _cross(fold: np.ndarray) -> Any:
+    return SimpleNamespace(fold=fold, trained=[np.flatnonzero(fold != k) for k in range(4)])
