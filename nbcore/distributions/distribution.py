@@ -117,6 +117,29 @@ def as_matrix(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(y, np.float64).reshape(shape)
 
 
+def as_variances(variances: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return variances with as many axes as means have, of lengths that broadcast to theirs.
+
+    Args:
+        variances: variances, which may lack leading axes.
+        shape: shape of the means.
+
+    Raises:
+        ShapeError: means would broadcast to the variances, such as `(draws, examples, 1)` to
+            `(examples,)`, which stands for `(1, 1, outputs)`.
+    """
+    given = np.asarray(variances, np.float64)
+    found = given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
+    if found.ndim > len(shape) or any(
+        n not in (1, m) for n, m in zip(found.shape, shape, strict=True)
+    ):
+        raise ShapeError(
+            f"The variances have shape {given.shape} and the means {shape}: (draws, examples, "
+            "outputs). Give one variance for each output, or np.reshape(variances, means.shape)"
+        )
+    return found
+
+
 def array_module(*values: Any) -> Any:
     """Return `jax.numpy` if a value is an array of JAX, else `numpy`."""
     return jnp if any(isinstance(value, jax.Array) for value in values) else np

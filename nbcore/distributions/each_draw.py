@@ -21,7 +21,7 @@ from nbcore.distributions.continuous import bisect
 from nbcore.distributions.discrete import bisect_integers
 from nbcore.distributions.distribution import Distribution, as_matrix
 from nbcore.distributions.foreign import cdf_of
-from nbcore.distributions.likelihoods import Likelihood
+from nbcore.distributions.likelihoods import Likelihood, log_prob_of_each
 from nbcore.errors import OptionError, ShapeError
 
 TOLERANCE = 1e-2
@@ -270,7 +270,7 @@ def _variance(likelihood: Likelihood, parameters: Any, outputs: jax.Array) -> ja
 def _log_prob(
     likelihood: Likelihood, parameters: Any, outputs: jax.Array, z: jax.Array
 ) -> jax.Array:
-    return likelihood.log_prob(outputs, z, parameters)
+    return log_prob_of_each(likelihood, outputs, z, parameters)
 
 
 def _cdf(likelihood: Likelihood, parameters: Any, outputs: jax.Array, z: jax.Array) -> jax.Array:

@@ -27,6 +27,8 @@ _ROLE_BY_NAME: Mapping[str, Role] = {
     "gamma": "scale",
 }
 
+HALF = 16
+"""Bits of the shortest floats that weights are sampled in."""
 
 _RECURRENT_PARTS = re.compile(r"(i|h)[ifgorznh]?|if_|in|hn|dense_[ih]|recurrent_kernel")
 
@@ -47,7 +49,8 @@ def infer_layers(params: Any, *, prefix: str = "", state: Sequence[str] = ()) ->
         Layers in pytree order, call order unknown.
 
     Raises:
-        NetworkError: weights are complex, or integers are named as weights (quantized ones).
+        NetworkError: weights are complex or of 8 bits, or what is named as a weight is not of
+            floats (quantized weights).
 
     Examples:
         >>> import numpy as np
@@ -77,12 +80,13 @@ def _check_type(path: str, dtype: Any) -> None:
             "the imaginary part as two arrays of floats, and join them in the network: "
             "jax.lax.complex(params['real'], params['imag'])"
         )
+    is_float = bool(jnp.issubdtype(dtype, jnp.floating))
     is_named_as_weight = path.rpartition("/")[2] in _ROLE_BY_NAME
-    if is_named_as_weight and jnp.issubdtype(dtype, jnp.integer):
+    if (is_named_as_weight and not is_float) or (is_float and jnp.finfo(dtype).bits < HALF):
         raise NetworkError(
-            f"The weights {path!r} are {dtype}, and weights that can move are floats. Undo the "
-            "quantization, params.astype('float32') times its scale; or, for what is no weight "
-            "(a counter, an index), give it another name."
+            f"The weights {path!r} are {dtype}, and weights that can move are floats of at least "
+            f"{HALF} bits. Undo the quantization, params.astype('float32') times its scale; or, "
+            "for what is no weight (a counter, an index, a mask), give it another name."
         )
 
 

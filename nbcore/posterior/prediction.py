@@ -12,7 +12,7 @@ import numpy as np
 from nbcore.common.keys import as_key
 from nbcore.common.options import check_choice
 from nbcore.distributions.continuous import NormalDistribution
-from nbcore.distributions.distribution import Distribution
+from nbcore.distributions.distribution import Distribution, as_variances
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.metrics import crps
 from nbcore.metrics.class_names import ClassNames, codes_of, names_of
@@ -130,8 +130,7 @@ class Prediction:
             (2,)
         """
         means = np.asarray(means)
-        variances = np.asarray(variances, np.float64)
-        variances = variances.reshape((1,) * (means.ndim - variances.ndim) + variances.shape)
+        variances = as_variances(variances, means.shape)
         return Prediction(NormalDistribution(means, np.sqrt(variances)))
 
     @property
@@ -304,6 +303,7 @@ class Prediction:
         """
         absent = is_nan(known_values(y, missing))
         if absent.any():
+            self._checked(np.where(absent, 0, y))  # the shape
             return crps(np.asarray(y)[~absent], self.sample(CRPS_DRAWS)[:, ~absent])
         known = self.distribution.take().crps(self._checked(y))
         return crps(y, self.sample(CRPS_DRAWS)) if known is None else known
@@ -341,8 +341,8 @@ class Prediction:
         Args:
             variance: variance given the weights `(outputs,)`, in squared units of y.
         """
-        distribution = self.distribution.with_variance(np.reshape(variance, (1, 1, -1)))
-        return Prediction(distribution, classes=self.classes)
+        given = as_variances(variance, self.distribution.shape)
+        return Prediction(self.distribution.with_variance(given), classes=self.classes)
 
     @property
     def epistemic_share(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nbcore.common.paths import leaf_paths
 from nbcore.common.pytrees import register_pytree
-from nbcore.distributions.likelihoods import Likelihood
+from nbcore.distributions.likelihoods import Likelihood, log_prob_of_each
 from nbcore.networks.length_buckets import Group, length_groups
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit
@@ -65,7 +65,7 @@ class Block:
     def log_prob(self, likelihood: Likelihood, position: Any) -> jax.Array:
         """Return log p(y_i | position) of each example, copies included."""
         outputs = self.forward.outputs(position["weights"], self.features)
-        return likelihood.log_prob(outputs, self.y, position["likelihood"])
+        return log_prob_of_each(likelihood, outputs, self.y, position["likelihood"])
 
     def moments(self, likelihood: Likelihood, position: Any) -> tuple[jax.Array, jax.Array]:
         """Return mean and variance of y, `(examples, targets)`, copies included."""
@@ -98,7 +98,7 @@ def _log_prob_of_chunk(
 ) -> jax.Array:
     (forward, likelihood, position), (features, y) = shared, examples
     outputs = forward.at_once(position["weights"], features)
-    return likelihood.log_prob(outputs, y, position["likelihood"])
+    return log_prob_of_each(likelihood, outputs, y, position["likelihood"])
 
 
 def make_blocks(

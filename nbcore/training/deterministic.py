@@ -105,10 +105,11 @@ class DeterministicNN(Saved):
         standardize_inputs: bool = False,
         patience: int = 20,
     ) -> None:
-        if isinstance(loss, str) and loss not in _LIKELIHOODS:
+        known = loss in _LIKELIHOODS if isinstance(loss, str) else isinstance(loss, Likelihood)
+        if not known:
             raise OptionError(
                 f"loss is {', '.join(get_args(Loss))} or a likelihood, got {loss!r}."
-                f"{did_you_mean(loss, _LIKELIHOODS)}"
+                f"{did_you_mean(str(loss), _LIKELIHOODS)}"
             )
         self.model = net
         self.loss: Loss | Likelihood = loss

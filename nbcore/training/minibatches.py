@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nbcore.distributions.likelihoods import Likelihood
+from nbcore.distributions.likelihoods import Likelihood, log_prob_of_each
 from nbcore.networks.evaluation import as_columns
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.length_buckets import Group, length_groups, lengths
@@ -92,7 +92,7 @@ def batch_loss(
         own = None if key is None else jax.random.fold_in(key, g)
         outputs = network.apply(params, part.x, train=key is not None, key=own)
         columns = as_columns(outputs, len(part.y))
-        total = total - jnp.sum(likelihood.log_prob(columns, part.y, {}) * part.mask)
+        total = total - jnp.sum(log_prob_of_each(likelihood, columns, part.y, {}) * part.mask)
     return total / sum(jnp.sum(part.mask) for part in batch)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -278,6 +278,47 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
 
     with pytest.raises(ShapeError, match=r"cdf of shape \(5, 5\)"):
         predicted(FlatWithMoments()).cdf(Y)
+
+
+@register_pytree
+@dataclass(frozen=True)
+class Shaped(nb.Likelihood):
+    """A log density of its own, in a shape that is to be refused or, at "sum", to be taken."""
+
+    how: str = field(default="", metadata={"static": True})
+
+    def log_prob(self, outputs: jax.Array, y: jax.Array, parameters: Any) -> jax.Array:
+        each = jax.scipy.stats.norm.logpdf(y, outputs)
+        crossed = jax.scipy.stats.norm.logpdf(y, outputs[:, 0])
+        found = {"columns": each, "crossed": crossed, "scalar": each.sum(), "one": each.sum(axis=0)}
+        return found.get(self.how, each.sum(axis=1))
+
+
+@pytest.mark.parametrize("how", ["columns", "crossed", "scalar", "one"])
+def test_log_densities_are_one_for_each_example(how: str) -> None:
+    """A column times the mask of a minibatch, or a sum, would be a plausible number."""
+    network = nb.as_network((lambda key, x: {"w": jnp.ones((3, 1))}, lambda p, x: x @ p["w"]))
+    x, y = RNG.normal(size=(12, 3)).astype(np.float32), RNG.normal(size=12)
+
+    def target(likelihood: nb.Likelihood) -> nb.Target:
+        subset, params = nb.ProbabilisticSubset.everything(), {"w": jnp.ones((3, 1))}
+        return nb.Target.build(network, params, subset, x, y, likelihood=likelihood)
+
+    def train(likelihood: nb.Likelihood) -> nb.DeterministicNN:
+        return nb.DeterministicNN(network, likelihood, swa=None).train(
+            x, y, 1, batch_size=4, progress=False
+        )
+
+    right = target(Shaped())
+    expected = stats.norm.logpdf(y, x.sum(axis=1))
+    np.testing.assert_allclose(right.log_likelihood(right.start), expected, rtol=1e-4)
+    wrong = target(Shaped(how))
+    for call in (wrong.log_density, wrong.log_likelihood):
+        with pytest.raises(ShapeError, match=r"Shaped.log_prob has shape .*expected \(12,\)"):
+            call(wrong.start)
+    train(Shaped())
+    with pytest.raises(ShapeError, match=r"Shaped.log_prob has shape .*expected \(4,\)"):
+        train(Shaped(how))
 
 
 class Triangle(NamedTuple):

@@ -115,6 +115,10 @@ class Unfit(NamedTuple):
 UNFIT = {
     "quantized": Unfit({"D": {"kernel": jnp.ones((3, 1), jnp.int8)}}, "'D/kernel' are int8"),
     "unsigned": Unfit({"D": {"bias": jnp.ones(1, jnp.uint8), "w": KERNEL}}, "uint8.*quantization"),
+    "4 bits": Unfit({"D": {"kernel": jnp.ones((3, 1), jnp.int4)}}, "int4.*quantization"),
+    "float8": Unfit({"w": KERNEL.astype(jnp.float8_e4m3fn)}, "float8_e4m3fn.*at least 16 bits"),
+    "float8, wide": Unfit({"w": KERNEL.astype(jnp.float8_e5m2)}, "'w' are float8_e5m2"),
+    "binary": Unfit({"D": {"kernel": jnp.ones((3, 1), bool)}}, "'D/kernel' are bool"),
     "key": Unfit({"w": KERNEL, "k": jax.random.key(0)}, "'k' is a random key"),
     "objects": Unfit({"w": KERNEL, "o": np.array([object()])}, "'o' is not an array of numbers"),
     "text": Unfit({"w": KERNEL, "act": "relu"}, "'act' is not an array of numbers, got str 'relu'"),
@@ -142,6 +146,7 @@ FIT = {
     "nothing": ({"w": KERNEL, "none": None}, 3),
     "an empty array": ({"w": KERNEL, "empty": jnp.zeros((0, 3))}, 3),
     "a counter": ({"w": KERNEL, "count": jnp.zeros((), int)}, 3),
+    "a mask": ({"w": KERNEL, "mask": jnp.ones((3, 1), bool)}, 3),
     "a list and a tuple": ({"w": [KERNEL, (KERNEL,)]}, 6),
     "integer keys": ({0: {"w": KERNEL}}, 3),
 }

@@ -147,6 +147,27 @@ def test_outputs_that_a_network_must_not_have_are_named(name):
         nb.Target.build(model, params, nb.ProbabilisticSubset.everything(), X, Y)
 
 
+class PoolsInTraining(nn.Module):
+    """As many outputs as examples in predictions, and one for all of them in training."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        h = nn.Dense(1)(x)
+        return h.mean(axis=0, keepdims=True) if train else h
+
+
+def test_outputs_in_training_are_counted_too():
+    model = PoolsInTraining()
+    ensemble = nb.EnsembleDeterministicNN(model, num_models=2)
+    for train in (
+        lambda: nb.DeterministicNN(model).train(X, Y, 1, progress=False),
+        lambda: ensemble.train(X, Y, 1, progress=False),
+        lambda: nb.cross_fit(model, X, Y, 2, epochs=1, progress=False),
+    ):
+        with pytest.raises(ShapeError, match=r"examples.*\(1, 1\): 1 output\(s\)"):
+            train()
+
+
 def test_images_work_as_columns():
     model = ending_in(lambda h: h.reshape(-1, 8, 8, 1).reshape(len(h), -1))
     images = np.random.default_rng(1).normal(size=(12, 8, 8, 1))

@@ -83,6 +83,38 @@ def test_boxed_weights_are_those_without_boxes(box, freezes, tmp_path):
     assert np.array_equal(loaded.predict(X).mean, posterior.predict(X).mean)
 
 
+class BoxedBlock(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        kernel = nn.with_partitioning(nn.initializers.lecun_normal(), ("in", "out"))
+        bias = nn.with_partitioning(nn.initializers.zeros, ("out",))
+        return nn.tanh(nn.Dense(4, kernel_init=kernel, bias_init=bias, name="dense")(x)), None
+
+
+class BoxedStack(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        stack = nn.scan(
+            BoxedBlock, variable_axes={"params": 0}, split_rngs={"params": True}, length=3,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )  # fmt: skip
+        x, _ = stack(name="blocks")(nn.Dense(4, name="first")(x), None)
+        return nn.Dense(1, name="out")(x)
+
+
+@pytest.mark.parametrize("freezes", [False, True])
+def test_boxes_around_stacked_layers_leave_their_layers_apart(freezes):
+    network, boxed = nb.as_network(BoxedStack(), example=X), BoxedStack().init(KEY, X)
+    boxed = freeze(boxed) if freezes else boxed
+    pair = S.pairs({"blocks/dense": [(2, 1)]}).split(network, boxed).labels()
+    of_each = [f"blocks[{i}]/dense" for i in range(3)]
+    assert sorted(name for names in pair.values() for name in names) == sorted(
+        [*(f"{layer}/bias[1]" for layer in of_each), *(f"{layer}[2, 1]" for layer in of_each)]
+    )
+    assert S.layers("blocks[1]/dense").split(network, boxed).size == 4 * 4 + 4
+    assert S.first_and_last().split(network, boxed).size == 16 + 5  # biases included
+
+
 def test_a_pair_of_functions_with_boxes_is_refused_before_sampling():
     net = Net(nn.with_partitioning)
     pair, params = (net.init, net.apply), net.init(KEY, X)

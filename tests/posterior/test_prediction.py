@@ -23,7 +23,9 @@ RNG = np.random.default_rng(0)
 MEANS = RNG.normal(size=(7, 4, 2)) * 2
 VARIANCES = RNG.uniform(0.1, 3, size=(7, 4, 2))
 NORMAL = Prediction.normal(MEANS, VARIANCES)
-SINGLE = Prediction.normal(MEANS[:, :, :1], VARIANCES[:, :, :1])
+ONE = MEANS[:, :, :1]
+SINGLE = Prediction.normal(ONE, VARIANCES[:, :, :1])
+NANS = np.array([np.nan, 0.0, 1.0, 2.0])
 PROBABILITIES = RNG.dirichlet(np.ones(3), size=(7, 4))
 CLASSES = Prediction(nb.CategoricalDistribution(np.log(PROBABILITIES)))
 
@@ -323,6 +325,13 @@ def test_the_scaler_standardizes_and_survives_json():
         (lambda: NORMAL.sample(0), OptionError, "at least 1"),
         (lambda: Prediction(MEANS), OptionError, r"ndarray.*Prediction\.normal\(means"),
         (lambda: Prediction.normal(MEANS[0], 1.0), ShapeError, r"draws.*\(4, 2\)"),
+        (lambda: Prediction.normal(ONE, np.ones(4)), ShapeError, r"\(4,\).*\(7, 4, 1\)"),
+        (lambda: Prediction.normal(ONE, np.ones((7, 4))), ShapeError, r"\(7, 4\).*\(7, 4, 1\)"),
+        (lambda: Prediction.normal(ONE, np.ones((5, 1, 1))), ShapeError, r"\(5, 1, 1\).*reshape"),
+        (lambda: Prediction.normal(ONE, np.ones((1, 7, 4, 1))), ShapeError, r"\(1, 7, 4, 1\)"),
+        (lambda: SINGLE.with_variance(np.ones(4)), ShapeError, r"\(4,\).*one variance for each"),
+        (lambda: SINGLE.crps(NANS[:, None], missing="mask"), ShapeError, r"\(4, 1\).*\(4,\)"),
+        (lambda: SINGLE.crps(NANS[:1], missing="mask"), ShapeError, r"\(1,\).*\(4,\)"),
         (lambda: COUNTS.with_variance(np.ones(1)), OptionError, "follows from its mean"),
         (lambda: COUNTS.in_units_of(Scaler.identity(1)), OptionError, "has no units"),
         (lambda: CLASSES.log_density(np.array([0, 1, 2, 3])), LabelError, "0 to 2"),

@@ -19,6 +19,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
 Y = X @ np.array([1.0, -2.0, 0.5])
 LABELS = (Y > 0).astype(int) + (Y > 2)
+NO_LOSS: Any = 5  # a number of members, in the place of the loss
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,7 @@ def test_what_training_remembers(classifier: nb.DeterministicNN) -> None:
             errors.OptionError,
             "Did you mean",
         ),
+        (lambda net: nb.DeterministicNN(net, NO_LOSS), errors.OptionError, "likelihood, got 5"),
         (
             lambda net: nb.DeterministicNN(net, loss="classification", standardize=True),
             errors.OptionError,

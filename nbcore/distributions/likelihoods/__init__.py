@@ -3,6 +3,7 @@
 from nbcore.distributions.likelihoods.base import Likelihood as Likelihood
 from nbcore.distributions.likelihoods.base import LikelihoodParameters as LikelihoodParameters
 from nbcore.distributions.likelihoods.base import check_trainable as check_trainable
+from nbcore.distributions.likelihoods.base import log_prob_of_each as log_prob_of_each
 from nbcore.distributions.likelihoods.classes import Bernoulli as Bernoulli
 from nbcore.distributions.likelihoods.classes import Categorical as Categorical
 from nbcore.distributions.likelihoods.gaussian import Gaussian as Gaussian

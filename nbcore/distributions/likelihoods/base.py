@@ -227,6 +227,25 @@ def check_trainable(likelihood: Likelihood, num_outputs: int) -> None:
         )
 
 
+def log_prob_of_each(
+    likelihood: Likelihood, outputs: jax.Array, y: jax.Array, parameters: LikelihoodParameters
+) -> jax.Array:
+    """Return log p(y | outputs, parameters) of each example, `(examples,)`.
+
+    Raises:
+        ShapeError: the likelihood has a `log_prob` of its own, whose shape is another one.
+    """
+    each = likelihood.log_prob(outputs, y, parameters)
+    if each.shape != y.shape[:1]:
+        raise ShapeError(
+            f"{type(likelihood).__name__}.log_prob has shape {each.shape} for outputs of shape "
+            f"{outputs.shape} and y of shape {y.shape}; expected {y.shape[:1]}, one value for each "
+            "example. y has a column for each target: y[:, 0] goes with outputs[:, 0]; sum over "
+            "targets: jnp.sum(each, axis=1)"
+        )
+    return each
+
+
 def real_columns(y: Any, num_targets: int, name: str) -> jax.Array:
     """Return y as floats `(examples, targets)`.
 
