@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nbcore.networks.evaluation import as_columns
 from nbcore.targets.blocks import in_order, over_budget, staged_layers
-
-if TYPE_CHECKING:
-    from nbcore.targets.target import NetworkTarget
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,12 @@ class DensityCost:
         return "\n".join([*lines, ", ".join(_examples(*block) for block in self.blocks)])
 
 
-def density_cost(target: NetworkTarget) -> DensityCost:
-    """Return the cost of a gradient of the log density, without compiling or computing it."""
+def density_cost(target: Any) -> DensityCost:
+    """Return the cost of a gradient of the log density, without compiling or computing it.
+
+    Args:
+        target: the log density of a network's weights, an `nbcore.targets.target.NetworkTarget`.
+    """
     position = target.initial_position()
     structure, shapes = target.inputs
     x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
@@ -81,7 +82,7 @@ def density_cost(target: NetworkTarget) -> DensityCost:
     )
 
 
-def _plain(position: Any, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Array:
+def _plain(position: Any, target: Any, x: Any, y: jax.Array) -> jax.Array:
     """Return the log density without hoisting: the whole network on all inputs."""
     params = target.split.merge(position["weights"])
     outputs = as_columns(target.network.apply(params, x), len(y))
@@ -89,7 +90,7 @@ def _plain(position: Any, target: NetworkTarget, x: Any, y: jax.Array) -> jax.Ar
     return target.log_prior(position) + jnp.sum(each)
 
 
-def _at_once(position: Any, target: NetworkTarget) -> jax.Array:
+def _at_once(position: Any, target: Any) -> jax.Array:
     """Return the log density without chunks: XLA counts the body of a loop once."""
     whole = [replace(b, forward=replace(b.forward, chunk_size=0)) for b in target.blocks]
     return replace(target, blocks=tuple(whole)).log_density(position)

@@ -5,16 +5,13 @@ The defaults are those of a plain density: no network, no data, nothing integrat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
 from nbcore.common.noise import with_noise
 from nbcore.errors import TargetError
 from nbcore.targets.strata import Batch
-
-if TYPE_CHECKING:
-    from nbcore.targets.target import NetworkTarget
 
 JITTER = 0.01
 FULL_BATCH = "Use a backend without the capability 'minibatch', such as 'numpyro-nuts'."
@@ -57,12 +54,7 @@ class LogDensity:
         del position
         return ""
 
-    # --- the network behind it ---
-
-    @property
-    def network_target(self) -> NetworkTarget | None:
-        """The log density of the weights of a network behind this one; `None` if there is none."""
-        return None
+    # --- parameters of the prior ---
 
     @property
     def has_hyperparameters(self) -> bool:

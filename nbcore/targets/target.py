@@ -44,6 +44,11 @@ class Target(LogDensity):
     Make one with `Target.build` (a network and data) or `Target.from_log_density` (any density).
     """
 
+    @property
+    def network_target(self) -> NetworkTarget | None:
+        """The log density of the weights of a network behind this one; `None` if there is none."""
+        return None
+
     @staticmethod
     def build(
         network: Network | Any,
