@@ -29,9 +29,12 @@ def known_values(y: Any, missing: Missing) -> Any:
     """Return y, which has no missing value, or one that is left out.
 
     Raises:
-        DataError: y has missing values.
+        DataError: y has missing values, or nothing else.
     """
-    count = int(is_nan(y).sum())
+    absent = is_nan(y)
+    count = int(absent.sum())
     if count and missing == "error":
         raise DataError(f"{count} value(s) of y are NaN. To leave them out: missing='mask'")
+    if count and absent.all():
+        raise DataError(f"All {count} values of y are NaN: there is nothing to score.")
     return y

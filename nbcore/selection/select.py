@@ -13,7 +13,7 @@ from nbcore.common.keys import as_key
 from nbcore.common.moments import Moments
 from nbcore.common.options import check_names
 from nbcore.errors import DataError, OptionError, SelectionError
-from nbcore.networks.inputs import check_data, check_inputs
+from nbcore.networks.inputs import Missing, check_data, check_inputs
 from nbcore.networks.layers import ATTENTION_PARTS, Layer, Leaf
 from nbcore.networks.names import Names
 from nbcore.networks.network import Inputs, Key, Network, Params
@@ -295,7 +295,8 @@ def _read(det: Trained, X: Inputs | None, y: Any | None) -> tuple[Inputs | None,
     inputs = None if X is None else names.inputs(X)
     targets = None if y is None else names.targets(y)
     if inputs is not None and targets is not None:
-        check_data(det.network, inputs, targets)
+        missing: Missing = getattr(getattr(det, "likelihood", None), "missing", "error")
+        check_data(det.network, inputs, targets, missing=missing)
     elif inputs is not None:
         check_inputs(det.network, inputs)
     return inputs, targets

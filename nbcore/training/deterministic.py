@@ -105,8 +105,7 @@ class DeterministicNN(Saved):
         standardize_inputs: bool = False,
         patience: int = 20,
     ) -> None:
-        known = loss in _LIKELIHOODS if isinstance(loss, str) else isinstance(loss, Likelihood)
-        if not known:
+        if not (loss in _LIKELIHOODS if isinstance(loss, str) else isinstance(loss, Likelihood)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(
                 f"loss is {', '.join(get_args(Loss))} or a likelihood, got {loss!r}."
                 f"{did_you_mean(str(loss), _LIKELIHOODS)}"
@@ -372,15 +371,15 @@ class DeterministicNN(Saved):
             X: inputs, as for training.
             y: targets, in y's own units.
         """
-        data = self._data(*self._read(X, y))
-        likelihood = self.likelihood
+        data, likelihood = self._data(*self._read(X, y)), self.likelihood
         if self.is_squared_error:
             noise = self.validation_noise
             noise = self.residual_noise(X, y) if noise is None else noise
             scale = 1.0 if self.scaler is None else self.scaler.scale
             spread = np.nanstd(data.y, axis=0, dtype=np.float64)
             floor = np.where(spread > 0, 1e-3 * spread, 1e-12)
-            likelihood = Gaussian(noise=jnp.asarray(np.maximum(noise / scale, floor)))
+            noise = jnp.asarray(np.maximum(noise / scale, floor))
+            likelihood = Gaussian(noise=noise, missing=self.likelihood.missing)
         layers = self.network.layers(self.params)
         return LikelihoodCurvature(self.network, self.params, likelihood, data.X, data.y, layers)
 

@@ -134,6 +134,28 @@ def test_a_fit_and_its_scores_leave_missing_values_out() -> None:
     for score in (prediction.nlpd, prediction.coverage, prediction.crps, prediction.log_density):
         with pytest.raises(DataError, match="missing='mask'"):
             score(Y)
+        with pytest.raises(DataError, match="nothing to score"):
+            score(np.full_like(Y, np.nan), missing="mask")
+
+
+@pytest.mark.parametrize("method", ["fisher", "laplace-variance", "greedy-predictive"])
+def test_selectors_leave_missing_values_out(method: str) -> None:
+    """Examples without any target are as if they were not given; the noise is that of the rest."""
+    loss = nb.Gaussian(noise=1.0, missing="mask")
+    module = FlaxMLP(hidden_dims=(4,), target_dim=2)
+    det = nb.DeterministicNN(module, loss, swa=None).train(X, Y, 3, progress=False)
+    gone = np.arange(30) % 3 == 0
+    given = ((X, np.where(gone[:, None], np.nan, Y)), (X[~gone], Y[~gone]))
+    chosen = [
+        nb.select_bayesian_components(det, method=method, num_weights=5, X=x, y=y) for x, y in given
+    ]
+    few = [subset.split(det.network, det.params) for subset in chosen]
+    assert few[0].labels() == few[1].labels()
+    assert 0 < few[0].size <= 5
+    for_all, for_rest = (det.curvature(x, y) for x, y in given)
+    np.testing.assert_allclose(
+        for_all.likelihood.noise, for_rest.likelihood.noise, rtol=1e-6  # pyright: ignore[reportAttributeAccessIssue]
+    )  # fmt: skip
 
 
 def test_missing_values_are_an_error_that_names_the_option() -> None:
