@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nbcore.common.hookspecs import Spec as Spec
     from nbcore.common.hookspecs import hookimpl as hookimpl
     from nbcore.common.lazy import lazy_names as lazy_names
+    from nbcore.common.matrices import eigh as eigh
     from nbcore.common.options import check_at_least as check_at_least
     from nbcore.common.options import check_choice as check_choice
     from nbcore.common.options import check_count as check_count
@@ -79,6 +80,9 @@ SURFACE = {
     },
     "common.lazy": {
         "lazy_names": "the `__getattr__` of a package whose classes are imported when first used",
+    },
+    "common.matrices": {
+        "eigh": "eigenvalues and eigenvectors, safe in chains that run at the same time",
     },
     "common.options": {
         "check_at_least": "raise unless options are finite numbers of at least a value",

@@ -20,7 +20,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from nbcore import Target
-from nbcore.extend import curvature_rows, prior_deviations
+from nbcore.extend import curvature_rows, eigh, prior_deviations
 from nbcore_sgmcmc.minibatches import Minibatches
 
 VISITED = 8
@@ -151,7 +151,7 @@ def measure(key: jax.Array, target: Target, seen: Seen, preconditioner: str) -> 
         return gram + found.T @ found, None
 
     zero = jnp.zeros((len(scale), len(scale)), scale.dtype)
-    values, vectors = jnp.linalg.eigh(_finite(jax.lax.scan(add, zero, at)[0]))
+    values, vectors = eigh(_finite(jax.lax.scan(add, zero, at)[0]))
     return Metric(scale, vectors, jnp.maximum(values, 0))
 
 
@@ -190,7 +190,7 @@ def _scale(target: Target, seen: Seen, preconditioner: str) -> jax.Array:
 def _eigen_of_rows(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return V and l of G = Q^T Q, for fewer rows Q `(rows, d)` than columns."""
     rows = _finite(rows)
-    values, vectors = jnp.linalg.eigh(rows @ rows.T)
+    values, vectors = eigh(rows @ rows.T)
     kept = values > LEAST_SHARE * values[-1]
     root = jnp.where(kept, values, 1.0) ** -0.5
     return jnp.where(kept, rows.T @ vectors * root, 0), jnp.where(kept, values, 0)

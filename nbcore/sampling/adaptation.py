@@ -12,6 +12,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.matrices import eigh
 from nbcore.targets.curvature import Whitening
 
 GAMMA = 0.05
@@ -244,10 +245,10 @@ def _between(spread: jax.Array, slope: jax.Array, n: jax.Array) -> jax.Array:
     units = jnp.outer(scale, scale)
     c, g = spread / units, slope * units
     c, g = (_regularized(m, n, jnp.diag(jnp.diag(m))) for m in (c, g))
-    values, vectors = jnp.linalg.eigh(g)
+    values, vectors = eigh(g)
     root = jnp.sqrt(jnp.maximum(values, FLOOR * values[-1]))
     half, back = (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
-    values, vectors = jnp.linalg.eigh(half @ c @ half)
+    values, vectors = eigh(half @ c @ half)
     middle = (vectors * jnp.maximum(values, FLOOR * values[-1]) ** 0.25) @ vectors.T
     return scale[:, None] * (back @ middle)
 

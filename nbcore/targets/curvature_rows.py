@@ -9,6 +9,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
+from nbcore.common.matrices import eigh
 from nbcore.targets.blocks import Block
 from nbcore.targets.strata import Batch
 from nbcore.targets.target import NetworkTarget
@@ -112,7 +113,7 @@ def _rows_of_weights(
             return likelihood.log_prob(outputs[None], y, position["likelihood"])[0]
 
         at, pull_back = jax.vjp(lambda w: whole.outputs(w, features)[0], weights)
-        values, vectors = jnp.linalg.eigh(-jax.hessian(log_prob)(at))
+        values, vectors = eigh(-jax.hessian(log_prob)(at))
         root = weight * vectors * jnp.sqrt(jnp.maximum(values, 0))
         pulled = jax.vmap(lambda column: pull_back(column)[0], in_axes=1)(root)
         return jax.vmap(lambda w: _flat({**zeros, "weights": w}))(pulled)

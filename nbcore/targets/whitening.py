@@ -10,6 +10,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
+from nbcore.common.matrices import solve
 from nbcore.common.pytrees import register_pytree
 
 FLOOR = 1e-6
@@ -165,7 +166,7 @@ class Whitening:
         move = jax.flatten_util.ravel_pytree(position)[0] - self.center
         if isinstance(self.factor, LowRank):
             return self.factor.unmove(move)
-        return move / self.factor if self.factor.ndim == 1 else jnp.linalg.solve(self.factor, move)
+        return move / self.factor if self.factor.ndim == 1 else solve(self.factor, move)
 
     def from_gradient(self, gradient: Any) -> jax.Array:
         """Return the gradient in whitened coordinates `(n,)` of a gradient in the position."""

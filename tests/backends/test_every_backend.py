@@ -11,8 +11,10 @@ import pytest
 
 import nbcore as nb
 from nbcore import errors
+from nbcore.common import plugins
 from nbcore.posterior import convergence
 from nbcore.testing.oracle import Oracle, closed_form, flat_weights, oracle
+from nbcore.testing.references import reference
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
 
@@ -243,3 +245,43 @@ def test_weights_of_single_precision_are_sampled_in_double_where_that_is_on(name
         density = float(target.log_density(at))
         assert float(posterior.stats.log_density[0, -1]) == pytest.approx(density, rel=1e-6)
         assert np.all(np.isfinite(posterior.predict(X).mean))
+
+
+TOGETHER = [n for n, s in plugins.specs("backend").items() if "fixed_cost" in s.capabilities]
+MATRIX_FUNCTIONS = {"cholesky", "eigh", "lu", "qr", "svd"}
+
+
+def of_several_matrices(jaxpr: Any) -> set[str]:
+    """Return which matrix functions a program applies to several matrices at once."""
+    found: set[str] = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in MATRIX_FUNCTIONS and equation.invars[0].aval.ndim > 2:
+            found.add(equation.primitive.name)
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            found |= of_several_matrices(inner) if hasattr(inner, "eqns") else set()
+    return found
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_programs_of_chains_do_not_wait_for_each_other(name: str) -> None:
+    """Such functions wait in the threads that programs share: two programs, two cores, no end."""
+    target = reference("mlp").target
+    kernel, keys = nb.get_backend(name).kernel(100), jax.random.split(jax.random.key(0), 2)
+    start = jax.tree.map(lambda a: jnp.stack([a, a]), target.start)
+    shared = jax.eval_shape(kernel.shared, keys[0], target, target.start)
+
+    def init(target: Any, shared: Any) -> Any:
+        return jax.vmap(lambda key, z: kernel.init(key, target, shared, z))(keys, start)
+
+    def warmup(target: Any, shared: Any, states: Any) -> Any:
+        return jax.vmap(lambda key, s: kernel.warmup(key, target, shared, s, 3))(keys, states)
+
+    states = jax.eval_shape(init, target, shared)
+    programs = (
+        jax.make_jaxpr(init)(target, shared),
+        jax.make_jaxpr(warmup)(target, shared, states),
+    )
+    assert not set().union(*(of_several_matrices(p.jaxpr) for p in programs))
