@@ -149,7 +149,10 @@ def test_it_knows_more_where_it_has_seen_examples_and_predicts_better_than_one_n
     found = {}
     for method in ("mixture", "crossfit"):
         model = nb.PartialBNN(FlaxMLP(hidden_dims=(16, 16)))
-        model.fit(x, y, training=training, calibration=method, progress=False)
+        model.fit(
+            x, y, 500, 2000, 2, backend="blackjax-mclmc", training=training,
+            sampling=nb.SamplingOptions(thin=10), calibration=method, progress=False,
+        )  # fmt: skip
         found[method] = model.predict_distribution(gap), model.predict_distribution(inside)
     mixed_gap, mixed_inside = found["mixture"]
     ratio = np.sqrt(mixed_gap.epistemic_variance.mean() / mixed_inside.epistemic_variance.mean())
