@@ -331,7 +331,7 @@ def test_the_scaler_standardizes_and_survives_json():
         (lambda: Prediction.normal(ONE, np.ones((1, 7, 4, 1))), ShapeError, r"\(1, 7, 4, 1\)"),
         (lambda: SINGLE.with_variance(np.ones(4)), ShapeError, r"\(4,\).*one variance for each"),
         (lambda: SINGLE.crps(NANS[:, None], missing="mask"), ShapeError, r"\(4, 1\).*\(4,\)"),
-        (lambda: SINGLE.crps(NANS[:1], missing="mask"), ShapeError, r"\(1,\).*\(4,\)"),
+        (lambda: SINGLE.crps(NANS[:3], missing="mask"), ShapeError, r"\(3,\).*\(4,\)"),
         (lambda: COUNTS.with_variance(np.ones(1)), OptionError, "follows from its mean"),
         (lambda: COUNTS.in_units_of(Scaler.identity(1)), OptionError, "has no units"),
         (lambda: CLASSES.log_density(np.array([0, 1, 2, 3])), LabelError, "0 to 2"),
