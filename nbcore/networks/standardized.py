@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from nbcore.networks.input_scaling import InputScaler, InputsWarning, far_features
-from nbcore.networks.layers import Layer
-from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Params
+from nbcore.networks.wrapped import WrappedNetwork
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StandardizedInputs(Network):
+class StandardizedInputs(WrappedNetwork):
     """A network that reads standardized inputs: `network.apply(params, scaler.standardize(x))`.
 
     Its parameters and layers are those of the network. Made by the training of a network with
@@ -28,18 +27,7 @@ class StandardizedInputs(Network):
         scaler: the step.
     """
 
-    network: Network
     scaler: InputScaler
-
-    @property
-    def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Padding of the network's inputs."""
-        return self.network.padding
-
-    @property
-    def example(self) -> Inputs | None:
-        """That of the network."""
-        return getattr(self.network, "example", None)
 
     def init(self, key: Key, x: Inputs) -> Params:
         """Return parameters of the network."""
@@ -50,16 +38,6 @@ class StandardizedInputs(Network):
     ) -> Outputs:
         """Return the outputs of the network at the standardized inputs."""
         return self.network.apply(params, self.scaler.standardize(x), train=train, key=key)
-
-    def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers of the network."""
-        return self.network.layers(params)
-
-    def check_inputs(self, x: Inputs) -> None:
-        """Check the inputs as the network itself does."""
-        own: Callable[[Any], None] | None = getattr(self.network, "check_inputs", None)
-        if own is not None:
-            own(x)
 
 
 def standardizing(network: Network, x: Inputs) -> Network:

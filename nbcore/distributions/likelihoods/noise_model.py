@@ -25,8 +25,8 @@ from nbcore.distributions.positive import (
 from nbcore.errors import OptionError, ShapeError
 from nbcore.networks.evaluation import as_columns
 from nbcore.networks.inputs import num_examples
-from nbcore.networks.layers import Layer
-from nbcore.networks.network import Inputs, Key, Network, Outputs, Padding, Params
+from nbcore.networks.network import Inputs, Key, Network, Outputs, Params
+from nbcore.networks.wrapped import WrappedNetwork
 
 Noise = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
 
@@ -149,26 +149,11 @@ class NoiseModel(Likelihood):
 
 
 @dataclass(frozen=True)
-class WithCovariates(Network):
+class WithCovariates(WrappedNetwork):
     """Network whose outputs are followed by the covariates of the noise; see `NoiseModel`."""
 
-    network: Network
     covariates: Callable[[Any], jax.Array] | None
     num_targets: int
-
-    @property
-    def padding(self) -> Padding | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Padding of the network's inputs."""
-        return self.network.padding
-
-    @property
-    def example(self) -> Inputs | None:
-        """That of the network."""
-        return getattr(self.network, "example", None)
-
-    def init(self, key: Key, x: Inputs) -> Params:
-        """Return parameters of the network."""
-        return self.network.init(key, x)
 
     def apply(
         self, params: Params, x: Inputs, *, train: bool = False, key: Key | None = None
@@ -182,16 +167,6 @@ class WithCovariates(Network):
                 f"num_targets={outputs.shape[1]})"
             )
         return jnp.concatenate([outputs, self._columns(x).astype(outputs.dtype)], axis=1)
-
-    def layers(self, params: Params) -> tuple[Layer, ...]:
-        """Return the layers of the network."""
-        return self.network.layers(params)
-
-    def check_inputs(self, x: Inputs) -> None:
-        """Check the inputs as the network itself does."""
-        own: Callable[[Any], None] | None = getattr(self.network, "check_inputs", None)
-        if own is not None:
-            own(x)
 
     def _columns(self, x: Inputs) -> jax.Array:
         if self.covariates is not None:
