@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -96,15 +96,11 @@ class MixturePosterior:
 
     def flat_draws(self) -> dict[str, np.ndarray]:
         """Return the draws of all members by `member K: ` and the path of their leaf."""
-        return self._of_each(lambda member: member.flat_draws())
+        return _by_member([member.flat_draws() for member in self.members])
 
     def labels(self) -> dict[str, list[str]]:
         """Return a name for every parameter of `flat_draws()`."""
-        return {
-            f"{_prefix(k)}{path}": [_prefix(k) + name for name in names]
-            for k, member in enumerate(self.members)
-            for path, names in member.labels().items()
-        }
+        return _labels_by_member([member.labels() for member in self.members])
 
     def diagnostics(self, X: Any = None) -> Diagnostics:
         """Return the diagnostics of all members: chains are compared within a member only.
@@ -132,7 +128,8 @@ class MixturePosterior:
             for name in tables[0].columns
         }
         member = np.repeat(np.arange(len(tables)), counts)
-        return Summary({**columns, "member": member}, self.num_chains, self.num_draws)
+        alarms = tuple(_told_by_member([table.alarms for table in tables]))
+        return Summary({**columns, "member": member}, self.num_chains, self.num_draws, alarms)
 
     def to_arviz(self) -> Any:
         """Return ArviZ data: posterior and sample_stats, with a dimension `member` after the draws.
@@ -159,15 +156,6 @@ class MixturePosterior:
         }
         return arviz_data(stacked, labels[0], together, num_members=len(self.members))
 
-    def _of_each(
-        self, found: Callable[[NetworkPosterior], Mapping[str, Value]]
-    ) -> dict[str, Value]:
-        return {
-            f"{_prefix(k)}{path}": value
-            for k, member in enumerate(self.members)
-            for path, value in found(member).items()
-        }
-
 
 def _conformal(out_of_fold: OutOfFold, each: Sequence[Prediction]) -> ConformalPrediction:
     means = np.stack([p.draw_means.mean(axis=0) for p in each])
@@ -175,30 +163,38 @@ def _conformal(out_of_fold: OutOfFold, each: Sequence[Prediction]) -> ConformalP
     return ConformalPrediction(out_of_fold, means, np.sqrt(np.stack(variances)))
 
 
-def _prefix(k: int) -> str:
-    return f"member {k}: "
+def _by_member(values: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """Return mappings of all members as one; names carry the number of the member."""
+    return {f"member {k}: {p}": value for k, one in enumerate(values) for p, value in one.items()}
+
+
+def _told_by_member(values: Sequence[Sequence[str]]) -> list[str]:
+    """Return texts of all members, with the number of the member."""
+    return [f"member {k}: {text}" for k, one in enumerate(values) for text in one]
+
+
+def _labels_by_member(labels: Sequence[Mapping[str, list[str]]]) -> dict[str, list[str]]:
+    """Return the names of all parameters, by the path of their leaf."""
+    named = [
+        {path: [f"member {k}: {name}" for name in names] for path, names in one.items()}
+        for k, one in enumerate(labels)
+    ]
+    return _by_member(named)
 
 
 def _joined(found: Sequence[Diagnostics]) -> Diagnostics:
-    """Return the diagnostics of several runs as one; names carry the number of the run."""
-
-    def each(values: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
-        return {f"{_prefix(k)}{p}": v for k, one in enumerate(values) for p, v in one.items()}
-
-    labels = {
-        path: [_prefix(k) + name for name in names]
-        for k, one in enumerate(found)
-        for path, names in ((f"{_prefix(k)}{p}", n) for p, n in one.labels.items())
-    }
+    """Return the diagnostics of all members as one."""
     return Diagnostics(
-        r_hat=each([d.r_hat for d in found]),
-        ess_bulk=each([d.ess_bulk for d in found]),
-        ess_tail=each([d.ess_tail for d in found]),
-        labels=labels,
+        r_hat=_by_member([d.r_hat for d in found]),
+        ess_bulk=_by_member([d.ess_bulk for d in found]),
+        ess_tail=_by_member([d.ess_tail for d in found]),
+        labels=_labels_by_member([d.labels for d in found]),
         num_chains=found[0].num_chains,
         num_draws=found[0].num_draws,
         num_divergences=sum(d.num_divergences for d in found),
         acceptance_rate=float(np.mean([d.acceptance_rate for d in found])),
         e_bfmi=np.concatenate([d.e_bfmi for d in found]),
         saturation=float(np.mean([d.saturation for d in found])),
+        alarms=tuple(_told_by_member([d.alarms for d in found])),
+        still_chains=tuple(sorted({chain for d in found for chain in d.still_chains})),
     )

@@ -104,6 +104,13 @@ def test_diagnostics_compare_chains_within_a_member_alone(members) -> None:
     assert sum(v.size for v in outputs.r_hat.values()) == MEMBERS * len(NEW)
 
 
+def test_alarms_of_a_member_are_those_of_the_mixture_with_its_number(members) -> None:
+    alarmed = replace(members[1], info=replace(members[1].info, alarms=("Draws are far away.",)))
+    mixture = MixturePosterior((members[0], alarmed))
+    assert "member 1: Draws are far away." in mixture.diagnostics().verdict().splitlines()
+    assert str(mixture.summary()).splitlines()[0] == "member 1: Draws are far away."
+
+
 def test_the_summary_names_the_member_of_each_line(members) -> None:
     table = MixturePosterior(members).summary()
     size = len(members[0].summary())
