@@ -71,6 +71,15 @@ BY_PARAMETERS_IN_UNITS = {
     "noise of x": lambda s: sampled(nb.PartialBNN(NET, likelihood=noise_model(s)))
 }
 
+# On a fifth of the examples a noise of two heads has tails whose mean no number of draws settles.
+DETERMINED = {
+    **MODELS,
+    **BY_PARAMETERS_IN_UNITS,
+    "two heads": lambda s: sampled(
+        nb.PartialBNN(TWO_HEADS, likelihood=nb.Heteroskedastic()), "none"
+    ),
+}
+
 exponents = st.floats(-30, 30)
 offsets = st.floats(-1e9, 1e9)
 
@@ -177,11 +186,11 @@ def test_posteriors_in_any_units_are_stored(s: float, t: float, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*MODELS, *BY_PARAMETERS_IN_UNITS])
+@pytest.mark.parametrize("name", [*DETERMINED])
 @pytest.mark.parametrize(("s", "t"), [(1e-30, 1e-21), (1e30, -1e39), (3e-23, 0.0)])
 def test_moments_agree_to_monte_carlo_error(name: str, s: float, t: float) -> None:
     steps = {"num_warmup": 500, "num_samples": 1000, "num_chains": 2}
-    make = (MODELS | BY_PARAMETERS_IN_UNITS)[name]
+    make = DETERMINED[name]
     models = make(1.0)(Y, **steps), make(s)(s * Y + t, **steps)
     expected, found = (model.predict_distribution(X) for model in models)
     sizes = [
