@@ -54,6 +54,12 @@ def cdf_of(distribution: Any, value: jax.Array, mean: jax.Array) -> jax.Array:
     return found if inside is None else jnp.where(inside, found, jnp.where(value < mean, 0.0, 1.0))
 
 
+def in_support(distribution: Any, value: jax.Array) -> bool:
+    """Return whether values have a density: by the declared support, or else by the density."""
+    inside = _inside(distribution, value)
+    return bool(jnp.all(jnp.isfinite(distribution.log_prob(value)) if inside is None else inside))
+
+
 def _inside(distribution: Any, value: jax.Array) -> Any:
     support = getattr(distribution, "support", None)
     return support(value) if callable(support) else None

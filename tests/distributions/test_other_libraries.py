@@ -164,6 +164,51 @@ def test_all_unknown_positive_parameters_take_distributions() -> None:
     assert prior.log_density(WEIGHTS, scale) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_parameter_of_a_noise_has_any_sign_if_its_prior_has() -> None:
+    def noise(x: Any, p: Any) -> Any:
+        return p["floor"] + p["slope"] * x[:, 0]
+
+    priors = {"floor": dist.LogNormal(0.0, 0.5), "slope": dist.Normal(0.3, 2.0)}
+    model = nb.NoiseModel(noise, priors, start={"slope": -0.2})
+    u = model.initial(1)
+    assert model.constrain(u)["slope"] == pytest.approx(-0.2)
+    assert model.constrain({**u, "slope": jnp.array(0.0)})["slope"] == pytest.approx(0.3, abs=0.1)
+    # p(u) = p(slope) d slope / d u, and d slope / d u is constant.
+    at = [{**u, "slope": jnp.array(value)} for value in (-1.0, 0.7)]
+    slopes = [float(model.constrain(each)["slope"]) for each in at]
+    log_priors = [float(model.log_prior(each)) for each in at]
+    spread = (slopes[1] - slopes[0]) / 1.7
+    floor = nb.NoiseModel(noise, {"floor": priors["floor"]}).log_prior({"floor": u["floor"]})
+    for value, found in zip(slopes, log_priors, strict=True):
+        expected = stats.norm.logpdf(value, 0.3, 2.0) + np.log(spread)
+        assert found - float(floor) == pytest.approx(expected, rel=1e-4)
+    drawn = jax.vmap(lambda k: model.constrain(model.sample_prior(k, 1))["slope"])(
+        jax.random.split(jax.random.key(0), 4000)
+    )
+    assert np.mean(drawn) == pytest.approx(0.3, abs=0.15)
+    assert np.std(drawn) == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_noise_that_is_not_positive_has_density_zero() -> None:
+    model = nb.NoiseModel(lambda x, p: p["a"] * x[:, 0], {"a": dist.Normal(0.0, 1.0)})
+    outputs = jnp.array([[0.0, 1.0], [0.0, -2.0]])  # a mean and a covariate
+    y = model.check(np.array([0.1, 0.2]), 1)
+
+    def density(a: Any) -> Any:
+        return model.log_prob(outputs, y, {"a": (a - model.priors["a"].median)})
+
+    found = density(jnp.array(0.5))
+    assert np.isfinite(found[0])
+    assert found[1] == -np.inf
+    assert np.all(np.isfinite(jax.grad(lambda a: density(a)[1])(jnp.array(0.5))))
+
+
+def test_a_start_of_an_unknown_parameter_is_refused() -> None:
+    model = nb.NoiseModel(lambda x, p: p["a"] + x[:, 0], {"a": dist.Normal(0, 1)}, start={"b": 1.0})
+    with pytest.raises(OptionError, match="start has 'b', and the parameters are a"):
+        model.check(np.zeros(3), 1)
+
+
 def build(**options: Any) -> Any:
     return nb.Target.build(NETWORK, PARAMS, EVERYTHING, X, Y, **options)
 

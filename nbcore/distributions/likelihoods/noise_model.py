@@ -14,13 +14,14 @@ from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.continuous import NormalDistribution
 from nbcore.distributions.likelihoods.base import Likelihood, LikelihoodParameters, real_columns
 from nbcore.distributions.likelihoods.gaussian import Gaussian
-from nbcore.distributions.positive import (
-    PositivePrior,
-    as_positive,
-    check_prior,
-    from_unconstrained,
-    unconstrained_log_prob,
-    unconstrained_sample,
+from nbcore.distributions.real import (
+    ParameterPrior,
+    as_parameter_prior,
+    check_parameter_prior,
+    coordinate_log_prob,
+    coordinate_sample,
+    from_coordinate,
+    to_coordinate,
 )
 from nbcore.errors import OptionError, ShapeError
 from nbcore.networks.evaluation import as_columns
@@ -41,14 +42,18 @@ class NoiseModel(Likelihood):
     minibatches and at new inputs alike. The network itself is trained by squared error.
 
     Args:
-        noise: `(x, parameters) -> standard deviation` in the units of y: positive, of shape
-            `(examples,)` or `(examples, targets)`; jittable. `x` are the covariates
-            `(examples, k)`, `parameters` positive scalars by name.
-        priors: prior of each parameter, such as `{"floor": nb.HalfNormal(0.1)}`; as for the noise
-            of `nb.Gaussian`.
+        noise: `(x, parameters) -> standard deviation` in the units of y, of shape `(examples,)` or
+            `(examples, targets)`; jittable. `x` are the covariates `(examples, k)`, `parameters`
+            scalars by name. Parameters at which the noise of an example is not positive have
+            density zero.
+        priors: prior of each parameter, such as `{"floor": nb.HalfNormal(0.1)}`, as for the noise
+            of `nb.Gaussian`; a distribution of another library with both signs, such as
+            `numpyro.distributions.Normal(0.0, 1.0)`, is a prior of a parameter of any sign.
         covariates: `x -> (examples, k)`, what the noise reads of the inputs; `None` is x itself,
             which then must have two axes.
         num_targets: number of columns of y.
+        start: values of parameters at which chains start; those that are not named start at the
+            medians of their priors.
         unit: units of y, over those that `noise` is in; set if y is standardized.
 
     Examples:
@@ -64,15 +69,17 @@ class NoiseModel(Likelihood):
     is_normal: ClassVar[bool] = True
 
     noise: Noise = field(metadata={"static": True})
-    priors: Mapping[str, PositivePrior]
+    priors: Mapping[str, ParameterPrior]
     covariates: Callable[[Any], jax.Array] | None = field(default=None, metadata={"static": True})
     num_targets: int = field(default=1, metadata={"static": True})
+    start: Mapping[str, float] = field(default_factory=dict[str, float])
     unit: Any = 1.0
 
     def __post_init__(self) -> None:
         """Take distributions of other libraries as priors."""
         if isinstance(self.priors, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  placeholders of JAX
-            found = {name: as_positive(p, f"priors[{name!r}]") for name, p in self.priors.items()}
+            priors = self.priors.items()
+            found = {name: as_parameter_prior(p, f"priors[{name!r}]") for name, p in priors}
             object.__setattr__(self, "priors", found)
 
     def check(self, y: Any, num_outputs: int) -> jax.Array:
@@ -84,17 +91,23 @@ class NoiseModel(Likelihood):
                 '{"scale": nb.HalfNormal(1.0)})'
             )
         for name, prior in self.priors.items():
-            check_prior(prior, f"priors[{name!r}]")
+            check_parameter_prior(prior, f"priors[{name!r}]")
+        unknown = sorted(set(self.start) - set(self.priors))
+        if unknown:
+            raise OptionError(
+                f"start has {unknown[0]!r}, and the parameters are {', '.join(self.priors)}."
+            )
         return real_columns(y, self.num_targets, "NoiseModel")
 
     def initial(self, num_outputs: int) -> LikelihoodParameters:
-        """Return u = 0, the medians of the priors."""
+        """Return the coordinates of the start: u = 0, the median, without one."""
         del num_outputs
-        return {name: jnp.zeros((), jnp.result_type(float)) for name in self.priors}
+        u = {name: jnp.zeros((), jnp.result_type(float)) for name in self.priors}
+        return u | {name: to_coordinate(self.priors[name], x) for name, x in self.start.items()}
 
     def log_prior(self, parameters: LikelihoodParameters) -> jax.Array:
         """Return the log prior of the parameters, Jacobians included."""
-        terms = [unconstrained_log_prob(p, parameters[name]) for name, p in self._sorted()]
+        terms = [coordinate_log_prob(p, parameters[name]) for name, p in self._sorted()]
         return jnp.sum(jnp.stack(terms))
 
     def sample_prior(self, key: jax.Array, num_outputs: int) -> LikelihoodParameters:
@@ -102,11 +115,11 @@ class NoiseModel(Likelihood):
         del num_outputs
         keys = jax.random.split(key, len(self.priors))
         pairs = zip(self._sorted(), keys, strict=True)
-        return {name: unconstrained_sample(prior, k, ()) for (name, prior), k in pairs}
+        return {name: coordinate_sample(prior, k, ()) for (name, prior), k in pairs}
 
     def constrain(self, parameters: LikelihoodParameters) -> LikelihoodParameters:
         """Return the parameters of the noise, by name."""
-        return {name: from_unconstrained(prior, parameters[name]) for name, prior in self._sorted()}
+        return {name: from_coordinate(prior, parameters[name]) for name, prior in self._sorted()}
 
     def distribution(
         self, outputs: jax.Array, parameters: LikelihoodParameters
@@ -121,6 +134,8 @@ class NoiseModel(Likelihood):
                 f"(examples,){'' if self.num_targets == 1 else ' or (examples, targets)'}, one "
                 "standard deviation for each."
             )
+        # An infinite deviation has log density -inf, with gradient zero.
+        columns = jnp.where(columns > 0, columns, jnp.inf)
         deviations = jnp.broadcast_to(columns, means.shape) / jnp.asarray(self.unit)
         return NormalDistribution(means, deviations)
 
@@ -144,7 +159,7 @@ class NoiseModel(Likelihood):
         del num_outputs
         return self.num_targets
 
-    def _sorted(self) -> list[tuple[str, PositivePrior]]:
+    def _sorted(self) -> list[tuple[str, ParameterPrior]]:
         return sorted(self.priors.items())
 
 
