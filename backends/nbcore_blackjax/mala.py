@@ -11,32 +11,42 @@ from blackjax.mcmc import mala
 
 from nbcore import Kernel, Stats, Target
 from nbcore.extend import (
+    DENSE_LIMIT,
+    AdaptiveWhitening,
     DualAveraging,
     Whitening,
     check_flag,
     check_fraction,
     check_positive,
     largest_curvature,
+    warmup_windows,
     whiten,
     whitened_density,
 )
 from nbcore_blackjax.states import typed
+
+MIN_WARMUP = 150
+"""Fewest steps of warmup in which the whitening is corrected."""
 
 
 @dataclass(frozen=True)
 class BlackJAXMALA:
     """The Metropolis-adjusted Langevin algorithm: one gradient a step, and no bias.
 
-    In coordinates phi that are whitened by the curvature at the mode, the proposal is
-    phi + e g(phi) + sqrt(2 e) xi, with g the gradient of the log density and xi standard normal.
-    The first step size is the best one for a normal density of d numbers,
-    e = 1.65^2 / (2 c d^(1/3)), with c the largest whitened curvature (about 1).
+    In whitened coordinates phi the proposal is phi + e g(phi) + sqrt(2 e) xi, with g the gradient
+    of the log density and xi standard normal. The whitening is that by the curvature at the mode,
+    which windows of warmup correct by the positions and gradients that they see: in full for up to
+    512 parameters, beyond by a scale for each. A warmup of fewer than 150 steps does not correct
+    it: a scale that a short window finds around one place keeps the chain there. The first step
+    size is the best one for a normal density of d parameters, e = 1.65^2 / (2 c d^(1/3)), with c
+    the largest whitened curvature at the mode (about 1).
 
     Args:
         target_acceptance_rate: mean acceptance rate that the step size is adapted to.
         step_size: first step size e, in whitened coordinates (no units); `None` chooses it by
             the curvature.
         adapt_step_size: whether warmup adapts the step size.
+        adapt_mass_matrix: whether a warmup of at least 150 steps corrects the whitening.
 
     Raises:
         OptionError: an option has an impossible value.
@@ -58,17 +68,19 @@ class BlackJAXMALA:
     target_acceptance_rate: float = 0.574
     step_size: float | None = None
     adapt_step_size: bool = True
+    adapt_mass_matrix: bool = True
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_fraction(target_acceptance_rate=self.target_acceptance_rate)
         check_positive(optional=True, step_size=self.step_size)
-        check_flag(adapt_step_size=self.adapt_step_size)
+        check_flag(adapt_step_size=self.adapt_step_size, adapt_mass_matrix=self.adapt_mass_matrix)
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
         langevin: Any = mala.build_kernel()
-        del num_warmup
+        is_long = num_warmup >= MIN_WARMUP
+        windows = warmup_windows(num_warmup) & (self.adapt_mass_matrix and is_long)
 
         def shared(key: jax.Array, target: Target, position: Any) -> Shared:
             key_whiten, key_curvature = jax.random.split(key)
@@ -84,15 +96,24 @@ class BlackJAXMALA:
             del key
             density = whitened_density(target, shared.whitening)
             sampler = mala.init(shared.whitening.from_position(position), density)
-            state = _State(sampler, position, DualAveraging.start(shared.step_size))
+            is_small = shared.whitening.center.size <= DENSE_LIMIT
+            learned = AdaptiveWhitening.start(sampler.position, dense=is_small)
+            averaging = DualAveraging.start(shared.step_size)
+            state = _State(sampler, position, averaging, learned.factor, learned)
             return typed(state, state)
 
         def move(
             key: jax.Array, target: Target, shared: Shared, state: _State, step_size: Any
         ) -> tuple[_State, Stats]:
-            density = whitened_density(target, shared.whitening)
-            sampler, info = langevin(key, state.sampler, density, step_size)
-            position = shared.whitening.to_position(sampler.position, target.start)
+            inner = Whitening(jnp.zeros_like(shared.whitening.center), state.factor)
+
+            def place(phi: jax.Array) -> Any:
+                return shared.whitening.to_position(inner.move(phi), target.start)
+
+            sampler, info = langevin(
+                key, state.sampler, lambda phi: target.log_density(place(phi)), step_size
+            )
+            position = place(sampler.position)
             stats = Stats(
                 log_density=sampler.logdensity,
                 acceptance_rate=info.acceptance_rate,
@@ -103,12 +124,16 @@ class BlackJAXMALA:
         def warmup(
             key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
         ) -> tuple[_State, Stats]:
-            del t
             moved, stats = move(key, target, shared, state, state.averaging.step_size)
-            if not self.adapt_step_size:
-                return moved, stats
-            averaging = state.averaging.update(stats.acceptance_rate, self.target_acceptance_rate)
-            return moved._replace(averaging=averaging), stats
+            inside, ends = jnp.asarray(windows)[t]
+            if self.adapt_step_size:
+                moved = moved._replace(averaging=moved.averaging.update(
+                    stats.acceptance_rate, self.target_acceptance_rate, restart=ends
+                ))  # fmt: skip
+            sampler = moved.sampler
+            learned = moved.learned.update(sampler.position, sampler.logdensity_grad, inside, ends)
+            moved = moved._replace(learned=learned)
+            return typed(jax.lax.cond(ends, _corrected, lambda s: s, moved), state), stats
 
         def step(
             key: jax.Array, target: Target, shared: Shared, state: _State, t: Any
@@ -127,8 +152,32 @@ class Shared(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The chain in whitened coordinates, the position they stand for, and the step size."""
+    """The chain in its whitened coordinates, the position they stand for, and what moves it.
+
+    Args:
+        sampler: BlackJAX's own state.
+        position: what it stands for.
+        averaging: the step size.
+        factor: F, which takes the coordinates of the chain to those of the mode.
+        learned: what the window so far says of the coordinates of the chain.
+    """
 
     sampler: mala.MALAState
     position: Any
     averaging: DualAveraging
+    factor: jax.Array
+    learned: AdaptiveWhitening
+
+
+def _corrected(state: _State) -> _State:
+    """Return a state in coordinates that the window which has ended whitens."""
+    sampler: Any = state.sampler
+    found = state.learned.factor
+    change = Whitening(jnp.zeros_like(sampler.position), found)
+    sampler = sampler._replace(
+        position=change.from_position(sampler.position),
+        logdensity_grad=change.pull(sampler.logdensity_grad),
+    )
+    factor = state.factor @ found if found.ndim == 2 else state.factor * found
+    learned = AdaptiveWhitening.start(sampler.position, dense=found.ndim == 2)
+    return state._replace(sampler=sampler, factor=factor, learned=learned)

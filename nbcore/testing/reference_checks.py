@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nbcore.posterior import convergence
 from nbcore.sampling.backend import Backend
 from nbcore.testing import runs
 from nbcore.testing.cases import check
@@ -20,9 +21,8 @@ DEVIATION_FACTOR = 1.25
 APPROXIMATION_MEAN = 1.5
 """The same of independent draws, as of a normal density at the mode; root mean square."""
 APPROXIMATION_FACTOR = 2.0
-LEAST_ESS = 50
+MIN_ESS = 50
 NUM_WARMUP = 1000
-NUM_SAMPLES = 2000
 
 
 @check("backend", slow=True)
@@ -51,27 +51,25 @@ def check_reference_of_attention(backend: Backend) -> None:
 
 def _check(backend: Backend, name: str) -> None:
     truth = reference(name)
-    posterior = runs.draw(
-        truth.target, backend, num_warmup=NUM_WARMUP, num_samples=NUM_SAMPLES,
-        chunk_size=NUM_SAMPLES // 4,
-    )  # fmt: skip
     # Probabilities that hardly vary say nothing about a sampler.
     shown = truth.deviation > 0.1 * truth.deviation.max()
-    values = truth.predictions(posterior)[..., shown]
-    deviation = truth.deviation[shown]
+    is_independent = "independent" in backend.capabilities
+
+    def predictions(posterior: Any) -> NDArray[np.float64]:
+        return truth.predictions(posterior)[..., shown]
+
+    settled = runs.settle(
+        truth.target, backend, predictions, num_warmup=NUM_WARMUP,
+        min_ess=0 if is_independent else MIN_ESS,
+        again=f"nbcore.testing.references.reference({name!r}).target",
+    )  # fmt: skip
+    values, deviation = settled.values, truth.deviation[shown]
     off = np.abs(values.mean(axis=(0, 1)) - truth.mean[shown])
     ratio = values.std(axis=(0, 1)) / deviation
-    if "independent" in backend.capabilities:
+    if is_independent:
         _check_approximation(name, off / deviation, ratio)
         return
-    ess = np.minimum(convergence.ess_mean(values), convergence.ess_mean(values**2))
-    require(
-        ess.min() >= LEAST_ESS,
-        f"Predictions of the reference {name!r} are worth enough draws",
-        measured=f"ESS {ess.min():.0f} of {NUM_SAMPLES} draws of each of {runs.NUM_CHAINS} chains",
-        limit=f"at least {LEAST_ESS}",
-        cause="a step size that is far too small for a network that is not linear.",
-    )
+    ess = settled.ess
     inexact = 0.0 if "exact" in backend.capabilities else 1.0
     noise = np.hypot(ratio / np.sqrt(ess), truth.mean_error[shown] / deviation)
     limits = inexact * MEAN_TOLERANCE + STANDARD_ERRORS * noise

@@ -34,7 +34,7 @@ FIRST_SAMPLES = 1000
 BIAS_SAMPLES = 1200
 MIN_ESS = 1000
 MAX_GRADIENTS = 2_000_000
-"""A backend that needs more gradients than this for `MIN_ESS` fails."""
+"""A backend that needs more gradients than this for the wanted effective sample size fails."""
 
 
 @overload
@@ -122,9 +122,10 @@ def settle(
     *,
     init: Any = "trained",
     num_warmup: int = NUM_WARMUP,
+    min_ess: float = MIN_ESS,
     again: str = "nbcore.testing.oracle.oracle().target",
 ) -> Settled:
-    """Draw until the smallest effective sample size is `MIN_ESS`.
+    """Draw until the smallest effective sample size is large enough.
 
     Each round starts over with more draws, as many as the last round's rate calls for (2 to 8
     times), so a run depends on its key alone; programs are compiled in the first round.
@@ -136,6 +137,7 @@ def settle(
         ess: the effective sample size of each function.
         init: where chains start.
         num_warmup: steps of warmup.
+        min_ess: the effective sample size that is enough.
         again: the expression that makes the target, for the error.
 
     Raises:
@@ -147,16 +149,16 @@ def settle(
         values = functions(posterior)
         gradients = int(np.sum(posterior.stats.num_gradients, dtype=np.int64))
         worst = float(np.min(ess(values)))
-        if worst >= MIN_ESS:
+        if worst >= min_ess:
             return Settled(posterior, values, gradients)
-        factor = min(8, 2 ** max(1, math.ceil(math.log2(1.2 * MIN_ESS / max(worst, 1.0)))))
+        factor = min(8, 2 ** max(1, math.ceil(math.log2(1.2 * min_ess / max(worst, 1.0)))))
         steps = NUM_CHAINS * num_samples
         if factor * max(gradients, steps) > MAX_GRADIENTS:
             raise ConformanceError(
                 f"{backend.name} mixes too slowly to be judged.\n"
                 f"  measured: ESS {worst:.0f} after {gradients:,} gradients in {steps:,} steps; "
                 f"{_how_it_went(target, posterior, init)}\n"
-                f"  limit:    ESS {MIN_ESS:,} within {MAX_GRADIENTS:,} gradients\n"
+                f"  limit:    ESS {min_ess:,} within {MAX_GRADIENTS:,} gradients\n"
                 "  often:    a step size that warmup does not adapt, or no adaptation to scales; "
                 "chains that are stuck, or started far away and never arrive. Choose options for "
                 "the instance that is checked, or declare 'adaptive' and adapt.\n"

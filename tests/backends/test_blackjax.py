@@ -258,6 +258,40 @@ def test_a_low_rank_mass_matrix_has_the_right_sign_and_scale() -> None:
     assert ratio.max() < 2.5
 
 
+def test_mala_corrects_a_curvature_that_holds_at_the_mode_alone() -> None:
+    """sqrt(var x / E g^2) is the squared scale of a coordinate, here far from 1 / curvature."""
+
+    def each(x: Any) -> Any:
+        return -jnp.sqrt(1 + (10 * x) ** 2)
+
+    target = nb.Target.from_log_density(lambda x: each(x[0]) - 0.5 * x[1] ** 2, jnp.ones(2))
+    grid = np.linspace(-3, 3, 20_001)
+    density = np.exp(np.asarray(each(grid)))
+    slope = np.asarray(jax.vmap(jax.grad(each))(grid))
+    variance, steepness = (np.average(a**2, weights=density) for a in (grid, slope))
+    wanted = 100 * np.sqrt(variance / steepness)  # over the variance by the curvature, 1 / 100
+    assert wanted > 2
+
+    def scales(**options: Any) -> np.ndarray:
+        kernel = nb.get_backend("blackjax-mala", **options).kernel(1000)
+        key = jax.random.key(0)
+
+        @jax.jit
+        def warmed(target: Any) -> Any:
+            shared = kernel.shared(key, target, target.start)
+            state = kernel.init(key, target, shared, target.start)
+
+            def body(t: Any, state: Any) -> Any:
+                return kernel.warmup(jax.random.fold_in(key, t), target, shared, state, t)[0]
+
+            return jax.lax.fori_loop(0, 1000, body, state).factor
+
+        return np.linalg.svd(np.asarray(warmed(target)), compute_uv=False) ** 2
+
+    np.testing.assert_array_equal(scales(adapt_mass_matrix=False), [1, 1])
+    np.testing.assert_allclose(scales(), [wanted, 1], rtol=0.2)
+
+
 @pytest.mark.slow
 def test_mclmc_moves_beside_a_region_where_the_density_is_not_a_number() -> None:
     """x0 is normal below 1/2, with deviation 0.697; steps across stay, and are divergent."""
