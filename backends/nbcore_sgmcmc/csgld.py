@@ -1,4 +1,4 @@
-"""Cyclical SGLD: long steps find other modes, short steps draw from them."""
+"""Cyclical SGLD: large steps find other modes, small steps draw from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from nbcore import Kernel, Stats
 from nbcore.extend import check_at_least, check_count, check_fraction
-from nbcore_sgmcmc.leaps import Leap, Walk, Ways, go_on
 from nbcore_sgmcmc.minibatches import Minibatches, minibatch_size
+from nbcore_sgmcmc.trajectories import Leapfrog, PhasePoint, Trajectory, transitions
 from nbcore_sgmcmc.warmup import check_options, kernel_of
 
 
@@ -19,13 +19,13 @@ from nbcore_sgmcmc.warmup import check_options, kernel_of
 class CyclicalSGLD:
     r"""SGLD with a cosine step size that restarts, and draws from the end of each cycle.
 
-    Step k of a cycle of C steps has leaps of a length proportional to sqrt(1 + cos(pi k / C)),
-    so that their square, the step size of SGLD, falls with a cosine. The first `exploration` of the
-    cycle only explores: the sampler takes these steps within the first step of the cycle, so that
-    every step that the driver sees, and may keep, is one of the `cycle_length` last ones. A run has
-    num_samples / cycle_length cycles. The explored steps are in `num_gradients`; chains reach them
-    together, so `chain_method="vectorized"` loses nothing. A step is that of `sgld`: several leaps
-    with a momentum, tested together; warmup takes the longest ones.
+    Leapfrog steps of step k of a cycle of C steps have a size proportional to
+    sqrt(1 + cos(pi k / C)), so that its square, the step size of SGLD, falls with a cosine. The
+    first `exploration` of the cycle only explores: the sampler takes these steps within the first
+    step of the cycle, so that every step that the driver sees, and may keep, is one of the
+    `cycle_length` last ones. A run has num_samples / cycle_length cycles. The explored steps are in
+    `num_gradients`; chains reach them together, so `chain_method="vectorized"` loses nothing. A
+    step is that of `sgld`, a trajectory that is accepted or rejected; warmup takes the largest.
 
     In the first half of exploring, the temperature falls with a cosine as well, from
     T `exploration_temperature` to T; the second half forgets the heat. (Zhang et al. explore
@@ -34,18 +34,18 @@ class CyclicalSGLD:
 
     Draws are biased as those of `sgld`, by less towards the end of a cycle: with all examples in a
     minibatch, as by default up to 1,024, and `exploration_temperature=1`, not at all. With another
-    temperature, how much weight each of several modes gets is a matter of where cycles end, and
-    not exact.
+    temperature, the weight of each of several modes depends on where cycles end, and is not
+    exact.
 
     Args:
-        step_size: the longest h of the first draw of a cycle, in the coordinates phi of `sgld` (no
+        step_size: the largest h of the first draw of a cycle, in the coordinates phi of `sgld` (no
             units); each step takes a random share of it, from 1/2 to 1. `None`: so that the first
-            step of a cycle has 1.2 d^(-1/4) for d numbers, or less, so that the noise adds at most
-            `inflation` to variances.
+            step of a cycle has 1.2 d^(-1/4) for d parameters, or less, so that the noise adds at
+            most `inflation` to variances.
         inflation: relative inflation of variances that the default step size allows.
         momentum: the share of the momentum that a step keeps.
-        num_leapfrog_steps: leaps of a step. Each takes one gradient of all examples, or two of its
-            minibatch.
+        num_leapfrog_steps: leapfrog steps of a step. Each takes one gradient of all examples, or
+            two of its minibatch.
         target_acceptance_rate: mean acceptance rate that warmup adapts to; see `sgld`.
         preconditioner: `"curvature"`, `"rmsprop"` or `"none"`; see `sgld`.
         cycle_length: steps of each cycle that are kept.
@@ -110,25 +110,25 @@ class CyclicalSGLD:
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions."""
-        ways = Ways(self.num_leapfrog_steps, self.momentum, every_leap=True)
+        trajectory = Trajectory(self.num_leapfrog_steps, self.momentum, every_step=True)
 
         def step(
-            key: jax.Array, batches: Minibatches, walk: Walk, leap: Leap, t: Any
-        ) -> tuple[Walk, Stats]:
+            key: jax.Array, batches: Minibatches, point: PhasePoint, leapfrog: Leapfrog, t: Any
+        ) -> tuple[PhasePoint, Stats]:
             place = t % self.cycle_length
             explored = jnp.where(place == 0, self.num_explored, 0)
             before = jnp.where(place == 0, 0, self.num_explored + place)
-            return go_on(
-                key, batches, walk, leap, ways, lambda i: self._temperature(before + i),
-                count=explored + 1, factor=lambda i: self._length(before + i),
+            return transitions(
+                key, batches, point, leapfrog, trajectory, lambda i: self._temperature(before + i),
+                count=explored + 1, factor=lambda i: self._size(before + i),
             )  # fmt: skip
 
-        first = float(self._length(self.num_explored))
-        longest = None if self.step_size is None else self.step_size / first
-        return kernel_of(self, num_warmup, ways, step, step_size=longest)
+        first = float(self._size(self.num_explored))
+        largest = None if self.step_size is None else self.step_size / first
+        return kernel_of(self, num_warmup, trajectory, step, step_size=largest)
 
-    def _length(self, k: Any) -> jax.Array:
-        """Return the length of the leaps of step k of a cycle, in units of the longest."""
+    def _size(self, k: Any) -> jax.Array:
+        """Return the step size of step k of a cycle, in units of the largest."""
         cycle = self.num_explored + self.cycle_length
         return jnp.sqrt((1 + jnp.cos(jnp.pi * k / cycle)) / 2)
 

@@ -1,14 +1,15 @@
 """Coordinates in which the stochastic-gradient samplers move, and what they are learned from.
 
-A position x is flat `(d,)` here. A metric with a size e, at most 1, stands for coordinates phi with
-x = R phi, R R^T = M^-1,
+A position x is flat `(d,)` here. A metric with a free scale e, at most 1, stands for coordinates
+phi with x = R phi, R R^T = M^-1,
 
 M = S^-1 (I / e^2 + G) S^-1,
 
 with S diagonal, the deviations of the prior, and G = V diag(l) V^T what the data add to its
-curvature. The smaller e, the shorter the steps in directions that the data leave free, while those
-that the data fix keep theirs: the damping of the Levenberg-Marquardt method. That is what sampling
-needs where a network is not linear: along free directions the curvature of all others changes.
+curvature. The smaller e, the shorter the steps in directions that the data leave free, while steps
+in directions that the data fix keep their length: the damping of the Levenberg-Marquardt method.
+Sampling needs this if a network is not linear: along free directions the curvature of all others
+changes.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from nbcore_sgmcmc.minibatches import Minibatches
 VISITED = 8
 """Positions of a window at which the curvature is computed."""
 MOST_EXAMPLES = 256
-"""Examples that it is estimated from at each of them, at most."""
+"""Largest number of examples that the curvature is estimated from at each position."""
 MOST_ROWS = 512
-"""Rank of G, at most, among more than so many numbers."""
+"""Largest rank of G, if there are more parameters than that."""
 DECAY = 0.99
 LEAST_SHARE = 1e-6
 
 
 class Metric(NamedTuple):
-    """What M is made of, but for the size.
+    """The parts of M that do not depend on the free scale.
 
     Args:
         scale: diagonal of S `(d,)`.
@@ -46,15 +47,15 @@ class Metric(NamedTuple):
     vectors: jax.Array
     values: jax.Array
 
-    def move(self, phi: jax.Array, size: jax.Array) -> jax.Array:
+    def move(self, phi: jax.Array, free_scale: jax.Array) -> jax.Array:
         """Return R phi."""
-        return self.scale * self._root(phi, size)
+        return self.scale * self._root(phi, free_scale)
 
-    def pull(self, gradient: jax.Array, size: jax.Array) -> jax.Array:
+    def pull(self, gradient: jax.Array, free_scale: jax.Array) -> jax.Array:
         """Return the gradient R^T g."""
-        return self._root(self.scale * gradient, size)
+        return self._root(self.scale * gradient, free_scale)
 
-    def variance(self, noise: jax.Array, size: jax.Array) -> jax.Array:
+    def variance(self, noise: jax.Array, free_scale: jax.Array) -> jax.Array:
         """Return the variance v of gradient noise in phi, on average over directions.
 
         These are the directions that the data fix, tr(G (I / e^2 + G)^-1) of them. If G is not
@@ -62,24 +63,26 @@ class Metric(NamedTuple):
 
         Args:
             noise: independent draws of the noise `(draws, d)`.
-            size: e.
+            free_scale: e.
         """
-        pulled = jax.vmap(lambda gradient: self.pull(gradient, size))(noise)
+        pulled = jax.vmap(lambda gradient: self.pull(gradient, free_scale))(noise)
         products = pulled @ pulled.T
         own, count = jnp.diagonal(products), len(noise)
         if self.values.size:
-            return jnp.mean(own) / jnp.maximum(jnp.sum(self.values / (self.values + size**-2)), 1)
+            return jnp.mean(own) / jnp.maximum(
+                jnp.sum(self.values / (self.values + free_scale**-2)), 1
+            )
         pairs = (jnp.sum(products**2) - jnp.sum(own**2)) / (count * (count - 1))
         return pairs / jnp.maximum(jnp.mean(own), 1e-30)
 
-    def _root(self, x: jax.Array, size: jax.Array) -> jax.Array:
+    def _root(self, x: jax.Array, free_scale: jax.Array) -> jax.Array:
         """Return (I / e^2 + G)^(-1/2) x."""
-        change = (self.values + size**-2) ** -0.5 - size
-        return size * x + self.vectors @ (change * (self.vectors.T @ x))
+        change = (self.values + free_scale**-2) ** -0.5 - free_scale
+        return free_scale * x + self.vectors @ (change * (self.vectors.T @ x))
 
 
 class Seen(NamedTuple):
-    """What a chain has seen in warmup.
+    """Positions and gradients that a chain has seen in warmup.
 
     Args:
         visited: positions of the window `(8, d)`.
@@ -91,11 +94,11 @@ class Seen(NamedTuple):
 
     @staticmethod
     def begin(flat: jax.Array, gradient: jax.Array) -> Seen:
-        """Return what is seen at the start."""
+        """Return the state at the start."""
         return Seen(jnp.tile(flat, (VISITED, 1)), gradient**2)
 
     def update(self, flat: jax.Array, gradient: jax.Array, place: jax.Array) -> Seen:
-        """Return it after a step.
+        """Return the state after a step.
 
         Args:
             flat: position `(d,)`.
@@ -107,7 +110,7 @@ class Seen(NamedTuple):
 
 
 def first_metric(target: Target, seen: Seen, preconditioner: str) -> Metric:
-    """Return a metric like that of `measure`, before anything is known of the curvature."""
+    """Return a metric like that of `measure`, before anything is known about the curvature."""
     like = jax.eval_shape(
         lambda: measure(jax.random.key(0), target, seen, preconditioner)
     )  # fmt: skip
@@ -117,7 +120,7 @@ def first_metric(target: Target, seen: Seen, preconditioner: str) -> Metric:
 
 
 def measure(key: jax.Array, target: Target, seen: Seen, preconditioner: str) -> Metric:
-    """Return the metric of what was seen.
+    """Return the metric of the positions that were seen.
 
     Args:
         key: random key, of the examples.
@@ -125,7 +128,7 @@ def measure(key: jax.Array, target: Target, seen: Seen, preconditioner: str) -> 
         seen: positions and gradients of a window.
         preconditioner: `"curvature"`: G is the generalized Gauss-Newton matrix in units of the
             prior, on average over the positions; `"rmsprop"`: G = 0, and S^2 is divided by the
-            root of the mean squared gradient in units of the prior, where that is above 1;
+            root of the mean squared gradient in units of the prior, if that is above 1;
             `"none"`: G = 0.
 
     References:
@@ -156,7 +159,7 @@ def measure(key: jax.Array, target: Target, seen: Seen, preconditioner: str) -> 
 
 
 def measuring_gradients(batches: Minibatches, preconditioner: str) -> int:
-    """Return what `measure` takes, in gradients of a minibatch."""
+    """Return the cost of `measure`, in gradients of a minibatch."""
     if preconditioner != "curvature":
         return 0
     network: Any = batches.target.network_target

@@ -1,4 +1,4 @@
-"""Minibatches of the stochastic-gradient samplers: how large they are, and what they estimate."""
+"""Minibatches of the stochastic-gradient samplers: their size, and their estimates."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ SHARE = 16
 def minibatch_size(num_examples: int, batch_size: int | None) -> int:
     """Return the examples of a minibatch: what was asked for, or all of up to 1,024, else N / 16.
 
-    A leap reads its minibatch twice, and a gradient of all examples is used twice, so that two
-    minibatches of 512 cost as much as 1,024 examples. The noise of a minibatch gradient grows with
-    N / B and the steps shrink with it, so that the passes over the data that a chain takes to
-    forget hardly depend on B: N / 16 is a size at which a chain forgets within tens of steps.
+    A leapfrog step takes two gradients of its minibatch, but one if minibatches hold all examples
+    (the last gradient of a step is the first of the next), so that minibatches of 512 cost as much
+    as 1,024 examples. The variance of a minibatch gradient grows with N / B and step sizes shrink
+    with it, so that the passes over the data in an autocorrelation time hardly depend on B; with
+    N / 16 that time is tens of steps.
 
     Examples:
         >>> minibatch_size(200, None), minibatch_size(2000, None), minibatch_size(10**6, None)
@@ -33,7 +34,7 @@ def minibatch_size(num_examples: int, batch_size: int | None) -> int:
 
 
 class Minibatches(NamedTuple):
-    """The log density as minibatches of a fixed size see it.
+    """Estimates of a log density on minibatches of a fixed size.
 
     Args:
         target: the log density.
@@ -60,14 +61,14 @@ class Minibatches(NamedTuple):
         return self.size >= self.target.num_examples
 
     @property
-    def gradients_per_leap(self) -> int:
-        """A gradient of all examples serves two leaps; that of a minibatch one."""
+    def gradients_per_step(self) -> int:
+        """Gradients of a leapfrog step; one of all examples serves two steps."""
         return 1 if self.is_whole else 2
 
     def estimate(
         self, flat: jax.Array, key: jax.Array, t: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
-        """Return log density and gradient `(d,)` at a flat position, by minibatch `t`."""
+        """Return log density and gradient `(d,)` at a flat position, on minibatch `t`."""
         target, unravel = self.target, jax.flatten_util.ravel_pytree(self.target.start)[1]
         if self.is_whole:
             return jax.value_and_grad(lambda x: target.log_density(unravel(x)))(flat)
@@ -77,7 +78,7 @@ class Minibatches(NamedTuple):
     def gradient_noise(self, key: jax.Array, visited: jax.Array) -> jax.Array:
         """Return a draw of the noise of a minibatch gradient at each position, `(positions, d)`.
 
-        It is the difference of two minibatches over sqrt(2); zeros if they hold all examples.
+        It is the difference between two minibatches over sqrt(2); zeros if they hold all examples.
 
         Args:
             key: random key.

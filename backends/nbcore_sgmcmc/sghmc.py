@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from nbcore import Kernel
-from nbcore_sgmcmc.leaps import Ways
 from nbcore_sgmcmc.minibatches import minibatch_size
+from nbcore_sgmcmc.trajectories import Trajectory
 from nbcore_sgmcmc.warmup import check_options, kernel_of, scheduled
 
 
@@ -16,25 +16,24 @@ from nbcore_sgmcmc.warmup import check_options, kernel_of, scheduled
 class SGHMC:
     r"""Trajectories of a momentum under minibatch gradients.
 
-    A step refreshes the momentum in part, p = r p + sqrt((1 - r^2) T) xi, and leaps
-    `num_leapfrog_steps` times: p += h g(phi) / 2, phi += h p, p += h g(phi) / 2, with g the
-    gradient of an unbiased estimate of the log density from a minibatch of its own for each leap.
-    It is accepted or rejected as a whole by what it did to the energy, of which each leap's
-    minibatch sees its part. Coordinates and warmup are those of `sgld`, of which this is the
-    longer step without noise on the way.
+    A step refreshes the momentum in part, p = r p + sqrt((1 - r^2) T) xi, and takes
+    `num_leapfrog_steps` leapfrog steps: p += h g(phi) / 2, phi += h p, p += h g(phi) / 2, with g
+    the gradient of an unbiased estimate of the log density, from a minibatch of its own for each
+    of them. The trajectory is accepted or rejected as a whole by the change of the energy, which
+    is estimated on the same minibatches. Coordinates and warmup are those of `sgld`, which adds
+    noise at every leapfrog step.
 
     With all examples in a minibatch, as by default up to 1,024, there is no bias. Otherwise the
     noise of the gradients makes variances too large, by a share of n h^2 v / (1 - r^2) near a mode,
-    with n the leaps of a step and v the variance of the minibatch gradient in phi.
+    with n leapfrog steps and v the variance of the minibatch gradient in phi.
 
     Args:
-        step_size: the longest h, in the coordinates phi (no units); each step takes a random share
-            of it, from 1/2 to 1. `None`: 1.2 d^(-1/4) for d numbers, or
-            less, so that the noise adds at most `inflation` to variances.
+        step_size: the largest h, in the coordinates phi (no units); each step takes a random share
+            of it, from 1/2 to 1. `None`: 1.2 d^(-1/4) for d parameters, or less, so that the noise
+            adds at most `inflation` to variances.
         inflation: relative inflation of variances that the default step size allows.
         momentum: r, the share of the momentum that a step keeps.
-        num_leapfrog_steps: n, the leaps of a step. Each takes one gradient of all examples, or two
-            of its minibatch.
+        num_leapfrog_steps: n. Each takes one gradient of all examples, or two of its minibatch.
         target_acceptance_rate: mean acceptance rate that warmup adapts e to; see `sgld`.
         preconditioner: `"curvature"`, `"rmsprop"` or `"none"`; see `sgld`.
         schedule: an optax schedule, a factor on h as a function of the step number after warmup;
@@ -87,6 +86,6 @@ class SGHMC:
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions."""
-        ways = Ways(self.num_leapfrog_steps, self.momentum, every_leap=False)
-        step = scheduled(ways, self)
-        return kernel_of(self, num_warmup, ways, step, step_size=self.step_size)
+        trajectory = Trajectory(self.num_leapfrog_steps, self.momentum, every_step=False)
+        step = scheduled(trajectory, self)
+        return kernel_of(self, num_warmup, trajectory, step, step_size=self.step_size)

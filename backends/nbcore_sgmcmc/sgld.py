@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from nbcore import Kernel
-from nbcore_sgmcmc.leaps import Ways
 from nbcore_sgmcmc.minibatches import minibatch_size
+from nbcore_sgmcmc.trajectories import Trajectory
 from nbcore_sgmcmc.warmup import check_options, kernel_of, scheduled
 
 
@@ -16,16 +16,16 @@ from nbcore_sgmcmc.warmup import check_options, kernel_of, scheduled
 class SGLD:
     r"""Langevin dynamics with a momentum and minibatch gradients.
 
-    In coordinates phi with position = R phi, a leap of length h is
+    In coordinates phi with position = R phi, a leapfrog step of size h is
 
     p = s p + sqrt((1 - s^2) T) xi,  p += h g(phi) / 2,  phi += h p,  p += h g(phi) / 2,
 
     with xi standard normal and g the gradient of an unbiased estimate of the log density, from a
-    minibatch of its own for each leap. A step is `num_leapfrog_steps` leaps, and accepted or
-    rejected as a whole by what it did to the energy, of which each leap's minibatch sees its part.
-    With `momentum=0`, s = 0, a leap is a step of the algorithm of Welling & Teh with the step size
-    h^2 / 2. The momentum takes a chain along the curved ridges of a network's posterior in far
-    fewer gradients.
+    minibatch of its own for each leapfrog step. A step of the sampler is a trajectory of
+    `num_leapfrog_steps` of these, accepted or rejected as a whole by the change of the energy,
+    which is estimated on the same minibatches. With `momentum=0`, s = 0, a leapfrog step is a step
+    of the algorithm of Welling & Teh with step size h^2 / 2. The momentum takes a chain along the
+    curved ridges of a network's posterior in far fewer gradients.
 
     The coordinates are R R^T = S (I / e^2 + G)^-1 S, with S the deviations of the prior and G
     what the data add to its curvature, on average over positions of warmup. Warmup lowers e, at
@@ -37,13 +37,12 @@ class SGLD:
     with v the variance of the minibatch gradient in phi.
 
     Args:
-        step_size: the longest h, in the coordinates phi (no units); each step takes a random share
-            of it, from 1/2 to 1. `None`: 1.2 d^(-1/4) for d numbers, or
-            less, so that the noise adds at most `inflation` to variances.
+        step_size: the largest h, in the coordinates phi (no units); each step takes a random share
+            of it, from 1/2 to 1. `None`: 1.2 d^(-1/4) for d parameters, or less, so that the noise
+            adds at most `inflation` to variances.
         inflation: relative inflation of variances that the default step size allows.
-        momentum: s^n, the share of the momentum that the n leaps of a step keep.
-        num_leapfrog_steps: n, the leaps of a step. Each takes one gradient of all examples, or two
-            of its minibatch.
+        momentum: s^n, the share of the momentum that the n leapfrog steps of a step keep.
+        num_leapfrog_steps: n. Each takes one gradient of all examples, or two of its minibatch.
         target_acceptance_rate: mean acceptance rate that warmup adapts e to.
         preconditioner: `"curvature"`: G is the generalized Gauss-Newton matrix, of rank up to 512.
             `"rmsprop"`: G = 0, and S^2 is divided by the root of the mean squared gradient.
@@ -100,6 +99,6 @@ class SGLD:
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions."""
-        ways = Ways(self.num_leapfrog_steps, self.momentum, every_leap=True)
-        step = scheduled(ways, self)
-        return kernel_of(self, num_warmup, ways, step, step_size=self.step_size)
+        trajectory = Trajectory(self.num_leapfrog_steps, self.momentum, every_step=True)
+        step = scheduled(trajectory, self)
+        return kernel_of(self, num_warmup, trajectory, step, step_size=self.step_size)

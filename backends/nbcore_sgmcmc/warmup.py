@@ -17,35 +17,35 @@ from nbcore.extend import (
     check_fraction,
     check_positive,
 )
-from nbcore_sgmcmc.leaps import Leap, Walk, Ways, go_on
 from nbcore_sgmcmc.metric import VISITED, Seen, first_metric, measure, measuring_gradients
 from nbcore_sgmcmc.minibatches import Minibatches
+from nbcore_sgmcmc.trajectories import Leapfrog, PhasePoint, Trajectory, transitions
 
 PRECONDITIONERS = ("curvature", "rmsprop", "none")
 WINDOWS = (0.02, 0.06, 0.12, 0.2, 0.3, 0.5, 0.7)
 """Where windows end, as shares of warmup."""
-FIRST_SIZE = 0.1
+FIRST_SCALE = 0.1
 HEAT = 100.0
-LENGTH = 1.2
-"""The longest h of one normal number; d of them are accepted as often with d^(-1/4) times it."""
+LARGEST_STEP = 1.2
+"""The largest h for one normal parameter; d of them are accepted as often at d^(-1/4) times it."""
 
-Step = Callable[[Any, Minibatches, Walk, Leap, Any], tuple[Walk, Stats]]
-"""`(key, batches, walk, leap, t) -> (walk, stats)`."""
+Step = Callable[[Any, Minibatches, PhasePoint, Leapfrog, Any], tuple[PhasePoint, Stats]]
+"""`(key, batches, point, leapfrog, t) -> (point, stats)`."""
 
 
 class State(NamedTuple):
-    """A chain, how far it leaps, and what that is learned from.
+    """A chain, its leapfrog steps, and what these are learned from.
 
     Args:
-        walk: where the chain is.
-        leap: how far it leaps.
-        sizes: dual averaging of the size e.
-        seen: what the metric is measured at.
+        point: position and momentum.
+        leapfrog: coordinates and step size.
+        free_scales: dual averaging of e.
+        seen: positions that the metric is measured at.
     """
 
-    walk: Walk
-    leap: Leap
-    sizes: DualAveraging
+    point: PhasePoint
+    leapfrog: Leapfrog
+    free_scales: DualAveraging
     seen: Seen
 
 
@@ -93,21 +93,22 @@ def window_places(num_warmup: int) -> np.ndarray:
 
 
 def kernel_of(
-    backend: Any, num_warmup: int, ways: Ways, step: Step, *, step_size: float | None
+    backend: Any, num_warmup: int, trajectory: Trajectory, step: Step, *, step_size: float | None
 ) -> Kernel:
     """Return the pure functions of a sampler.
 
-    Warmup goes ways, and learns three things. The metric is measured anew at the ends of windows,
-    at positions of the window. The size e follows the acceptance rate by dual averaging, so that
-    steps are short where the local expansion ends. The length h is what as many normal numbers
-    allow, or less: what minibatch gradients add to the variances stays below `inflation`.
+    Warmup follows trajectories and learns three things. The metric is measured anew at the ends of
+    windows, at positions of the window. The free scale e follows the acceptance rate by dual
+    averaging, so that steps are short if the local expansion ends nearby. The step size h is that
+    of as many normal parameters, or less, so that minibatch gradients add no more than `inflation`
+    to the variances.
 
     Args:
         backend: the options.
         num_warmup: number of warmup steps.
-        ways: what a way is made of.
+        trajectory: number of leapfrog steps, and momentum.
         step: a step after warmup.
-        step_size: the length h; `None` chooses it.
+        step_size: h; `None` chooses it.
     """
     places = window_places(num_warmup)
     temperature, kind = backend.temperature, backend.preconditioner
@@ -116,46 +117,52 @@ def kernel_of(
         return Minibatches.of(target, backend.batch_size)
 
     def fitted(
-        key: jax.Array, batches: Minibatches, leap: Leap, seen: Seen, inflation: Any
-    ) -> Leap:
-        """Return a leap as long as normal numbers and the noise of minibatches allow."""
+        key: jax.Array, batches: Minibatches, leapfrog: Leapfrog, seen: Seen, inflation: Any
+    ) -> Leapfrog:
+        """Return leapfrog steps as large as normal parameters and the noise allow."""
         if step_size is not None or batches.is_whole:
-            return leap
+            return leapfrog
         noise = batches.gradient_noise(key, seen.visited)
-        longest = ways.longest(leap.metric.variance(noise, leap.size), inflation)
-        return leap._replace(length=jnp.minimum(_free_length(seen.visited[0]), longest))
+        largest = trajectory.largest_step(
+            leapfrog.metric.variance(noise, leapfrog.free_scale), inflation
+        )
+        return leapfrog._replace(step_size=jnp.minimum(_largest_step(seen.visited[0]), largest))
 
     def measured(key: jax.Array, batches: Minibatches, state: State, t: Any) -> State:
         """Return a state with the metric of the window that ended at step t."""
         metric_key, noise_key = jax.random.split(key)
-        size = jnp.minimum(state.sizes.average, 1)
+        free_scale = jnp.minimum(state.free_scales.average, 1)
         metric = measure(metric_key, batches.target, state.seen, kind)
-        leap = Leap(metric, size, state.leap.length)
-        # On the way from the start gradients are large, and their noise is: hotter, but faster.
+        leapfrog = Leapfrog(metric, free_scale, state.leapfrog.step_size)
+        # Far from the mode gradients are large, and so is their noise: hotter, but faster.
         inflation = backend.inflation * HEAT ** jnp.maximum(1 - 2 * t / max(num_warmup, 1), 0)
-        leap = fitted(noise_key, batches, leap, state.seen, inflation)
-        return State(state.walk, leap, DualAveraging.start(size), state.seen)
+        leapfrog = fitted(noise_key, batches, leapfrog, state.seen, inflation)
+        return State(state.point, leapfrog, DualAveraging.start(free_scale), state.seen)
 
     def init(key: jax.Array, target: Target, shared: Any, position: Any) -> State:
         del shared
-        walk = Walk.begin(key, batches_of(target), position, temperature)
-        seen = Seen.begin(walk.flat, walk.gradient)
-        sizes = DualAveraging.start(jnp.asarray(FIRST_SIZE, walk.flat.dtype))
-        length = _free_length(walk.flat) if step_size is None else step_size
+        point = PhasePoint.begin(key, batches_of(target), position, temperature)
+        seen = Seen.begin(point.flat, point.gradient)
+        free_scales = DualAveraging.start(jnp.asarray(FIRST_SCALE, point.flat.dtype))
+        first = _largest_step(point.flat) if step_size is None else step_size
         metric = first_metric(target, seen, kind)
-        leap = Leap(metric, sizes.step_size, jnp.asarray(length, walk.flat.dtype))
-        return State(walk, leap, sizes, seen)
+        leapfrog = Leapfrog(metric, free_scales.step_size, jnp.asarray(first, point.flat.dtype))
+        return State(point, leapfrog, free_scales, seen)
 
     def warmup(
         key: jax.Array, target: Target, shared: Any, state: State, t: Any
     ) -> tuple[State, Stats]:
         del shared
         batches, (place, ends) = batches_of(target), jnp.asarray(places)[t]
-        walk, stats = go_on(key, batches, state.walk, state.leap, ways, lambda _: temperature)
-        sizes = state.sizes.update(stats.acceptance_rate, backend.target_acceptance_rate)
-        leap = state.leap._replace(size=jnp.minimum(sizes.step_size, 1))
-        seen = state.seen.update(walk.flat, walk.gradient, place)
-        learned = State(walk, leap, sizes, seen)
+        point, stats = transitions(
+            key, batches, state.point, state.leapfrog, trajectory, lambda _: temperature
+        )
+        free_scales = state.free_scales.update(
+            stats.acceptance_rate, backend.target_acceptance_rate
+        )
+        leapfrog = state.leapfrog._replace(free_scale=jnp.minimum(free_scales.step_size, 1))
+        seen = state.seen.update(point.flat, point.gradient, place)
+        learned = State(point, leapfrog, free_scales, seen)
         anew = jax.random.fold_in(key, 1)
         state = jax.lax.cond(
             ends > 0, lambda s: measured(anew, batches, s, t), lambda s: s, learned
@@ -163,16 +170,16 @@ def kernel_of(
         return state, stats._replace(num_gradients=stats.num_gradients + cost_of(batches) * ends)
 
     def tune(key: jax.Array, target: Target, shared: Any, state: State) -> tuple[State, Stats]:
-        """Hold the average size, and the length that fits it."""
+        """Fix the average free scale, and the step size that fits it."""
         del shared
         batches, cost = batches_of(target), 0
         if num_warmup == 0:
             state, cost = measured(key, batches, state, 0), cost_of(batches)
-        leap = state.leap._replace(size=jnp.minimum(state.sizes.average, 1))
-        leap = fitted(key, batches, leap, state.seen, backend.inflation)
+        leapfrog = state.leapfrog._replace(free_scale=jnp.minimum(state.free_scales.average, 1))
+        leapfrog = fitted(key, batches, leapfrog, state.seen, backend.inflation)
         cost += VISITED * batches.noise_gradients
-        stats = Stats(state.walk.value, num_gradients=cost, step_size=leap.length)
-        return state._replace(leap=leap), stats
+        stats = Stats(state.point.value, num_gradients=cost, step_size=leapfrog.step_size)
+        return state._replace(leapfrog=leapfrog), stats
 
     def cost_of(batches: Minibatches) -> int:
         return measuring_gradients(batches, kind) + VISITED * batches.noise_gradients
@@ -181,23 +188,25 @@ def kernel_of(
         key: jax.Array, target: Target, shared: Any, state: State, t: Any
     ) -> tuple[State, Stats]:
         del shared
-        walk, stats = step(key, batches_of(target), state.walk, state.leap, t)
-        return state._replace(walk=walk), stats
+        point, stats = step(key, batches_of(target), state.point, state.leapfrog, t)
+        return state._replace(point=point), stats
 
-    return Kernel(init, warmup, sampling, lambda state: state.walk.position, tune=tune)
+    return Kernel(init, warmup, sampling, lambda state: state.point.position, tune=tune)
 
 
-def scheduled(ways: Ways, backend: Any) -> Step:
-    """Return a step of one way whose length follows the schedule of a sampler."""
+def scheduled(trajectory: Trajectory, backend: Any) -> Step:
+    """Return a step of one trajectory, whose step size follows the schedule of a sampler."""
 
     def step(
-        key: jax.Array, batches: Minibatches, walk: Walk, leap: Leap, t: Any
-    ) -> tuple[Walk, Stats]:
+        key: jax.Array, batches: Minibatches, point: PhasePoint, leapfrog: Leapfrog, t: Any
+    ) -> tuple[PhasePoint, Stats]:
         factor = 1.0 if backend.schedule is None else backend.schedule(t)
-        return go_on(key, batches, walk, leap.times(factor), ways, lambda _: backend.temperature)
+        return transitions(
+            key, batches, point, leapfrog.times(factor), trajectory, lambda _: backend.temperature
+        )
 
     return step
 
 
-def _free_length(flat: jax.Array) -> float:
-    return LENGTH * flat.size**-0.25
+def _largest_step(flat: jax.Array) -> float:
+    return LARGEST_STEP * flat.size**-0.25
