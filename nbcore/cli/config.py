@@ -164,7 +164,7 @@ class SelectSection:
 
 @dataclass(frozen=True)
 class SampleSection:
-    """Section `[sample]`: the sampler and its steps.
+    """Section `[sample]`: the sampler and its steps; by default those of `PartialBNN.fit`.
 
     Args:
         backend: a sampler, see `nbcore plugins`.
@@ -181,11 +181,11 @@ class SampleSection:
         options: options of the sampler.
     """
 
-    backend: str = "numpyro-nuts"
-    num_warmup: int = SamplerPreset.num_warmup
-    num_samples: int = SamplerPreset.num_samples
-    num_chains: int = 4
-    thin: int = SamplerPreset.thin
+    backend: str | None = None
+    num_warmup: int | None = None
+    num_samples: int | None = None
+    num_chains: int | None = None
+    thin: int | None = None
     chain_method: ChainMethod = "auto"
     prior: float | Literal["auto"] = 1.0
     mesh: dict[str, int] | None = None
@@ -193,8 +193,12 @@ class SampleSection:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_steps(self.num_warmup, self.num_samples, self.num_chains, self.thin)
+        given = {name: getattr(self, name) for name in ("num_warmup", "num_samples", "thin")}
+        used = SamplerPreset().unless_given(**given, num_chains=self.num_chains)
+        check_steps(used.num_warmup, used.num_samples, used.num_chains, used.thin)
         checked_prior(self.prior)
+        if self.options and self.backend is None:
+            object.__setattr__(self, "backend", used.backend)
 
 
 @dataclass(frozen=True)
@@ -202,13 +206,13 @@ class CalibrationSection:
     """Section `[calibration]`: the estimate of the noise, see `nb.CalibrationOptions`.
 
     Args:
-        method: `"crossfit"`, `"mixture"`, `"holdout"` or `"none"`.
-        ensemble: keep the networks of the folds and predict with their mixture.
+        method: `"mixture"`, `"crossfit"`, `"holdout"` or `"none"`.
+        ensemble: whether several networks predict together.
         folds: number of folds.
     """
 
     method: Calibration = CalibrationOptions.method
-    ensemble: bool = CalibrationOptions.ensemble
+    ensemble: bool | None = CalibrationOptions.ensemble
     folds: int = FOLDS
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from nbcore.datasets import Table, read_csv
 from nbcore.errors import OptionError
 from nbcore.estimators.options import SamplingOptions
 from nbcore.estimators.partial_bnn import PartialBNN
+from nbcore.estimators.sampler import SamplerPreset
 from nbcore.networks.describe import layers_of
 from nbcore.networks.evaluation import count_outputs
 from nbcore.networks.network import as_network
@@ -203,10 +204,13 @@ def _rehearse(job: Job) -> None:
     config, source = job.config, job.config.source
     model, _ = job.network
     with source.blame("sample"):
-        backend = plugins.load("backend", config.sample.backend)
-        source.check_types("sample.options", config.sample.options, _hints(backend))
-        get_backend(config.sample.backend, **config.sample.options)
-        placement_for(_mesh(config.sample), config.sample.num_chains)
+        if config.sample.backend is not None:
+            backend = plugins.load("backend", config.sample.backend)
+            source.check_types("sample.options", config.sample.options, _hints(backend))
+            get_backend(config.sample.backend, **config.sample.options)
+        chains = _num_chains(config.sample)
+        if chains is not None:
+            placement_for(_mesh(config.sample, chains), chains)
     with source.blame("network"):
         layers = layers_of(model, job.train.X)
         network = as_network(model, example=job.train.X[:1])
@@ -232,10 +236,16 @@ def _rehearse(job: Job) -> None:
             select_bayesian_components(cast(Trained, untrained), **known)
 
 
-def _mesh(sampling: SampleSection) -> Mesh | None:
+def _num_chains(sampling: SampleSection) -> int | None:
+    """Return the number of chains; `None` leaves it to the fit, which a mesh cannot."""
+    has_mesh = sampling.mesh is not None or jax.process_count() > 1
+    return SamplerPreset.num_chains if has_mesh and not sampling.num_chains else sampling.num_chains
+
+
+def _mesh(sampling: SampleSection, num_chains: int | None) -> Mesh | None:
     if sampling.mesh is not None:
         return mesh_of(sampling.mesh)
-    return spread(sampling.num_chains) if jax.process_count() > 1 else None
+    return None if num_chains is None or jax.process_count() == 1 else spread(num_chains)
 
 
 def _subset(select: SelectSection) -> ProbabilisticSubset | None:
@@ -272,7 +282,7 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
         NbcoreError: training or sampling failed.
     """
     config = job.config
-    sampling = config.sample
+    sampling, chains = config.sample, _num_chains(config.sample)
     model = PartialBNN(
         job.network[0],
         subset=_subset(config.select),
@@ -288,14 +298,14 @@ def execute(job: Job, progress: Progress, checkpoint: Path | None = None) -> Out
         job.train.y,
         sampling.num_warmup,
         sampling.num_samples,
-        sampling.num_chains,
-        backend=get_backend(sampling.backend, **sampling.options),
+        chains,
+        backend=sampling.backend and get_backend(sampling.backend, **sampling.options),
         groups=None if groups is None else job.train.table.text(groups),
         sampling=SamplingOptions(
             thin=sampling.thin,
             chain_method=sampling.chain_method,
             checkpoint=checkpoint,
-            mesh=_mesh(sampling),
+            mesh=_mesh(sampling, chains),
         ),
         training=config.training,
         calibration=config.calibration.build(),

@@ -10,12 +10,12 @@ import numpy as np
 
 from nbcore.distributions.likelihoods import Gaussian, Likelihood
 from nbcore.errors import OptionError
-from nbcore.estimators.options import Validation
+from nbcore.estimators.options import CalibrationOptions, Validation
 from nbcore.networks.inputs import check_data, num_examples
 from nbcore.networks.names import Names
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import warn_of_far_inputs
-from nbcore.posterior.prediction import Scaler
+from nbcore.posterior.scaler import Scaler
 from nbcore.training.cross_fit import CalibrationWarning, CrossFit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
 from nbcore.training.ensemble import EnsembleDeterministicNN
@@ -201,6 +201,26 @@ def from_ensemble(
     return [FrozenNetwork.of(member, every, residuals, seen=None) for member in ensemble.members]
 
 
+def networks_to_sample(
+    cross: CrossFit, examples: Examples, likelihood: Likelihood, calibration: CalibrationOptions
+) -> list[FrozenNetwork]:
+    """Return the networks of a cross-fit that are sampled, as the calibration says.
+
+    Args:
+        cross: a cross-fit of the examples.
+        examples: all examples.
+        likelihood: meaning of the outputs for y.
+        calibration: its method, and whether there are several networks.
+
+    Raises:
+        OptionError: the cross-fit is of other examples, or its folds split a group.
+    """
+    is_mixture = calibration.method == "mixture"
+    if is_mixture and cross.residuals.size and likelihood.needs_noise_estimate:
+        return from_fold_networks(cross, examples)
+    return from_cross_fit(cross, examples, ensemble=is_mixture or calibration.ensemble is True)
+
+
 def from_cross_fit(cross: CrossFit, examples: Examples, *, ensemble: bool) -> list[FrozenNetwork]:
     """Return the full network of a cross-fit, or the networks of its folds.
 
@@ -221,8 +241,8 @@ def from_cross_fit(cross: CrossFit, examples: Examples, *, ensemble: bool) -> li
     if residuals is None:
         warnings.warn(
             f"{type(cross.full.likelihood).__name__} has no noise to calibrate: all examples are "
-            "sampled, which the frozen weights have seen. Use calibration='holdout', or "
-            "nb.CalibrationOptions(ensemble=True).",
+            "sampled, which the frozen weights have seen. Type: calibration='mixture', "
+            "or 'holdout'.",
             CalibrationWarning,
             stacklevel=3,
         )

@@ -7,9 +7,9 @@ Each is a frozen dataclass: it can be printed, compared, reused in another fit, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from jax.sharding import Mesh
 
@@ -30,7 +30,7 @@ from nbcore.targets.marginalize import Marginalize, check_marginalize
 from nbcore.training.folds import Splitter
 from nbcore.training.recipe import SWA, RateSchedule
 
-Calibration = Literal["crossfit", "mixture", "holdout", "none"]
+Calibration = Literal["mixture", "crossfit", "holdout", "none"]
 Criterion = Literal["nlpd", "marginal_likelihood"]
 Validation = tuple[Any, Any] | None
 Options = TypeVar("Options")
@@ -46,11 +46,13 @@ class TrainingOptions:
     the model, and y is standardized if the likelihood allows it.
 
     Args:
-        epochs: passes over the data.
+        epochs: passes over the data. `None` finds their number if networks are cross-fitted, by
+            the error out of fold, see `nb.cross_fit`, and is 60 otherwise.
         learning_rate: peak learning rate.
         batch_size: examples of a minibatch.
         sigma: standard deviation of the Gaussian prior of the weights in training, which is part
-            of the loss (MAP).
+            of the loss (MAP), with unit noise; with that out of fold once it is known, if
+            `epochs` is to be found.
         weight_decay: decoupled weight decay (AdamW); 0 is Adam.
         schedule: `"constant"`, or `"cosine"` with a linear start over the first twentieth.
         swa: averaging of the last weights: an `nb.SWA`, a dict of its options, or `None`.
@@ -72,7 +74,7 @@ class TrainingOptions:
 standardize_inputs.
     """
 
-    epochs: int = 60
+    epochs: int | None = None
     learning_rate: float = 6e-3
     batch_size: int = 32
     sigma: float = 1.0
@@ -83,7 +85,9 @@ standardize_inputs.
 
     def __post_init__(self) -> None:
         """Check the options, and make an `nb.SWA` of a dict."""
-        check_count(1, epochs=self.epochs, batch_size=self.batch_size)
+        if self.epochs is not None:
+            check_count(1, epochs=self.epochs)
+        check_count(1, batch_size=self.batch_size)
         check_positive(learning_rate=self.learning_rate, sigma=self.sigma)
         check_at_least(0, weight_decay=self.weight_decay)
         check_choice(get_args(RateSchedule), schedule=self.schedule)
@@ -181,20 +185,22 @@ class CalibrationOptions:
     residuals there are too small.
 
     Args:
-        method: `"crossfit"`: the noise comes from out-of-fold residuals, and all examples are
-            sampled. `"mixture"`: the networks of the folds are kept, each is sampled on the
-            examples that it was trained on, and their mixture predicts, with a noise and an
-            epistemic variance calibrated by the errors of the sampled networks out of fold; a
-            likelihood without an unknown noise is sampled as with `ensemble=True`. `"holdout"`: a
-            fifth of the examples is kept from training, and only this fifth is sampled. `"none"`:
-            all examples are trained on and sampled; the noise comes out too small, unless all
-            weights are sampled. If weights were given, nothing is trained; of those of a cross-fit
-            the method says which networks are sampled, of others it does not matter.
+        method: `"mixture"`: one network is trained without each fold; each is sampled on the
+            examples that it was trained on, and their mixture predicts, with a noise calibrated by
+            the errors of the sampled networks out of fold. Each of them is sampled on its fold
+            instead if the likelihood has no unknown noise that could be calibrated. `"crossfit"`:
+            one network is trained on all examples and sampled on them, with the noise of
+            out-of-fold residuals. `"holdout"`: a fifth of the examples is kept from training, and
+            only this fifth is sampled. `"none"`: all examples are trained on and sampled; the
+            noise comes out too small, unless all weights are sampled. If weights were given,
+            nothing is trained; of those of a cross-fit the method says which networks are sampled,
+            of others it does not matter.
         folds: number of folds of `"crossfit"` and `"mixture"`, or a cross-validator of scikit-learn
             that holds out each example once at most, such as `GroupKFold(5)` or
             `TimeSeriesSplit(5)`.
-        ensemble: keep the networks of the folds, sample each on its own fold, and predict with
-            their mixture; for `"crossfit"`.
+        ensemble: whether several networks predict together. `None`: as the method says. `False`
+            is one network, with the method `"crossfit"` instead of `"mixture"`. `True` with
+            `"crossfit"`: the networks of the folds are sampled, each on its fold alone.
         validation_data: `(X, y)` that the network has not seen: for early stopping with `"none"`,
             or to learn the noise of weights that were given.
 
@@ -204,32 +210,37 @@ class CalibrationOptions:
     Examples:
         >>> import nbcore as nb
         >>> nb.CalibrationOptions(folds=10)
-        CalibrationOptions(method='crossfit', folds=10, ensemble=False)
+        CalibrationOptions(method='mixture', folds=10, ensemble=None)
+        >>> nb.CalibrationOptions(ensemble=False).method
+        'crossfit'
         >>> nb.CalibrationOptions("cross-fit")
         Traceback (most recent call last):
-        nbcore.errors.OptionError: method is one of 'crossfit', 'mixture', 'holdout', \
+        nbcore.errors.OptionError: method is one of 'mixture', 'crossfit', 'holdout', \
 'none' for CalibrationOptions, got 'cross-fit'. Did you mean 'crossfit'?
 
     References:
         Stone (1974), "Cross-validatory choice and assessment of statistical predictions".
     """
 
-    method: Calibration = "crossfit"
+    method: Calibration = "mixture"
     folds: int | Splitter = FOLDS
-    ensemble: bool = False
+    ensemble: bool | None = None
     validation_data: Validation = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the options."""
+        """Check the options; a mixture of one network is a cross-fit."""
         check_choice(get_args(Calibration), owner="CalibrationOptions", method=self.method)
         if isinstance(self.folds, str) or not hasattr(self.folds, "split"):
             check_count(2, folds=self.folds)
-        check_flag(ensemble=self.ensemble)
-        if self.ensemble and self.method != "crossfit":
+        if self.ensemble is not None:
+            check_flag(ensemble=self.ensemble)
+        if self.ensemble and self.method not in ("crossfit", "mixture"):
             raise OptionError(
                 f"ensemble=True keeps the networks of the folds, and {self.method!r} has none. "
-                "Type: nb.CalibrationOptions('crossfit', ensemble=True)"
+                "Type: nb.CalibrationOptions('mixture')"
             )
+        if self.ensemble is False and self.method == "mixture":
+            object.__setattr__(self, "method", "crossfit")
         if self.validation_data is not None and len(self.validation_data) != 2:
             raise OptionError(
                 "validation_data is a pair (X, y) of examples that the network has not seen, got "
@@ -310,5 +321,5 @@ def as_calibration(given: Any, default: CalibrationOptions) -> CalibrationOption
     """
     if isinstance(given, str):
         check_choice(get_args(Calibration), calibration=given)
-        return replace(CalibrationOptions(), method=given)
+        return CalibrationOptions(cast(Calibration, given))
     return as_options("calibration", given, default)

@@ -14,6 +14,8 @@ from nbcore.training.cross_fit import CrossFit
 from nbcore.training.fold_mixture import HeldOutErrors
 
 DRAWS = 200
+USUAL = 0.99
+"""Share of the examples whose epistemic variance, had no network seen them, is usual."""
 
 
 def calibration_out_of_fold(
@@ -31,9 +33,12 @@ def calibration_out_of_fold(
     means = np.stack([each.draw_means.mean(axis=0) for each in found])
     within = np.stack([each.draw_means.var(axis=0) for each in found])
     variance = within + np.stack([each.draw_variances.mean(axis=0) for each in found])
-    noise = HeldOutErrors.of(means, within, y, cross).noise(len(posteriors))
+    errors = HeldOutErrors.of(means, within, y, cross)
     tested = np.flatnonzero(cross.fold >= 0)
     own = (cross.fold[tested], tested)
     residuals = np.asarray(y, np.float64).reshape(len(cross.fold), -1)[tested] - means[own]
     scores = np.abs(residuals) / np.sqrt(variance[own])
-    return MixtureCalibration(noise, OutOfFold(cross.fold[tested], scores))
+    limit = np.quantile(errors.epistemic(means, within), USUAL, axis=0)
+    return MixtureCalibration(
+        errors.noise(len(posteriors)), OutOfFold(cross.fold[tested], scores), limit
+    )

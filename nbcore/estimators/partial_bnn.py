@@ -19,11 +19,10 @@ from nbcore.estimators.frozen import (
     Examples,
     FrozenNetwork,
     first_of,
-    from_cross_fit,
     from_ensemble,
-    from_fold_networks,
     from_weights,
     named_by,
+    networks_to_sample,
 )
 from nbcore.estimators.likelihood_choice import (
     check_classes,
@@ -42,6 +41,7 @@ from nbcore.estimators.options import (
 )
 from nbcore.estimators.pretraining import Pretraining, check_calibration
 from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_scale, scale_folds
+from nbcore.estimators.ranking import warn_if_alike
 from nbcore.estimators.sampler import Sampler, SamplerPreset
 from nbcore.estimators.stored_fit import SavedFit, check_complete
 from nbcore.networks.inputs import num_examples
@@ -214,17 +214,17 @@ class PartialBNN(SavedFit):
                 `num_samples // thin` draws, as in Stan and NumPyro; 1,000 by default.
             num_chains: number of chains, of each network if there are several; 4 by default.
             backend: a sampler from `nb.list_backends()`, or an instance with options, such as
-                `nb.get_backend("sgld", momentum=0.5)`; `"numpyro-nuts"` by default. `nb.BNN`
-                and `calibration="mixture"` have a sampler and steps of their own, used if neither
-                a backend, nor a number of steps, nor a thinning is given.
+                `nb.get_backend("sgld", momentum=0.5)`; by default `"blackjax-mclmc"` for a mixture
+                and `nb.BNN`, with steps of their own, if neither steps nor a thinning are given,
+                else `"numpyro-nuts"`.
             groups: a label for each example `(N,)`, such as the molecule that was measured twice.
                 Examples of one group are never split between training and validation. `None`:
                 each example is a group of its own.
             sampling: how the chains are run: thinning, starts, restarts, checkpoints, devices.
             training: how the network is trained if no weights were given: epochs, learning rate,
                 weight averaging.
-            calibration: where the noise comes from: `"crossfit"`, the default, `"mixture"`,
-                `"holdout"`, `"none"`, or `nb.CalibrationOptions`.
+            calibration: which networks are sampled and where the noise comes from: `"mixture"`,
+                the default, `"crossfit"`, `"holdout"`, `"none"`, or `nb.CalibrationOptions`.
             key: random key, typed or old, or an integer; `None` is `jax.random.key(0)`.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
@@ -245,8 +245,8 @@ class PartialBNN(SavedFit):
         check_calibration(calibration, self.given)
         training = as_options("training", training, self.default_training)
         sampling = as_options("sampling", sampling, self.default_sampling)
-        is_mixture = calibration.method == "mixture"
-        preset = self.default_mixture_sampler if is_mixture else self.default_sampler
+        keeps_folds = isinstance(self.given, CrossFit | None) and calibration.method == "mixture"
+        preset = self.default_mixture_sampler if keeps_folds else self.default_sampler
         sampler = Sampler.of(preset, backend, num_warmup, num_samples, num_chains, sampling)
         sampler.check(likelihood)
         trains_on_standardized = training.standardize_inputs and self.given is None
@@ -280,6 +280,7 @@ class PartialBNN(SavedFit):
         self.mixture_calibration = calibration_of_mixture(
             self.posteriors, frozen, likelihood, self.cross, examples.X, examples.y
         )
+        warn_if_alike(self.posterior, examples.X)
         return self
 
     @property
@@ -328,10 +329,7 @@ class PartialBNN(SavedFit):
             self.cross = pretraining.cross_fit(examples)
         if self.cross is not None:
             self.det = self.cross.full
-            is_mixture = calibration.method == "mixture"
-            if is_mixture and self.cross.residuals.size and likelihood.needs_noise_estimate:
-                return from_fold_networks(self.cross, examples)
-            return from_cross_fit(self.cross, examples, ensemble=calibration.ensemble or is_mixture)
+            return networks_to_sample(self.cross, examples, likelihood, calibration)
         if given is None:
             holds_out = calibration.method == "holdout"
             train = pretraining.holdout if holds_out else pretraining.uncalibrated

@@ -20,6 +20,8 @@ from nbcore.training.folds import fold_of_examples, warn_of_copies
 
 HOLDOUT = 5
 """One fold of so many is kept from training by `"holdout"`."""
+EPOCHS = 60
+"""Of a network that is trained alone, whose error out of fold is unknown."""
 
 
 def check_calibration(calibration: CalibrationOptions, given: Any) -> None:
@@ -115,7 +117,7 @@ class Pretraining:
     def _train(self, examples: Examples, validation_data: Validation) -> DeterministicNN:
         det = DeterministicNN(self.model, **self.training.network_options(self.likelihood))
         det.train(
-            examples.X, examples.y, self.training.epochs, self.training.batch_size,
+            examples.X, examples.y, self.training.epochs or EPOCHS, self.training.batch_size,
             validation_data, key=self.key, progress=self.progress,
         )  # fmt: skip
         det.names = self.names

@@ -188,7 +188,7 @@ def _refuse_seen_examples(frozen: Sequence[FrozenNetwork]) -> None:
             "the marginal likelihood of those examples rewards the fit that they already have, and "
             "so chooses a scale and a noise that are too small. Use prior='auto', which goes by "
             "the NLPD, or sample examples that were not trained on: calibration='holdout', "
-            "nb.CalibrationOptions(ensemble=True), or nb.BNN."
+            "nb.CalibrationOptions('crossfit', ensemble=True), or nb.BNN."
         )
 
 

@@ -30,10 +30,13 @@ class MixtureCalibration:
             of that which the members learned.
         out_of_fold: errors of the members on examples that they have not seen, for conformal
             intervals; `None` if there are none.
+        epistemic_limit: epistemic variance beyond which an input is outside of what was learnt
+            `(outputs,)`; `None` if unknown.
     """
 
     noise: Floats
     out_of_fold: OutOfFold | None = None
+    epistemic_limit: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,9 @@ class MixturePosterior:
         found, calibration = Prediction.mixture(each), self.calibration
         if calibration is None:
             return found
-        found = found.with_variance(calibration.noise**2)
+        found = replace(
+            found.with_variance(calibration.noise**2), epistemic_limit=calibration.epistemic_limit
+        )
         if calibration.out_of_fold is None:
             return found
         return replace(found, conformal=_conformal(calibration.out_of_fold, each))

@@ -14,7 +14,7 @@ from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import OptionError
 from nbcore.networks.evaluation import HashableNetwork, as_columns
 from nbcore.networks.inputs import num_examples
-from nbcore.posterior.prediction import Scaler
+from nbcore.posterior.scaler import Scaler
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.target import Position
 

@@ -18,7 +18,7 @@ from nbcore.networks.names import Names
 from nbcore.networks.network import Network
 from nbcore.posterior.diagnostics import Diagnostics, diagnose
 from nbcore.posterior.moments import PredictiveMoments, moments
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
 from nbcore.posterior.predictive import (
     flattened,
     log_likelihoods,
@@ -28,6 +28,7 @@ from nbcore.posterior.predictive import (
     target_of,
 )
 from nbcore.posterior.run_info import RunInfo
+from nbcore.posterior.scaler import Scaler
 from nbcore.posterior.stats import Stats
 from nbcore.posterior.stored import StoredPosterior
 from nbcore.posterior.summary import By, Summary, by_layer, index_labels, summarize
@@ -86,11 +87,10 @@ class Posterior:
 
     def diagnostics(self) -> Diagnostics:
         """Return R-hat and ESS of every parameter, divergences, and what to try next."""
-        depth = self.info.options.get("max_tree_depth")
+        depth, alarms = self.info.options.get("max_tree_depth"), self.info.alarms
         return diagnose(
-            self.flat_draws(), self.stats, self.labels(),
-            max_tree_depth=depth, alarms=self.info.alarms,
-        )  # fmt: skip
+            self.flat_draws(), self.stats, self.labels(), max_tree_depth=depth, alarms=alarms
+        )
 
     def summary(self, by: By = "weight") -> Summary:
         """Return a table of the draws that were kept, with ESS and R-hat.

@@ -19,53 +19,14 @@ from nbcore.metrics.class_names import ClassNames, codes_of, names_of
 from nbcore.networks.inputs import Missing
 from nbcore.posterior.conformal import ConformalPrediction
 from nbcore.posterior.missing import is_nan, known_values, observed_examples
+from nbcore.posterior.scaler import Scaler
 
 CRPS_DRAWS = 2000
 
 IntervalMethod = Literal["central", "conformal"]
 
-ROUNDING = 16 * np.finfo(np.float64).eps  # deviation of equal targets over their size, at most
 SLICE = 2**22
 """Values of draws that are worked on at a time, because NumPy makes copies."""
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """Units of y: `y = shift + scale * standardized`, per output `(outputs,)`."""
-
-    shift: np.ndarray
-    scale: np.ndarray
-
-    @staticmethod
-    def fit(y: np.ndarray) -> Scaler:
-        """Return the scaler that gives y `(N,)` or `(N, outputs)` mean 0 and deviation 1.
-
-        Targets that are all the same are in units of their size.
-        """
-        columns = np.asarray(y, np.float64).reshape(len(y), -1)
-        mean, deviation = np.nanmean(columns, axis=0), np.nanstd(columns, axis=0)
-        size = np.nanmax(np.abs(columns), axis=0)
-        is_constant = deviation <= ROUNDING * size
-        return Scaler(mean, np.where(is_constant, np.where(size > 0, size, 1.0), deviation))
-
-    @staticmethod
-    def identity(num_outputs: int) -> Scaler:
-        """Return the scaler that changes nothing."""
-        return Scaler(np.zeros(num_outputs), np.ones(num_outputs))
-
-    def to_data(self) -> dict[str, list[float]]:
-        """Return the scaler as JSON data."""
-        return {"shift": self.shift.tolist(), "scale": self.scale.tolist()}
-
-    @staticmethod
-    def from_data(data: dict[str, list[float]]) -> Scaler:
-        """Return the scaler that `to_data` described."""
-        return Scaler(np.array(data["shift"]), np.array(data["scale"]))
-
-    def standardize(self, y: np.ndarray) -> np.ndarray:
-        """Return y in standardized units, in its own shape."""
-        columns = np.asarray(y, np.float64).reshape(len(y), -1)
-        return ((columns - self.shift) / self.scale).reshape(np.shape(y))
 
 
 @dataclass(frozen=True)
@@ -85,6 +46,8 @@ class Prediction:
             deviations)`; parameters broadcast to `(draws, examples, outputs)`, in the units of y.
         conformal: predictions of fold networks, for `interval(level, method="conformal")`; `None`
             if there are none.
+        epistemic_limit: epistemic variance of each output `(outputs,)` beyond which an input is
+            outside of what was learnt, see `is_outside`; `None` if unknown.
         classes: name of each class; `None`: classes are integers from 0.
 
     Examples:
@@ -100,6 +63,7 @@ class Prediction:
 
     distribution: Distribution
     conformal: ConformalPrediction | None = None
+    epistemic_limit: np.ndarray | None = None
     classes: ClassNames | None = None
 
     def __post_init__(self) -> None:
@@ -348,6 +312,24 @@ class Prediction:
     def epistemic_share(self) -> np.ndarray:
         """Share of the epistemic variance in the variance, between 0 and 1."""
         return self.epistemic_variance / self.variance
+
+    @property
+    def is_outside(self) -> np.ndarray:
+        """Whether each input is outside of what was learnt `(examples,)`.
+
+        The epistemic variance of an output is there larger than at 99 % of the examples, as
+        networks predict them that have not seen them; of inputs like the examples, about 1 % are.
+
+        Raises:
+            OptionError: that variance is not known, as it is of `calibration="mixture"`.
+        """
+        if self.epistemic_limit is None:
+            raise OptionError(
+                "What epistemic variance is usual at examples that networks have not seen is known "
+                'of the networks of folds. Type: model.fit(X, y, calibration="mixture")'
+            )
+        variance = self.epistemic_variance.reshape(self.distribution.shape[1:])
+        return np.any(variance > self.epistemic_limit, axis=1)
 
     @staticmethod
     def mixture(predictions: Sequence[Prediction]) -> Prediction:

@@ -16,7 +16,8 @@ from nbcore.networks.evaluation import is_per_example
 from nbcore.networks.inputs import check_inputs, num_examples
 from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.network import Network
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.targets.hoisting.forward import Forward
 from nbcore.targets.target import NetworkTarget, Position, Target

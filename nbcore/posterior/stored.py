@@ -21,8 +21,8 @@ from nbcore.networks.names import Names
 from nbcore.networks.network import Network, as_network
 from nbcore.networks.standardized import input_scaler, with_scaler
 from nbcore.networks.stored import example_of, form_of
-from nbcore.posterior.prediction import Scaler
 from nbcore.posterior.run_info import RunInfo
+from nbcore.posterior.scaler import Scaler
 from nbcore.posterior.stats import Stats
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.subsets.subset import ProbabilisticSubset

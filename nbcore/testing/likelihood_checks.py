@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from nbcore.distributions.likelihoods import Likelihood
 from nbcore.errors import NbcoreError, OptionError
-from nbcore.posterior.prediction import Scaler
+from nbcore.posterior.scaler import Scaler
 from nbcore.testing.cases import check
 from nbcore.testing.densities import (
     SAMPLES,

@@ -7,18 +7,16 @@ converge.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
 
 from nbcore.common.keys import as_key
-from nbcore.common.progress import Progress, Report, progress_from
+from nbcore.common.progress import Progress, progress_from
 from nbcore.networks.input_scaling import warn_of_lost_digits
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.names import Names, names_in
@@ -27,15 +25,29 @@ from nbcore.networks.standardized import input_scaler, standardizing
 from nbcore.posterior.missing import observed_examples
 from nbcore.posterior.prediction import Prediction
 from nbcore.training.deterministic import DeterministicNN
-from nbcore.training.folds import CalibrationWarning, Splitter, group_codes, make_folds, take
+from nbcore.training.fold_training import FoldTraining, Together
+from nbcore.training.folds import (
+    CalibrationWarning,
+    Splitter,
+    group_codes,
+    make_folds,
+    take,
+)
 from nbcore.training.minibatches import BatchPlan
 from nbcore.training.outputs import predict_at, root_mean_square
+from nbcore.training.recipe import Recipe
 from nbcore.training.saving import Saved
 
 SEEN_RATIO = 0.8
 NOISE_FLOOR = 0.25
-WORKERS = 2
 NONE = np.zeros(0)
+FIRST_ROUND = 20
+"""Epochs of the first round of a training that ends by itself."""
+MAX_ROUNDS = 6
+LEAST_GAIN = 0.01
+"""A fall of the NLPD out of fold that is worth a round twice as long."""
+LEAST_NOISE = 1e-3
+"""In deviations of y."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,11 @@ class CrossFit(Saved):
         noise: root mean square out-of-fold error of each output `(outputs,)`; empty if the
             network predicts the noise itself, or there is none.
         training_noise: root mean square error of `full` on its training examples `(outputs,)`;
-        empty if `noise` is.
-    residuals: out-of-fold residuals `(tested, outputs)` in y's own units; empty if `noise` is.
-    held_out: prediction of each fold by the network that has not seen it, if the networks
-        predict a distribution; else empty.
+            empty if `noise` is.
+        residuals: out-of-fold residuals `(tested, outputs)` in y's own units; empty if `noise` is.
+        held_out: prediction of each fold by the network that has not seen it, if the networks
+            predict a distribution; else empty.
+        scores: NLPD out of fold after so many epochs, if their number was to be found; else empty.
     """
 
     kind: ClassVar[str] = "cross-fit"
@@ -70,6 +83,7 @@ class CrossFit(Saved):
     training_noise: np.ndarray
     residuals: np.ndarray
     held_out: tuple[Prediction, ...]
+    scores: Mapping[int, float] = field(default_factory=dict[int, float])
 
     @property
     def names(self) -> Names:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -105,7 +119,11 @@ class CrossFit(Saved):
 
     def nlpd(self, y: Any) -> float:
         """Return the out-of-fold NLPD: with out-of-fold noise, or that of the networks."""
-        y, missing = self.names.targets(y), self.full.likelihood.missing
+        return self.nlpd_of_codes(self.names.targets(y))
+
+    def nlpd_of_codes(self, y: np.ndarray) -> float:
+        """Return the out-of-fold NLPD; classes are integers from 0, whatever their names."""
+        missing = self.full.likelihood.missing
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if self.noise.size:
             tested = self.fold >= 0
@@ -124,7 +142,7 @@ def cross_fit(
     y: Any,
     folds: int | Splitter = 5,
     *,
-    epochs: int = 60,
+    epochs: int | None = None,
     batch_size: int = 32,
     groups: Any = None,
     key: Any = None,
@@ -141,7 +159,9 @@ def cross_fit(
         y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
         folds: number of folds, or a cross-validator of scikit-learn that holds out each example
             once at most, such as `GroupKFold(5)` or `TimeSeriesSplit(5)`.
-        epochs: passes over the data.
+        epochs: passes over the data; `None` trains in rounds of 20, 40, 80, ... epochs, 1,260 in
+            all at most, each from the weights of the one before, until a round lowers the NLPD out
+            of fold by less than 0.01, and keeps the round with the lowest.
         batch_size: examples of a minibatch.
         groups: a label for each example `(N,)`; examples of one group are in one fold. `None`:
             each example is a group of its own.
@@ -178,31 +198,55 @@ def cross_fit(
     if options.get("standardize_inputs") and input_scaler(network) is None:  # one step for all
         warn_of_lost_digits(inputs)
         network = standardizing(network, inputs)
-    plan = BatchPlan.of(inputs, network.padding, batch_size)
-    networks = [DeterministicNN(network, **options) for _ in range(split.count + 1)]
-    report = _Together(progress_from(progress), split.count + 1)
+    training = FoldTraining(
+        network, options, inputs, targets, split, BatchPlan.of(inputs, network.padding, batch_size),
+        key, Together(progress_from(progress), split.count + 1), names,
+    )  # fmt: skip
+    if epochs is not None:
+        return _measured(training.advanced(epochs), training)
+    return _until_done(training)
 
-    def fit(k: int) -> None:
-        if k != split.count:
-            report.compiled.wait()
-        indices = split.trained[k] if k < split.count else np.arange(count)
-        try:
-            networks[k].train(
-                take(inputs, indices), take(targets, indices), epochs, plan=plan,
-                key=jax.random.fold_in(key, k), progress=report.of(k),
-            )  # fmt: skip
-        finally:
-            report.compiled.set()
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for future in [pool.submit(fit, k) for k in reversed(range(split.count + 1))]:
-            future.result()
+def _until_done(training: FoldTraining) -> CrossFit:
+    """Train in rounds, each twice as long as the one before, while the NLPD out of fold falls."""
+    rounds: list[CrossFit] = []
+    scores: dict[int, float] = {}
+    networks, options = None, training.options
+    for n in range(MAX_ROUNDS):
+        networks = training.advanced(FIRST_ROUND * 2**n, networks, options)
+        rounds.append(_measured(networks, training))
+        scores[FIRST_ROUND * (2 ** (n + 1) - 1)] = rounds[-1].nlpd_of_codes(training.y)
+        *before, last = scores.values()
+        if before and last > min(before) - LEAST_GAIN:
+            break
+        options = _in_units_of_noise(training.options, rounds[-1])
+    epochs = min(scores, key=lambda number: scores[number])
+    found = ", ".join(f"{number}: {score:.3f}" for number, score in scores.items())
+    training.report.remark(f"Trained for {epochs} epochs; NLPD out of fold after {found}")
+    return replace(rounds[list(scores).index(epochs)], scores=scores)
+
+
+def _in_units_of_noise(options: Mapping[str, Any], cross: CrossFit) -> Mapping[str, Any]:
+    """Return the options of training squared errors whose noise is known by now.
+
+    The mode of squared errors with noise s and a prior of deviation sigma is that of squared errors
+    with unit noise, as they are trained with, and a prior of deviation sigma / s.
+    """
+    if not cross.noise.size:
+        return options
+    scale = 1.0 if cross.full.scaler is None else cross.full.scaler.scale
+    noise = float(root_mean_square(cross.noise / scale))
+    return {**options, "sigma": options.get("sigma", Recipe.sigma) / max(noise, LEAST_NOISE)}
+
+
+def _measured(networks: Sequence[DeterministicNN], training: FoldTraining) -> CrossFit:
+    """Return the networks of the folds and, last, of all examples, with their errors."""
     *members, full = networks
-    for det in networks:
-        det.names = names
+    X, y, split = training.X, training.y, training.split
+    count = len(y)
     unseen = [split.held_out(k) for k in range(split.count)]
     *parts, seen = (
-        predict_at(det.network, det.params, det.likelihood, det.scaler, take(inputs, indices))
+        predict_at(det.network, det.params, det.likelihood, det.scaler, take(X, indices))
         for det, indices in zip(networks, [*unseen, np.arange(count)], strict=True)
     )
     predictions = _assembled(count, unseen, [part.draw_means[0] for part in parts])
@@ -212,7 +256,7 @@ def cross_fit(
     )  # fmt: skip
     if not full.is_squared_error:
         return found
-    measured, tested = targets.astype(np.float64).reshape(count, -1), split.fold >= 0
+    measured, tested = y.astype(np.float64).reshape(count, -1), split.fold >= 0
     residuals = (measured - predictions)[tested]
     noise, training_noise = (
         root_mean_square(errors) for errors in (residuals, measured - seen.draw_means[0])
@@ -271,26 +315,3 @@ def warn_of_training_noise() -> None:
         CalibrationWarning,
         stacklevel=4,
     )
-
-
-class _Together:
-    """Progress of several trainings as one report: the epochs done by all of them.
-
-    `compiled` is set after the first epoch of the first network, so that the others reuse its
-    programs.
-    """
-
-    def __init__(self, report: Progress, count: int) -> None:
-        self.report, self.count = report, count
-        self.done: dict[int, int] = {}
-        self.compiled = threading.Event()
-
-    def of(self, k: int) -> Progress:
-        def note(report: Report) -> None:
-            self.compiled.set()
-            self.done[k] = report.done
-            total = self.count * report.total
-            networks = f"{self.count} networks, {report.note}"
-            self.report(report._replace(done=sum(self.done.values()), total=total, note=networks))
-
-        return note

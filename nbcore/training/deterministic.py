@@ -30,7 +30,8 @@ from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.networks.plain import plain_params
 from nbcore.networks.standardized import plain_network, warn_of_far_inputs
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 from nbcore.targets.fisher import LikelihoodCurvature
 from nbcore.training.gradients import batch_gradients
 from nbcore.training.minibatches import BatchPlan, Data
@@ -180,22 +181,22 @@ class DeterministicNN(Saved):
         validation_data: tuple[Any, Any] | None = None,
         *,
         key: Any = None,
+        params: Params | None = None,
         plan: BatchPlan | None = None,
         progress: bool | Progress = True,
     ) -> DeterministicNN:
-        """Train from fresh weights; a second call starts again from fresh weights.
+        """Train from fresh weights, or from given ones; a second call starts again.
 
         Args:
             X: inputs, an array or a pytree of arrays `(N, ...)`.
             y: targets `(N,)` or `(N, outputs)`; labels `(N,)`.
             epochs: passes over the data.
-            batch_size: examples of a minibatch. Minibatches are shuffled in every epoch. Padded
-                inputs are taken in parts of similar length, of which each minibatch has its share.
+            batch_size: examples of a minibatch, a share of each part of similar length.
             validation_data: `(X, y)` for early stopping; its error is kept for the noise.
             key: random key for initial weights, minibatches and dropout.
-            plan: shapes of the minibatches, instead of `batch_size`: networks that are trained on
-                parts of the same data share compiled programs if they share
-                `BatchPlan.of(X, network.padding, batch_size)`.
+            params: weights to start from instead of fresh ones.
+            plan: shapes of the minibatches, instead of `batch_size`: networks that share
+                `BatchPlan.of(X, network.padding, batch_size)` share compiled programs.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
         Returns:
@@ -208,13 +209,13 @@ class DeterministicNN(Saved):
         init_key, train_key = jax.random.split(as_key(key))
         self.names = names_in(X, y, self.likelihood.labels, self.model)
         unseen = self.names.validation(validation_data)
-        params, data, validation = self.prepare(
+        fresh, data, validation = self.prepare(
             *self.names.data(X, y), unseen, epochs=epochs, batch_size=batch_size, key=init_key
         )
+        report, start = progress_from(progress), fresh if params is None else params
         fit = train(
-            self.network, self.likelihood, self.recipe, params, data,
-            epochs=epochs, batch_size=batch_size, key=train_key, validation=validation,
-            plan=plan, progress=progress_from(progress),
+            self.network, self.likelihood, self.recipe, start, data, epochs=epochs,
+            batch_size=batch_size, key=train_key, validation=validation, plan=plan, progress=report,
         )  # fmt: skip
         return self.finish(fit, unseen)
 

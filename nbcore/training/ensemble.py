@@ -23,7 +23,8 @@ from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.names import Names, names_in
 from nbcore.networks.network import Network, Params
 from nbcore.networks.standardized import plain_network
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 from nbcore.targets.target import Position, Target
 from nbcore.training.cross_fit import mixture_noise, warn_of_training_noise
 from nbcore.training.deterministic import DeterministicNN, Loss

@@ -99,6 +99,20 @@ class HeldOutErrors:
         """
         return mixture_noise(self.squared, self.between() * (1 - 1 / num_members), self.within)
 
+    def epistemic(self, means: Floats, within: Floats) -> Floats:
+        """Return the epistemic variance of the mixture at the examples, had no network seen them.
+
+        The variance between networks, which have seen most examples, is scaled to the mean that
+        `between` infers.
+
+        Args:
+            means: means of every network at all examples `(networks, N, outputs)`.
+            within: variances of the draws of every network, of the same shape.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):  # networks that do not differ
+            scale = np.where(self.between_all > 0, self.between() / self.between_all, 1.0)
+        return within.mean(axis=0) + scale * means.var(axis=0)
+
 
 @dataclass(frozen=True, eq=False)
 class FoldMixture:

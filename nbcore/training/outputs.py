@@ -14,7 +14,8 @@ from nbcore.networks.evaluation import as_columns, compiled_apply
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.network import Network, Params
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 
 EXAMPLES_AT_ONCE = 512
 

@@ -30,7 +30,8 @@ from nbcore.networks.names import Names
 from nbcore.networks.network import Network, Params
 from nbcore.networks.stored import StoredNetwork
 from nbcore.posterior.posterior import NetworkPosterior
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 from nbcore.posterior.stored import StoredPosterior
 from nbcore.training.recipe import SWA, Recipe
 from nbcore.training.train import Fit

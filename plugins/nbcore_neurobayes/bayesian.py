@@ -359,7 +359,7 @@ class PartialBNN(BNN):
             X, y, (num_warmup, num_samples, num_chains), device, run_diagnostics, backend=backend,
             sampling=sampling_of(chain_method, max_num_restarts, min_accept_prob),
             training=training_of(sgd_epochs, sgd_lr, size, swa_config, map_sigma), key=rng_key,
-            progress=progress_bar,
+            calibration="crossfit", progress=progress_bar,
         )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     ways = {
         "none": (full, {"calibration": "none"}),
         "crossfit": (cross, {}),
-        "ensemble": (cross, {"calibration": nb.CalibrationOptions(ensemble=True)}),
+        "ensemble": (cross, {"calibration": nb.CalibrationOptions("crossfit", ensemble=True)}),
     }
     for name in arguments.ways:
         weights, options = ways[name]

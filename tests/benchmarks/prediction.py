@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 import nbcore as nb
-from nbcore.posterior.prediction import Scaler
+from nbcore.posterior.scaler import Scaler
 from nbcore_flax import FlaxMLP
 
 

@@ -283,7 +283,7 @@ def inputs_through_training() -> Walk:
     model = nb.PartialBNN(make_network(), subset=subset)
     recorder = Recorder(is_followed, nb.PartialBNN.fit.__code__, Target.build.__code__)
     options = {"training": nb.TrainingOptions(epochs=2)}
-    options["calibration"] = nb.CalibrationOptions(folds=2)
+    options["calibration"] = nb.CalibrationOptions("crossfit", folds=2)
     with recorded(recorder):
         model.fit(Followed(X), y, **options, **short)
     return Walk("The same, with training", tuple(recorder.places))

@@ -282,7 +282,7 @@ def test_strict_names_every_line_and_writes_nothing(run: Path, tmp_path, capsys)
         ),
         ("folds = 2", "folds = 1", ["[calibration]", "at least 2"]),
         ("folds = 2", 'method = "cv"', ["line 21", "'crossfit'"]),
-        ("folds = 2", 'method = "none"\nensemble = true', ["[calibration]", "crossfit"]),
+        ("folds = 2", 'method = "none"\nensemble = true', ["[calibration]", "'mixture'"]),
         ("folds = 2", "[select]\nlast = 1\neverything = true", ["[select]", "last, everything"]),
         ("folds = 2", '[select]\nlayers = ["Dense7"]', ["[select]", "Dense7", "Dense1"]),
         ("folds = 2", "[select]\nnum_pairs_per_layer = 3", ["[select]", "method"]),

@@ -17,7 +17,8 @@ import nbcore as nb
 from nbcore.distributions.each_draw import each_draw
 from nbcore.errors import DataError, OptionError, ShapeError, TargetError
 from nbcore.extend import register_pytree
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 
 dist = pytest.importorskip("numpyro.distributions")
 

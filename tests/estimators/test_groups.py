@@ -36,6 +36,7 @@ def fit(model: nb.PartialBNN, y: Any = Y, **options: Any) -> nb.PartialBNN:
     settings: dict[str, Any] = {
         "num_warmup": 0, "num_samples": 2, "num_chains": 1, "backend": Spread(), "key": 1,
         "groups": GROUPS, "training": nb.TrainingOptions(epochs=1), "progress": False,
+        "calibration": "crossfit",
     }  # fmt: skip
     return model.fit(X, y, **(settings | options))
 

@@ -106,7 +106,9 @@ def test_predictions_follow_the_units_of_y(case: str) -> None:
 @pytest.mark.slow
 def test_the_log_likelihood_is_that_of_the_predictions() -> None:
     model = fit(
-        head(likelihood=nb.StudentT()), calibration=nb.CalibrationOptions(folds=2), num_samples=1
+        head(likelihood=nb.StudentT()),
+        calibration=nb.CalibrationOptions("crossfit", folds=2),
+        num_samples=1,
     )
     prediction = model.predict_distribution(X)
     each = model.posterior.log_likelihood()[0, 0]

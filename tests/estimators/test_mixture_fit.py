@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
+from samplers import Spread
 
 import nbcore as nb
+from nbcore.errors import OptionError
 from nbcore.posterior.mixture import MixturePosterior
 from nbcore.training.fold_mixture import HeldOutErrors
+from nbcore.training.folds import CalibrationWarning
 from nbcore_flax import FlaxMLP
 
 FOLDS, COUNT = 3, 62
@@ -85,6 +90,61 @@ def test_conformal_intervals_come_from_the_networks_without_the_example(model) -
     np.testing.assert_allclose(unseen.scores[:, 0], scores, rtol=1e-3)
     assert np.all(low < high)
     assert 0 < unseen.guaranteed(0.9) < 0.9
+
+
+def test_a_mixture_is_the_default_and_one_network_is_a_word_away() -> None:
+    still = {"num_warmup": 0, "num_samples": 8, "num_chains": 1, "backend": Spread()}
+    short = nb.TrainingOptions(epochs=1)
+    network = nb.PartialBNN(FlaxMLP(hidden_dims=(2,)))
+    for calibration, members in (
+        (None, 5),
+        (nb.CalibrationOptions(folds=2), 2),
+        (nb.CalibrationOptions(folds=2, ensemble=False), 1),
+        ("crossfit", 1),
+        ("holdout", 1),
+    ):
+        network.fit(X, Y, **still, calibration=calibration, training=short, progress=False)
+        assert len(network.posteriors) == members
+    given = nb.PartialBNN(FlaxMLP(hidden_dims=(2,)), network.det)
+    assert len(given.fit(X, Y, **still, progress=False).posteriors) == 1
+
+
+def test_inputs_far_from_the_examples_are_outside_of_what_was_learnt(model) -> None:
+    far = model.predict_distribution(np.full((3, 2), 30, np.float32))
+    assert far.is_outside.tolist() == [True] * 3
+    assert np.mean(model.predict_distribution(X).is_outside) < 0.1
+    limit = model.mixture_calibration.epistemic_limit
+    prediction = model.predict_distribution(NEW)
+    np.testing.assert_array_equal(prediction.is_outside, prediction.epistemic_variance > limit)
+
+
+def test_what_is_outside_is_unknown_of_one_network() -> None:
+    prediction = nb.Prediction.normal(np.zeros((2, 3, 1)), np.ones((1, 1, 1)))
+    with pytest.raises(OptionError, match='calibration="mixture"'):
+        _ = prediction.is_outside
+
+
+def test_epistemic_variance_of_seen_examples_is_scaled_to_that_of_unseen_ones() -> None:
+    rng = np.random.default_rng(0)
+    means, within = rng.normal(size=(4, 50, 2)), rng.uniform(size=(4, 50, 2))
+    between = np.var(means, axis=0, ddof=1).mean(axis=0)
+    errors = HeldOutErrors(
+        squared=np.full(2, 50.0), aligned=np.array([4.0, 6.0]), between_seen=0.5 * between,
+        between_all=between, within=within.mean(axis=(0, 1)),
+    )  # fmt: skip
+    found = errors.epistemic(means, within).mean(axis=0) - within.mean(axis=(0, 1))
+    np.testing.assert_allclose(found, errors.between() * (1 - 1 / 4))
+
+
+def test_fit_warns_if_all_intervals_are_alike() -> None:
+    still = {"num_warmup": 0, "num_samples": 8, "num_chains": 1, "progress": False}
+    still |= {"training": nb.TrainingOptions(epochs=5), "calibration": "crossfit"}
+    model = nb.PartialBNN(FlaxMLP(hidden_dims=(2,)))
+    with pytest.warns(CalibrationWarning, match="0.0% of the variance differs.*not where"):
+        model.fit(X, Y, **still, backend=Spread(1e-6))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*of the variance differs")
+        model.fit(X, Y, **still, backend=Spread(1.0))
 
 
 def test_all_members_have_the_same_weights_chosen_on_the_network_of_all_examples() -> None:

@@ -194,7 +194,7 @@ def fitted_to(labels: Any, kind: str) -> Any:
         model = nb.BNN(THREE, num_classes=3)
         return model.fit(FRAME, labels, **{**STEPS, "calibration": "none"})
     calibration: Any = {
-        "holdout": "holdout", "mixture": nb.CalibrationOptions(folds=2, ensemble=True),
+        "holdout": "holdout", "mixture": nb.CalibrationOptions("crossfit", folds=2, ensemble=True),
     }[kind]  # fmt: skip
     model = nb.PartialBNN(THREE, num_classes=3)
     return model.fit(FRAME, labels, **{**STEPS, "calibration": calibration})

@@ -24,7 +24,8 @@ TOKENS = RNG.integers(1, 6, size=(30, 5)) * (np.arange(5) < RNG.integers(2, 6, s
 Y = X[:, 0] * 2 + 0.1 * RNG.normal(size=30)
 FIT: dict[str, Any] = {
     "num_warmup": 4, "num_samples": 4, "num_chains": 1, "progress": False,
-    "training": nb.TrainingOptions(epochs=2), "calibration": nb.CalibrationOptions(folds=2),
+    "training": nb.TrainingOptions(epochs=2),
+    "calibration": nb.CalibrationOptions("crossfit", folds=2),
 }  # fmt: skip
 
 

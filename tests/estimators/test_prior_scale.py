@@ -72,7 +72,8 @@ def model(**options: Any) -> nb.PartialBNN:
 def fit(model: nb.PartialBNN, **options: Any) -> Any:
     settings: dict[str, Any] = {
         "num_warmup": 0, "num_samples": 2, "num_chains": 1, "backend": "laplace", "key": 1,
-        "calibration": nb.CalibrationOptions(folds=2), "training": nb.TrainingOptions(epochs=4),
+        "calibration": nb.CalibrationOptions("crossfit", folds=2),
+        "training": nb.TrainingOptions(epochs=4),
         "progress": False,
     }  # fmt: skip
     return model.fit(X, Y, **(settings | options))

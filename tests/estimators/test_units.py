@@ -27,7 +27,7 @@ Y = 2 * np.sin(X[:, 0]) + 0.3 * RNG.normal(size=24)
 NET = nb.as_network(FlaxMLP(hidden_dims=(4,)), example=X[:1])
 TWO_HEADS = nb.as_network(FlaxMLP(hidden_dims=(4,), target_dim=2), example=X[:1])
 TRAINING = nb.TrainingOptions(epochs=4, batch_size=8)
-TWO_FOLDS = nb.CalibrationOptions(folds=2)
+TWO_FOLDS = nb.CalibrationOptions("crossfit", folds=2)
 SHORT: dict[str, Any] = {
     "num_warmup": 5, "num_samples": 5, "num_chains": 1, "training": TRAINING, "progress": False,
 }  # fmt: skip
@@ -63,7 +63,7 @@ MODELS: dict[str, Callable[[float], Callable[..., Any]]] = {
     ),
     "marginalized": lambda s: sampled(nb.PartialBNN(NET), sampling=MARGINALIZED),
     "mixture": lambda s: sampled(
-        nb.PartialBNN(NET), nb.CalibrationOptions(folds=2, ensemble=True)
+        nb.PartialBNN(NET), nb.CalibrationOptions("crossfit", folds=2, ensemble=True)
     ),
     "all weights": lambda s: sampled(nb.BNN(NET), "none"),
 }  # fmt: skip
@@ -266,7 +266,7 @@ def test_targets_without_digits_are_refused() -> None:
 
 def test_equal_targets_are_in_units_of_their_size() -> None:
     for value in (0.1, 1e-30, -1e30):
-        scaler = nb.posterior.prediction.Scaler.fit(np.full(7, value))
+        scaler = nb.posterior.scaler.Scaler.fit(np.full(7, value))
         assert scaler.scale == pytest.approx(abs(value))
         assert np.abs(scaler.standardize(np.full(7, value))).max() < 1e-10
-    assert nb.posterior.prediction.Scaler.fit(np.zeros(3)).scale == 1.0
+    assert nb.posterior.scaler.Scaler.fit(np.zeros(3)).scale == 1.0

@@ -25,7 +25,8 @@ Y = np.sin(2 * Z[:, 0]) + 0.1 * RNG.normal(size=60)
 MODULE = FlaxMLP(hidden_dims=(4,))
 SHORT: dict[str, Any] = {
     "num_warmup": 5, "num_samples": 5, "num_chains": 1, "progress": False,
-    "training": nb.TrainingOptions(epochs=4), "calibration": nb.CalibrationOptions(folds=2),
+    "training": nb.TrainingOptions(epochs=4),
+    "calibration": nb.CalibrationOptions("crossfit", folds=2),
 }  # fmt: skip
 FAR = {
     "offset": 1e6 + Z, "scale": 1e6 * Z, "small": 1e-6 * Z, "both": 1e6 * (Z + 3),

@@ -242,7 +242,7 @@ def test_it_is_trained_and_sampled():
     build = functools.partial(eqx.nn.MLP, 2, 1, 4, 1)
     model = nb.PartialBNN(build, num_probabilistic_layers=0)
     model.fit(x, np.asarray(x[:, 0]), 0, 4, 1, backend="laplace", progress=False,
-              calibration=nb.CalibrationOptions(folds=2),
+              calibration=nb.CalibrationOptions("crossfit", folds=2),
               training=nb.TrainingOptions(epochs=2))  # fmt: skip
     assert model.posterior.split.paths == ("params/layers/1/bias", "params/layers/1/weight")
     assert np.all(model.predict(x)[1] > 0)

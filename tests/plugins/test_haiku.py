@@ -165,7 +165,7 @@ def test_it_is_trained_and_sampled():
         hk.transform(lambda x: hk.nets.MLP([4, 1])(x)), num_probabilistic_layers=0
     )
     model.fit(x, np.asarray(x[:, 0]), 0, 4, 1, backend="laplace", progress=False,
-              calibration=nb.CalibrationOptions(folds=2),
+              calibration=nb.CalibrationOptions("crossfit", folds=2),
               training=nb.TrainingOptions(epochs=2))  # fmt: skip
     assert model.posterior.split.paths == ("mlp/~/linear_1/b", "mlp/~/linear_1/w")
     assert np.all(model.predict(x)[1] > 0)

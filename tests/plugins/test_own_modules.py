@@ -143,7 +143,7 @@ def test_graphs_as_examples_are_trained_and_sampled():
     y = x["adjacency"].sum(axis=(1, 2))
     model = nb.PartialBNN(MessagePassing(), num_probabilistic_layers=0)
     short = nb.TrainingOptions(epochs=2)
-    folds = nb.CalibrationOptions(folds=2)
+    folds = nb.CalibrationOptions("crossfit", folds=2)
     model.fit(x, y, 0, 4, 1, backend="laplace", training=short, calibration=folds, progress=False)
     scaler, params = model.det.scaler, model.det.params
     expected = scaler.shift + scaler.scale * by_hand(params, x, True)

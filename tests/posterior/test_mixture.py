@@ -14,8 +14,9 @@ from nbcore import errors
 from nbcore.posterior.conformal import OutOfFold
 from nbcore.posterior.mixture import MixtureCalibration, MixturePosterior
 from nbcore.posterior.posterior import NetworkPosterior
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
 from nbcore.posterior.run_info import RunInfo
+from nbcore.posterior.scaler import Scaler
 from nbcore_flax import FlaxMLP
 
 CHAINS, DRAWS, MEMBERS = 2, 12, 3

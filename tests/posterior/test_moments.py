@@ -21,9 +21,10 @@ NEW = RNG.normal(size=(5, 2)).astype(np.float32)
 NET, TWO_HEADS = FlaxMLP(hidden_dims=(4,)), FlaxMLP(hidden_dims=(4,), target_dim=2)
 SHORT: dict[str, Any] = {
     "num_warmup": 5, "num_samples": 20, "num_chains": 1, "progress": False,
-    "training": nb.TrainingOptions(epochs=20), "calibration": nb.CalibrationOptions(folds=2),
+    "training": nb.TrainingOptions(epochs=20),
+    "calibration": nb.CalibrationOptions("crossfit", folds=2),
 }  # fmt: skip
-MIXTURE = {"calibration": nb.CalibrationOptions(folds=2, ensemble=True)}
+MIXTURE = {"calibration": nb.CalibrationOptions("crossfit", folds=2, ensemble=True)}
 MODELS: dict[str, Any] = {
     "gaussian": lambda: nb.PartialBNN(NET).fit(X, Y, **SHORT),
     "far inputs": lambda: nb.PartialBNN(NET).fit(300 + 10 * X, Y, **SHORT),

@@ -17,9 +17,10 @@ import nbcore as nb
 from nbcore import errors
 from nbcore.extend import register_pytree
 from nbcore.posterior.posterior import NetworkPosterior
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
 from nbcore.posterior.predictive import EXAMPLES_AT_ONCE
 from nbcore.posterior.run_info import RunInfo
+from nbcore.posterior.scaler import Scaler
 from nbcore.targets.target import NetworkTarget
 from nbcore_flax import FlaxMLP, FlaxTransformer
 

@@ -17,7 +17,8 @@ from nbcore.distributions.each_draw import each_draw
 from nbcore.errors import DataError, LabelError, OptionError, ShapeError
 from nbcore.metrics import crps_gaussian
 from nbcore.posterior import prediction
-from nbcore.posterior.prediction import Prediction, Scaler
+from nbcore.posterior.prediction import Prediction
+from nbcore.posterior.scaler import Scaler
 
 RNG = np.random.default_rng(0)
 MEANS = RNG.normal(size=(7, 4, 2)) * 2

@@ -15,7 +15,7 @@ import pytest
 import nbcore as nb
 from nbcore import errors
 from nbcore.posterior import diagnostics, to_arviz
-from nbcore.posterior.prediction import Scaler
+from nbcore.posterior.scaler import Scaler
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 import nbcore as nb
 from nbcore.errors import DataError, OptionError
-from nbcore.posterior.prediction import Scaler
+from nbcore.posterior.scaler import Scaler
 from nbcore_flax import FlaxMLP
 
 RNG = np.random.default_rng(0)
@@ -25,7 +25,8 @@ EVERYTHING = nb.ProbabilisticSubset.everything()
 NETWORK = nb.as_network((lambda key, x: {}, lambda p, x: x @ p["out"]["kernel"]))
 SHORT: dict[str, Any] = {
     "num_warmup": 10, "num_samples": 10, "num_chains": 1, "progress": False,
-    "training": nb.TrainingOptions(epochs=4), "calibration": nb.CalibrationOptions(folds=2),
+    "training": nb.TrainingOptions(epochs=4),
+    "calibration": nb.CalibrationOptions("crossfit", folds=2),
 }  # fmt: skip
 LIKELIHOODS = {
     "normal": (nb.Gaussian(noise=0.3, missing="mask"), 2),

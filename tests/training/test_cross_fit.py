@@ -38,14 +38,15 @@ CLASSES = nb.as_network(FlaxMLP(hidden_dims=(4,), target_dim=2), example=X[:1])
 X_WIDE = np.concatenate([X, RNG.normal(size=(COUNT, 7)).astype(np.float32)], axis=1)
 WIDE = nb.as_network(FlaxMLP(hidden_dims=(32,)), example=X_WIDE[:1])
 OVERFIT = nb.TrainingOptions(epochs=100, learning_rate=0.05, sigma=100.0)
-TWO_FOLDS = nb.CalibrationOptions(folds=2)
-ENSEMBLE = nb.CalibrationOptions(folds=2, ensemble=True)
+TWO_FOLDS = nb.CalibrationOptions("crossfit", folds=2)
+ENSEMBLE = nb.CalibrationOptions("crossfit", folds=2, ensemble=True)
 
 
 def fit(model: nb.PartialBNN, *data: Any, **options: Any) -> nb.PartialBNN:
     settings: dict[str, Any] = {
         "num_warmup": 0, "num_samples": 6, "num_chains": 1, "progress": False,
     }  # fmt: skip
+    settings |= {"calibration": "crossfit"}
     settings |= {"backend": Spread(), "training": nb.TrainingOptions(epochs=3), "key": 1}
     X_, y = data or (X, Y)
     return model.fit(X_, y, **(settings | options))
@@ -350,7 +351,7 @@ def test_a_cross_fit_made_before_is_used_as_it_is(cross: nb.CrossFit) -> None:
 
 
 def test_classes_are_told_that_no_noise_is_calibrated() -> None:
-    with pytest.warns(CalibrationWarning, match=r"calibration='holdout'"):
+    with pytest.warns(CalibrationWarning, match=r"calibration='mixture'"):
         fit(head(CLASSES, num_classes=2), X, LABELS, calibration=TWO_FOLDS)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)

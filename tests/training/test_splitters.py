@@ -134,7 +134,7 @@ def noise_and_coverage(copies: int, groups: np.ndarray | None) -> tuple[float, f
     model = nb.PartialBNN(FlaxMLP((32,)), probabilistic_layer_names=["Dense1"])
     model.fit(
         copied.astype(np.float32), np.repeat(y, copies), num_warmup=200, num_samples=200,
-        num_chains=1, groups=groups, key=0, progress=False,
+        num_chains=1, groups=groups, key=0, progress=False, calibration="crossfit",
         training=nb.TrainingOptions(epochs=200, learning_rate=0.02, sigma=10.0),
         sampling=nb.SamplingOptions(marginalize=False),
     )  # fmt: skip
