@@ -83,7 +83,7 @@ def check_means(posterior: nb.Posterior, *, at_least: int) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_draws_by_all_examples_are_those_of_the_posterior(sampler: str) -> None:
-    """At step sizes whose leapfrog steps alone would make the variance too large by a sixth and more."""
+    """At step sizes whose leapfrog steps alone would make the variance a sixth too large."""
     step_size = 0.4 if sampler == "csgld" else 1.1
     posterior = run(sampler, num_samples=1000, step_size=step_size, num_leapfrog_steps=4)
     check_means(posterior, at_least=500)
