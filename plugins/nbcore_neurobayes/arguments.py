@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from numpyro import distributions as dist
 
 import nbcore
 from nbcore.errors import OptionError, did_you_mean
@@ -104,26 +105,60 @@ def noise_prior_of(prior: Any) -> Any:
     """
     if prior is None or hasattr(prior, "log_spread"):
         return prior
-    name = type(prior).__name__
-    if name == "HalfNormal":
-        return nbcore.HalfNormal(float(prior.scale))
-    if name == "LogNormal":
-        return nbcore.LogNormal(float(np.exp(prior.loc)), float(prior.scale))
+    if type(prior) is dist.HalfNormal:
+        return nbcore.HalfNormal(_plain(prior.scale))
+    if type(prior) is dist.LogNormal and np.size(prior.scale) == 1:
+        return nbcore.LogNormal(_plain(np.exp(prior.loc)), float(np.ravel(prior.scale)[0]))
     return prior
+
+
+def _plain(numbers: Any) -> Any:
+    """Return one number, or a tuple of one for each output."""
+    values = np.ravel(np.asarray(numbers, np.float64)).tolist()
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+class Weights(dict[str, Any]):
+    """Weights by layer that know the network that they were trained as.
+
+    A `PartialBNN` that trains its network does so in standardized units. The weights are dicts, as
+    flax has them, in those units; given to another model they count with their units.
+
+    Args:
+        trained: the network.
+    """
+
+    def __init__(self, trained: nbcore.DeterministicNN) -> None:
+        super().__init__(bare(trained.params))
+        self.trained = trained
+
+
+def _unflattened(keys: tuple[str, ...], values: Any) -> Any:
+    """Return a plain dict: what was changed are no longer the weights of the network."""
+    return dict(zip(keys, values, strict=True))
+
+
+jax.tree_util.register_pytree_with_keys(
+    Weights,
+    lambda w: ([(jax.tree_util.DictKey(k), w[k]) for k in sorted(w)], tuple(sorted(w))),
+    _unflattened,
+)
 
 
 def weights_of(weights: Any) -> Any:
     """Return weights as nbcore reads them; those saved by NeuroBayes lose their inner modules.
 
     Args:
-        weights: a trained network of this package, its parameters, parameters of a NeuroBayes
-            network, or `None`.
+        weights: a trained network of this package, or its parameters; parameters of a NeuroBayes
+            network; or `None`.
 
     Raises:
         OptionError: they are of a NeuroBayes network with two heads.
     """
-    trained = getattr(weights, "model", None)
-    if isinstance(trained, nbcore.DeterministicNN):
+    if isinstance(weights, Weights):
+        return weights.trained
+    trained = getattr(weights, "estimator", None)
+    if isinstance(trained, nbcore.DeterministicNN | nbcore.EnsembleDeterministicNN):
         return trained
     if not isinstance(weights, Mapping):
         return weights
@@ -153,40 +188,19 @@ def bare(params: Any) -> Any:
     return params["params"] if list(params) == ["params"] else params
 
 
-def subset_of(
-    names: Any, count: int | None, pairs: Mapping[str, Any] | None
-) -> nbcore.ProbabilisticSubset | None:
-    """Return the weights that NeuroBayes' three options choose together.
-
-    Layers that are named are sampled as a whole, or, if they have pairs, in these alone.
+def device_of(device: str) -> Any:
+    """Return the first device of a name such as `"cpu"` or `"gpu"`.
 
     Raises:
-        OptionError: names and a count are given, or pairs of a layer that is not named.
+        OptionError: there is no such device.
     """
-    if names is not None and count is not None:
+    try:
+        return jax.devices(device.lower())[0]
+    except RuntimeError as error:
+        here = sorted({d.platform for d in jax.devices()} | {"cpu"})
         raise OptionError(
-            "Give probabilistic_layer_names or num_probabilistic_layers, not both of them."
-        )
-    if count is not None:
-        if pairs:
-            raise OptionError(
-                "probabilistic_neurons says which layers are sampled in part; name the others "
-                "with probabilistic_layer_names instead of num_probabilistic_layers."
-            )
-        return nbcore.ProbabilisticSubset.last(count)
-    if pairs is None:
-        return None if names is None else nbcore.ProbabilisticSubset.layers(*names)
-    chosen = nbcore.ProbabilisticSubset.pairs(pairs)
-    if names is None:
-        return chosen
-    unnamed = [name for name in pairs if name not in names]
-    if unnamed:
-        raise OptionError(
-            f"probabilistic_neurons has pairs of {', '.join(unnamed)}, not among "
-            f"probabilistic_layer_names={list(names)}. Add it there, or drop its pairs."
-        )
-    whole = [name for name in names if name not in pairs]
-    return chosen | nbcore.ProbabilisticSubset.layers(*whole) if whole else chosen
+            f"There is no device {device!r} here. Possible: {', '.join(here)}, or None."
+        ) from error
 
 
 @contextmanager
@@ -199,12 +213,5 @@ def on_device(device: str | None) -> Generator[None]:
     if device is None:
         yield
         return
-    try:
-        chosen = jax.devices(device)[0]
-    except RuntimeError as error:
-        here = sorted({d.platform for d in jax.devices()} | {"cpu"})
-        raise OptionError(
-            f"There is no device {device!r} here. Possible: {', '.join(here)}, or None."
-        ) from error
-    with jax.default_device(chosen):
+    with jax.default_device(device_of(device)):
         yield

@@ -18,6 +18,8 @@ from nbcore import errors
 from nbcore.posterior.stats import Stats
 from nbcore.sampling.backend import Kernel
 from nbcore_neurobayes import arguments
+from nbcore_neurobayes.choice import subset_of
+from nbcore_neurobayes.flax_nets.parameter_selection import pairs_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::nbcore.training.folds.CalibrationWarning")
 
@@ -122,8 +124,9 @@ def test_names_that_are_no_partially_bayesian_networks_say_what_to_use() -> None
 def test_the_network_predicts_in_columns(det: nb.DeterministicNN) -> None:
     mean = det.predict(X)
     assert mean.shape == (30, 1)
-    np.testing.assert_array_equal(mean[:, 0], det.model.predict(X))
-    outputs = NET.apply({"params": det.get_params()}, X)
+    np.testing.assert_array_equal(mean[:, 0], det.estimator.predict(X))
+    assert det.model is NET
+    outputs = det.model.apply({"params": det.get_params()}, X, enable_dropout=False)
     np.testing.assert_allclose(mean, outputs, rtol=1e-5, atol=1e-6)
     assert det.state.params["Dense0"]["kernel"].shape == (3, 6)
 
@@ -133,10 +136,10 @@ def test_samples_are_centered_at_the_trained_weights(
 ) -> None:
     samples = model.get_samples()
     kernel = det.get_params()["Dense1"]["kernel"]
-    assert samples["params/Dense1/kernel"].shape == (8, 6, 1)
+    assert samples["Dense1/Dense1.kernel"].shape == (8, 6, 1)
     expected = kernel + 0.01 * np.array([1, 2, 3, 4] * 2)[:, None, None]
-    np.testing.assert_allclose(samples["params/Dense1/kernel"], expected, rtol=1e-4, atol=1e-6)
-    assert model.get_samples(chain_dim=True)["params/Dense1/kernel"].shape == (2, 4, 6, 1)
+    np.testing.assert_allclose(samples["Dense1/Dense1.kernel"], expected, rtol=1e-4, atol=1e-6)
+    assert model.get_samples(chain_dim=True)["Dense1/Dense1.kernel"].shape == (2, 4, 6, 1)
     assert np.all(samples["sig"] > 0)
     fields = model.mcmc.get_extra_fields()
     np.testing.assert_allclose(fields["accept_prob"], 0.4, rtol=1e-6)
@@ -174,21 +177,36 @@ def test_classes_have_probabilities_and_their_total_entropy() -> None:
 
 
 def test_layers_are_sampled_as_a_whole_or_in_their_pairs() -> None:
-    subset = arguments.subset_of(["Dense0", "Dense1"], None, {"Dense0": [(0, 1), (2, 3)]})
+    subset = subset_of(NET, ["Dense0", "Dense1"], None, {"Dense0": [(0, 1), (2, 3)]})
     params = NET.init(jax.random.key(0), X)
     assert subset is not None
     split = subset.split(nbcore.as_network(NET, example=X[:1]), params)
     assert split.shapes["params/Dense0/kernel"] == (2,)
     assert split.shapes["params/Dense1/kernel"] == (6, 1)
-    assert arguments.subset_of(None, 1, None) == nbcore.ProbabilisticSubset.last(1)
-    assert arguments.subset_of(None, None, None) is None
-    for given, message in (
-        ((["Dense0"], 1, None), "not both"),
-        ((["Dense1"], None, {"Dense0": [(0, 1)]}), "Dense0, not among"),
-        ((None, 1, {"Dense0": [(0, 1)]}), "name the others"),
-    ):
-        with pytest.raises(errors.OptionError, match=message):
-            arguments.subset_of(*given)
+    assert subset_of(NET, None, 1, None) == nbcore.ProbabilisticSubset.layers("Dense0", "Dense1")
+    assert subset_of(NET, None, None, None) is None
+    with pytest.raises(errors.OptionError, match="not both"):
+        subset_of(NET, ["Dense0"], 1, None)
+    with pytest.raises(errors.OptionError, match=r"Type: \['Dense0'\]"):
+        subset_of(NET, "Dense0", None, None)
+
+
+def test_a_layer_of_the_last_ones_is_sampled_in_its_pairs() -> None:
+    net = nb.FlaxMLP([6, 5], 1)
+    split = subset_of(
+        net, None, 1, {"Dense1": [(0, 1), (2, 3)]}
+    ).split(  # pyright: ignore[reportOptionalMemberAccess]
+        nbcore.as_network(net, example=X[:1]), net.init(jax.random.key(0), X)
+    )
+    assert split.shapes["params/Dense1/kernel"] == (2,)
+    assert split.shapes["params/Dense2/kernel"] == (5, 1)
+    assert "params/Dense0/kernel" not in split.shapes
+
+
+def test_pairs_of_layers_that_are_not_named_are_left_out_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="Pairs of Dense0 are left out"):
+        chosen = subset_of(NET, ["Dense1"], None, {"Dense0": [(0, 1)]})
+    assert chosen == nbcore.ProbabilisticSubset.layers("Dense1")
 
 
 def test_weights_that_neurobayes_saved_are_read() -> None:
@@ -210,8 +228,6 @@ def test_pairs_are_returned_by_layer_and_component(det: nb.DeterministicNN) -> N
     largest = np.argwhere(magnitudes >= np.sort(magnitudes.ravel())[-3])
     assert pairs["Dense0"] == [tuple(pair) for pair in largest.tolist()]
     attention = nbcore.ProbabilisticSubset.pairs({"Block0_Attention": {"query": [(0, 1, 2)]}})
-    from nbcore_neurobayes.selection import pairs_in
-
     assert pairs_in(attention) == {"Block0_Attention": {"query": [(0, 1, 2)]}}
     with pytest.raises(errors.OptionError, match="token_frequency"):
         nb.select_bayesian_components(det, "Dense0", param_info={})
@@ -226,11 +242,25 @@ def test_ensembles_have_the_shapes_of_neurobayes(tmp_path: Any) -> None:
     np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-5)
     assert np.all(variance > np.var(each, axis=0))
     assert len(ensemble.get_params()) == 3
-    ensemble.save_ensemble(str(tmp_path / "run"))
-    loaded = nb.EnsembleDeterministicNN.load_ensemble(str(tmp_path / "run"), NET)
+    file = str(tmp_path / "ensemble.npy")
+    for name in (file, file, file.removesuffix(".npy")):  # one that is there is replaced
+        ensemble.save_ensemble(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["ensemble.npy"]
+    loaded = nb.EnsembleDeterministicNN.load_ensemble(file)
     np.testing.assert_array_equal(loaded.predict(X)[0], mean)
-    with pytest.raises(errors.OptionError, match="architecture"):
-        nb.EnsembleDeterministicNN.load_ensemble(str(tmp_path / "run"))
+    assert loaded.trained
+    assert (type(loaded.architecture), loaded.seeds) == (nb.FlaxMLP, [7, 1, 2])
+
+
+def test_what_is_no_stored_ensemble_is_refused(tmp_path: Any) -> None:
+    np.save(tmp_path / "pickle.npy", np.array([{}], object), allow_pickle=True)
+    for name, message in (("pickle.npy", "pickles, which run code"), ("no", "There is no file")):
+        with pytest.raises(errors.RunFolderError, match=message):
+            nb.EnsembleDeterministicNN.load_ensemble(str(tmp_path / name))
+    untrained = nb.EnsembleDeterministicNN(NET, 3)
+    assert not untrained.trained
+    with pytest.raises(ValueError, match="not trained yet"):
+        untrained.save_ensemble(str(tmp_path / "untrained"))
 
 
 def test_the_number_of_runs_counts_the_first(det: nb.DeterministicNN) -> None:
@@ -265,7 +295,7 @@ def test_a_variance_model_returns_a_variance() -> None:
 
     priors = nb.priors.auto_lognormal_priors(lambda x, floor, slope: 0)
     model = walked(nb.VarianceModelHeteroskedasticBNN(NET, variance, priors), Y, 0, 1)
-    drawn = {k: float(v[0, 0]) for k, v in model.posterior.constrained()["likelihood"].items()}
+    drawn = {k: float(model.get_samples()[k][0]) for k in ("floor", "slope")}
     noise, _ = model.predict_noise(X)
     np.testing.assert_allclose(noise[:, 0] ** 2, variance(X, drawn), rtol=1e-3)
 
@@ -286,6 +316,8 @@ def test_noise_priors_of_numpyro_are_read() -> None:
     assert arguments.noise_prior_of(dist.HalfNormal(2.0)) == nbcore.HalfNormal(2.0)
     assert arguments.noise_prior_of(dist.LogNormal(0.0, 0.5)) == nbcore.LogNormal(1.0, 0.5)
     assert arguments.noise_prior_of(nb.priors.halfnormal_dist(0.3)) == nbcore.HalfNormal(0.3)
+    assert arguments.noise_prior_of(dist.HalfNormal(jnp.ones(1))) == nbcore.HalfNormal(1.0)
+    assert arguments.noise_prior_of(dist.HalfNormal(jnp.ones(2))) == nbcore.HalfNormal((1.0, 1.0))
     gamma = arguments.noise_prior_of(dist.Gamma(1.0, 2.0))
     found = nbcore.Gaussian(noise_prior=gamma).noise_prior.log_prob(np.float32(0.5))
     assert found == pytest.approx(np.log(2) - 1, rel=1e-5)

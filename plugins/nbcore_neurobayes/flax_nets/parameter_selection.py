@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import nbcore
 from nbcore.errors import OptionError
+from nbcore_neurobayes.elsewhere import names_of
+from nbcore_neurobayes.flax_nets.config_utils import own_name
+from nbcore_neurobayes.words import own_words
+
+__getattr__ = names_of(__name__)
 
 OPTIONS = {"magnitude": "threshold", "clustering": "n_clusters"}
 
 
-def print_layer_configs(model: Any) -> None:
-    """Print the layers of a network: names, kinds, sizes, and what pairs index."""
-    nbcore.print_layer_configs(model)
+class SelectionMethod(Enum):
+    """Methods of `select_bayesian_components`; the names of other selectors are accepted too."""
+
+    MAGNITUDE = "magnitude"
+    GRADIENT = "gradient"
+    CLUSTERING = "clustering"
+    VARIANCE = "variance"
 
 
 def select_bayesian_components(
     model: Any,
     layer_names: str | Sequence[str],
-    method: str = "magnitude",
+    method: str | SelectionMethod = "magnitude",
     num_pairs_per_layer: int = 100,
     threshold: float | None = None,
     n_clusters: int = 10,
@@ -34,7 +44,7 @@ def select_bayesian_components(
     Args:
         model: a trained `DeterministicNN`.
         layer_names: names of layers.
-        method: name of a selector, see `nbcore.list_selectors`.
+        method: name of a selector, see `nbcore.list_selectors`, in capitals or not.
         num_pairs_per_layer: pairs of each layer.
         threshold: for `"magnitude"`: the smallest eligible weight.
         n_clusters: for `"clustering"`: number of groups.
@@ -46,8 +56,7 @@ def select_bayesian_components(
 
     Raises:
         OptionError: `param_info` is given.
-        SelectionError, UnknownLayerError, UnknownSelectorError: see
-            `nbcore.select_bayesian_components`.
+        SelectionError, LayerError, MethodError: see `nbcore.select_bayesian_components`.
 
     Examples:
         >>> import numpy as np, nbcore_neurobayes as nb
@@ -61,14 +70,21 @@ def select_bayesian_components(
     if param_info is not None:
         raise OptionError(
             "param_info is not needed: token frequencies are counted in the data. Type: "
-            "nbcore.select_bayesian_components(det.model, ..., 'clustering', X=X, "
+            "nbcore.select_bayesian_components(det.estimator, ..., 'clustering', X=X, "
             "token_frequency=True)"
         )
+    method = (method.value if isinstance(method, SelectionMethod) else method).lower()
+    names = [layer_names] if isinstance(layer_names, str) else layer_names
     given = {"threshold": threshold, "n_clusters": n_clusters}
     options: dict[str, Any] = {name: given[name] for key, name in OPTIONS.items() if key == method}
-    subset = nbcore.select_bayesian_components(
-        getattr(model, "model", model), layer_names, method, num_pairs_per_layer, **options
-    )
+    with own_words():
+        subset = nbcore.select_bayesian_components(
+            getattr(model, "estimator", model),
+            [own_name(name) for name in names],
+            method,
+            num_pairs_per_layer,
+            **options,
+        )
     return pairs_in(subset)
 
 

@@ -1,0 +1,1 @@
+"""Bayesian and partially Bayesian networks, by the modules of NeuroBayes."""
