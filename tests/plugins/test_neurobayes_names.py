@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,57 +66,6 @@ def det() -> nb.DeterministicNN:
 def model(det: nb.DeterministicNN) -> nb.PartialBNN:
     """Its last layer sampled: two chains of four draws."""
     return walked(nb.PartialBNN(NET, det, 0), Y, 0, 4, 2)
-
-
-SIGNATURES = {
-    nb.DeterministicNN: "architecture input_shape loss learning_rate map sigma swa_config "
-    "collect_gradients init_random_state",
-    nb.DeterministicNN.train: "self X_train y_train epochs batch_size",
-    nb.EnsembleDeterministicNN: "architecture input_shape loss num_models learning_rate map sigma "
-    "swa_config collect_gradients init_random_seeds",
-    nb.EnsembleDeterministicNN.train: "self X_train y_train epochs batch_size bootstrap "
-    "bootstrap_fraction",
-    nb.EnsembleDeterministicNN.predict: "self X return_individual",
-    nb.BNN: "architecture num_classes noise_prior pretrained_priors",
-    nb.BNN.fit: "self X y num_warmup num_samples num_chains chain_method priors_sigma "
-    "progress_bar device rng_key extra_fields max_num_restarts min_accept_prob run_diagnostics",
-    nb.BNN.predict: "self X_new samples device rng_key",
-    nb.BNN.sample_from_posterior: "self rng_key X_new samples return_sites",
-    nb.PartialBNN: "architecture deterministic_weights num_probabilistic_layers "
-    "probabilistic_layer_names probabilistic_neurons num_classes noise_prior",
-    nb.PartialBNN.fit: "self X y num_warmup num_samples num_chains chain_method sgd_epochs sgd_lr "
-    "sgd_batch_size swa_config map_sigma priors_sigma progress_bar device rng_key extra_fields "
-    "select_neurons_config max_num_restarts min_accept_prob run_diagnostics",
-    nb.PartialBayesianTransformer: "transformer deterministic_weights probabilistic_layer_names "
-    "num_probabilistic_layers probabilistic_neurons num_classes noise_prior",
-    nb.HeteroskedasticBNN: "architecture pretrained_priors",
-    nb.HeteroskedasticPartialBNN: "deterministic_nn deterministic_weights "
-    "num_probabilistic_layers probabilistic_layer_names",
-    nb.VarianceModelHeteroskedasticBNN: "architecture variance_model variance_model_prior",
-    nb.select_bayesian_components: "model layer_names method num_pairs_per_layer threshold "
-    "n_clusters param_info",
-    nb.FlaxMLP: "hidden_dims target_dim activation hidden_dropout output_dropout classification",
-    nb.FlaxConvNet: "input_dim conv_layers fc_layers target_dim activation kernel_size "
-    "conv_dropout hidden_dropout output_dropout classification",
-    nb.FlaxTransformer: "vocab_size d_model nhead num_layers dim_feedforward activation "
-    "dropout_rate target_dim classification max_seq_length",
-    nb.utils.nlpd: "y mu sigma_squared eps",
-    nb.utils.rmse: "y_pred y_true",
-}
-
-
-@pytest.mark.parametrize("function", SIGNATURES, ids=lambda f: f.__qualname__)
-def test_positional_arguments_are_those_of_neurobayes(function: Callable[..., Any]) -> None:
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    names = SIGNATURES[function].split()
-    assert positional[: len(names)] == names
-
-
-def test_names_that_are_no_partially_bayesian_networks_say_what_to_use() -> None:
-    for name in (nb.GP, nb.VIGP, nb.DKL, nb.VIDKL):
-        with pytest.raises(errors.OptionError, match=rf"{name.__name__}.*Use "):
-            name(1, kernel="RBF")
 
 
 def test_the_network_predicts_in_columns(det: nb.DeterministicNN) -> None:

@@ -16,6 +16,7 @@ from nbcore_neurobayes.flax_nets.parameter_selection import (
     select_bayesian_components as select_bayesian_components,
 )
 from nbcore_neurobayes.flax_nets.transformer import FlaxTransformer as FlaxTransformer
+from nbcore_neurobayes.utils.utils import split_in_batches as split_in_batches
 
 __getattr__ = names_of(
     __name__,

@@ -56,6 +56,7 @@ class BNN:
     """
 
     is_whole_network = True
+    diagnostic_results: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -75,7 +76,6 @@ class BNN:
             )
         self.nn, self.num_classes = architecture, num_classes
         self.noise_prior = noise_prior if num_classes is None else None
-        self.diagnostic_results: dict[str, Any] | None = None
         self._rows: Any = None
         self._draws: dict[str, np.ndarray] | None = None
         with own_words():

@@ -16,7 +16,7 @@ import nbcore
 from nbcore.errors import OptionError
 from nbcore_neurobayes.architectures import as_plain
 from nbcore_neurobayes.arguments import noise_prior_of
-from nbcore_neurobayes.models.bnn import as_observed
+from nbcore_neurobayes.models.bnn import BNN, as_observed
 from nbcore_neurobayes.models.bnn_heteroskedastic import HeteroskedasticBNN
 from nbcore_neurobayes.numpyro_model import SampledNetwork, noise_distribution
 
@@ -116,6 +116,8 @@ class VarianceModelHeteroskedasticBNN(HeteroskedasticBNN):
         parameters = {name: jnp.asarray(samples[name]) for name in self._priors}
         noise = np.asarray(jax.vmap(lambda p: self._noise(jnp.asarray(rows), p))(parameters))
         return noise[..., None] if noise.ndim == 2 else noise
+
+    model = BNN.model
 
     def _observe(self, net: SampledNetwork, rows: Any, y: Any, sigma: float) -> None:
         outputs = net.outputs(rows, sigma)[:, :1]
