@@ -117,7 +117,7 @@ class VarianceModelHeteroskedasticBNN(HeteroskedasticBNN):
         noise = np.asarray(jax.vmap(lambda p: self._noise(jnp.asarray(rows), p))(parameters))
         return noise[..., None] if noise.ndim == 2 else noise
 
-    model = BNN.model
+    model = BNN.model  # pyright: ignore[reportAssignmentType]  as in NeuroBayes
 
     def _observe(self, net: SampledNetwork, rows: Any, y: Any, sigma: float) -> None:
         outputs = net.outputs(rows, sigma)[:, :1]
