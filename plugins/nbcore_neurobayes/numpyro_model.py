@@ -1,4 +1,4 @@
-"""What is common to the NumPyro models of networks: sites of the weights, and noise priors."""
+"""Common parts of the NumPyro models of networks: sites of the weights, and noise priors."""
 
 from __future__ import annotations
 

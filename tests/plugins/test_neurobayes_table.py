@@ -21,7 +21,7 @@ OUT_OF_SCOPE = {"GP", "DKL", "VIGP", "VIDKL"}
 
 @pytest.mark.parametrize(
     ("home", "name", "entry"),
-    api.names(FACTS),
+    [*api.names(FACTS)],
     ids=lambda value: value if type(value) is str else "",
 )
 def test_a_name_is_here_with_its_arguments_or_says_what_to_use(

@@ -1,4 +1,4 @@
-"""What the partially Bayesian networks of NeuroBayes share: some weights are sampled."""
+"""Common base of the partially Bayesian networks of NeuroBayes: some weights are sampled."""
 
 from __future__ import annotations
 
