@@ -16,6 +16,7 @@ from nbcore.errors import DataError, RunFolderError, TokenError
 FAR = 6
 """Deviations from the training mean beyond which a number is unlike anything in training."""
 OK = "ok"
+UNLIKE = "unlike training"
 """Status of a row like those of training."""
 
 
@@ -119,7 +120,7 @@ class SmilesInputs:
                 )
             else:
                 names = " ".join(unknown)
-                status.append(f"unlike training: tokens never seen: {names}" if unknown else OK)
+                status.append(f"{UNLIKE}: tokens never seen: {names}" if unknown else OK)
         rows = _readable(status)
         smiles = ["".join(tokens[row]) for row in rows]
         empty = np.zeros((0, self.max_length), np.int32)
@@ -203,7 +204,7 @@ class FeatureInputs:
             if problems:
                 status.append(f"unreadable: {'; '.join(problems)}")
             else:
-                status.append(f"unlike training: {'; '.join(far)}" if far else OK)
+                status.append(f"{UNLIKE}: {'; '.join(far)}" if far else OK)
         rows = _readable(status)
         return Reading(standardized[rows].astype(np.float32), rows, status)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import nbcore
-from nbcore.cli.inputs import Inputs, Reading, inputs_from_data
+from nbcore.cli.inputs import OK, UNLIKE, Inputs, Reading, inputs_from_data
 from nbcore.cli.job import Outcome
 from nbcore.common.digits import digits_of
 from nbcore.datasets import Table
@@ -38,8 +38,10 @@ MODEL = "model"
 ROWS_AT_ONCE = 1024
 LEVELS = (0.025, 0.975)
 COLUMNS = (
-    "line", "y", "mean", "sd", "q2.5", "q97.5", "epistemic_sd", "aleatoric_sd", "status",
+    "line", "y", "mean", "sd", "q2.5", "q97.5", "epistemic_sd", "aleatoric_sd", "epistemic_share",
+    "status",
 )  # fmt: skip
+OUTSIDE = "more epistemic variance than at 99 % of the training rows"
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def predictions_csv(
         for row, numbers in zip(rows.tolist(), columns, strict=True):
             digits[row] = digits_of(*numbers[:2].tolist())
             predicted[row] = [f"{number:.{digits[row]}g}" for number in numbers]
+        status = with_outside(status, rows, prediction)
     missing = [""] * len(COLUMNS[2:-1])
     for row, line in enumerate(table.line_numbers):
         cells = [table.columns[name][row] for name in inputs.columns]
@@ -190,12 +193,29 @@ def predictions_csv(
     return text.getvalue()
 
 
+def with_outside(status: Sequence[str], rows: np.ndarray, prediction: Prediction) -> list[str]:
+    """Return the status of all rows, with what the prediction says of those that it is of.
+
+    Args:
+        status: of every row, see `Reading`.
+        rows: the rows that are predicted.
+        prediction: their predictions; only those of a mixture know what is unlike training.
+    """
+    found = list(status)
+    if prediction.epistemic_limit is None:
+        return found
+    for row in rows[prediction.is_outside].tolist():
+        begin = f"{UNLIKE}: " if found[row] == OK else f"{found[row]}; "
+        found[row] = begin + OUTSIDE
+    return found
+
+
 def _columns(prediction: Prediction) -> list[np.ndarray]:
     """Return the numbers of `COLUMNS`, from the mean on."""
     low, high = prediction.quantile(LEVELS)
     spreads = (prediction.variance, prediction.epistemic_variance, prediction.aleatoric_variance)
     sd, epistemic, aleatoric = (np.sqrt(v) for v in spreads)
-    return [prediction.mean, sd, low, high, epistemic, aleatoric]
+    return [prediction.mean, sd, low, high, epistemic, aleatoric, prediction.epistemic_share]
 
 
 def report_data(outcome: Outcome) -> ReportData:
@@ -212,6 +232,12 @@ def report_data(outcome: Outcome) -> ReportData:
         f"{settings['num_warmup']:,} + {settings['num_samples']:,} steps",
         "time": f"training {seconds['training']:.0f} s, sampling {seconds['sampling']:.0f} s",
     }
+    status = job.inputs.read(job.test.table).status
+    every = with_outside(status, np.arange(len(job.test.y)), prediction)
+    known, unlike = (sum(text.startswith(UNLIKE) for text in texts) for texts in (status, every))
+    facts["test rows unlike training"] = (
+        f"{unlike} of {len(every)}, {known} of them by what was read"
+    )
     verdicts = [posterior.diagnostics().verdict() for posterior in model.posteriors]
     members = [f"Member {k}: {verdict}" for k, verdict in enumerate(verdicts)]
     return ReportData(

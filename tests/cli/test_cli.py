@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_a_missing_extra_is_named_in_one_line(project, module, extra, arguments)
 def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     rows = table((run / "predictions.csv").read_text())
     measured = json.loads((run / "metrics.json").read_text())
-    assert {row.pop("status") for row in rows} == {"ok"}
+    assert {row.pop("status") for row in rows} <= {"ok", f"unlike training: {run_folder.OUTSIDE}"}
     column = {name: np.array([float(r[name]) for r in rows]) for name in rows[0]}
     ours = measured["results"]["partially Bayesian ensemble"]
     assert len(rows) == measured["test_rows"] == 8
@@ -138,6 +139,10 @@ def test_a_run_holds_what_its_predictions_say(run: Path) -> None:
     np.testing.assert_allclose(
         column["sd"] ** 2, column["epistemic_sd"] ** 2 + column["aleatoric_sd"] ** 2, rtol=1e-4
     )
+    np.testing.assert_allclose(
+        column["epistemic_share"], (column["epistemic_sd"] / column["sd"]) ** 2, rtol=1e-4
+    )
+    assert "test rows unlike training" in (run / "report.html").read_text()
     assert list(measured["results"]) == [
         "deterministic + training noise",
         "deterministic + out-of-fold noise",
@@ -172,7 +177,7 @@ def test_predict_repeats_the_run(run: Path, capsys) -> None:
     for row in table((run / "predictions.csv").read_text()):
         again = by_line[row["line"]]
         assert list(again) == list(row)
-        assert again.pop("status") == row.pop("status") == "ok"
+        assert again.pop("status") == row.pop("status")
         assert [float(v) for v in again.values()] == pytest.approx(
             [float(v) for v in row.values()], rel=1e-4, abs=1e-6
         )
@@ -191,7 +196,8 @@ def test_predict_works_without_a_target_and_says_what_is_unlike_training(run, ca
     assert rows[0]["b"] == "300"
     assert "1 of 2 rows are unlike anything in training" in said.err
     assert rows[0]["status"] == "ok"
-    assert re.fullmatch(r"unlike training: b is .* deviations from the mean", rows[1]["status"])
+    why = rf"unlike training: b is .* deviations from the mean; {run_folder.OUTSIDE}"
+    assert re.fullmatch(why, rows[1]["status"])
     assert float(rows[1]["sd"]) > 0
 
 
@@ -226,7 +232,24 @@ def test_predict_skips_what_cannot_be_read_and_says_why(run: Path, tmp_path, cap
     for row in (rows[1], rows[2]):
         assert {row[name] for name in ("mean", "sd", "q2.5", "q97.5", "epistemic_sd")} == {""}
     assert rows[0]["mean"] == rows[3]["mean"]
-    assert rows[0]["status"] == "ok"
+    assert rows[0]["status"] == rows[3]["status"]
+
+
+def test_rows_unlike_training_are_told_by_what_was_read_and_by_what_is_predicted() -> None:
+    spread = np.array([0.1, 3.0, 3.0, 0.1])
+    means = np.stack([spread, -spread])[..., None]
+    prediction = Prediction.normal(means, np.ones((1, 1, 1)))
+    status = ["ok", "ok", "unreadable: empty", "unlike training: a is 9", "ok"]
+    rows = np.array([0, 1, 3, 4])
+    assert run_folder.with_outside(status, rows, prediction) == status
+    prediction = replace(prediction, epistemic_limit=np.ones(1))
+    assert run_folder.with_outside(status, rows, prediction) == [
+        "ok",
+        f"unlike training: {run_folder.OUTSIDE}",
+        "unreadable: empty",
+        f"unlike training: a is 9; {run_folder.OUTSIDE}",
+        "ok",
+    ]
 
 
 def test_strict_names_every_line_and_writes_nothing(run: Path, tmp_path, capsys) -> None:
