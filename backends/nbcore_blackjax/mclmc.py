@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState, mclmc_find_L_and_step_size
 from blackjax.mcmc import mclmc
+from blackjax.mcmc.integrators import IntegratorState
 
 from nbcore import Kernel, Stats, Target
 from nbcore.extend import (
@@ -25,10 +26,16 @@ from nbcore_blackjax.states import typed
 FAILURE = 2.0
 """Error of the energy of a failed step while tuning, in units of the desired deviation."""
 
+STAGE = 0.3
+"""Fraction of the tuning steps of each of its stages: step size, scales, trajectory length."""
+
+FIRST_STEP = 1e-3
+"""First step size without whitening, as a fraction of that in whitened coordinates."""
+
 
 @dataclass(frozen=True)
 class BlackJAXMCLMC:
-    """Microcanonical Langevin Monte Carlo: two gradients a step, and a small, known bias.
+    """Microcanonical Langevin Monte Carlo: two gradients a step, and a known bias.
 
     In coordinates that are whitened by the curvature at the mode, the chain moves at constant
     speed along a direction that the gradient turns and that noise makes it forget over a distance
@@ -38,11 +45,20 @@ class BlackJAXMCLMC:
     most: 2 % at the default, 1 % at a tenth of it. A step to where the density is not finite stays
     and is divergent, and so is every step if tuning finds no step size that moves the chain.
 
+    The posterior of all weights of a network has many modes, each with a curvature of its own.
+    There, `whiten=False`, a large `initial_energy_var` (0.5) and a large `desired_energy_var`
+    (0.1) let chains that start at trained networks move on; `nb.BNN` samples in this way.
+
     Args:
         desired_energy_var: Var(e) / d that the step size is tuned to.
-        trajectory_length: L, in whitened coordinates (no units); `None` tunes it by the
-            autocorrelation of the draws.
-        step_size: first step size, in whitened coordinates (no units); `None` is sqrt(d) / 4.
+        initial_energy_var: Var(e) / d at the start of tuning, from which it changes linearly to
+            `desired_energy_var` while step size and scales are tuned; `None`: no change.
+        whiten: whether coordinates are whitened by the curvature at the mode near the start of the
+            first chain; if not, they are those of the target.
+        trajectory_length: L, in these coordinates; `None` tunes it by the autocorrelation of the
+            draws.
+        step_size: first step size, in these coordinates; `None` is sqrt(d) / 4 in whitened ones
+            (which have no units), and a thousandth of it in others.
         adapt_step_size: whether step size, L and scales are tuned; if not, L is
             `trajectory_length`, or sqrt(d).
         adapt_mass_matrix: whether tuning estimates the scale of each coordinate anew.
@@ -58,7 +74,8 @@ class BlackJAXMCLMC:
     References:
         Robnik & Seljak (2024), "Fluctuation without dissipation: Microcanonical Langevin Monte
         Carlo"; Robnik, De Luca, Silverstein & Seljak (2023), "Microcanonical Hamiltonian Monte
-        Carlo" (error of the energy and bias).
+        Carlo" (error of the energy and bias); Sommer et al. (2025), "Microcanonical Langevin
+        ensembles: advancing the sampling of Bayesian neural networks" (falling energy variance).
     """
 
     name: ClassVar[str] = "blackjax-mclmc"
@@ -66,6 +83,8 @@ class BlackJAXMCLMC:
     capabilities: ClassVar[frozenset[str]] = frozenset({"adaptive", "fixed_cost"})
 
     desired_energy_var: float = 5e-4
+    initial_energy_var: float | None = None
+    whiten: bool = True
     trajectory_length: float | None = None
     step_size: float | None = None
     adapt_step_size: bool = True
@@ -76,8 +95,12 @@ class BlackJAXMCLMC:
         """Check the options."""
         check_positive(desired_energy_var=self.desired_energy_var)
         check_positive(
-            optional=True, trajectory_length=self.trajectory_length, step_size=self.step_size
+            optional=True,
+            initial_energy_var=self.initial_energy_var,
+            trajectory_length=self.trajectory_length,
+            step_size=self.step_size,
         )
+        check_flag(whiten=self.whiten)
         check_flag(adapt_step_size=self.adapt_step_size, adapt_mass_matrix=self.adapt_mass_matrix)
         check_count(MIN_TUNE, 10_000_000, num_tune=self.num_tune)
 
@@ -92,7 +115,9 @@ class BlackJAXMCLMC:
         microcanonical: Any = mclmc.build_kernel()
 
         def shared(key: jax.Array, target: Target, position: Any) -> Whitening:
-            return whiten(key, target, position)
+            if self.whiten:
+                return whiten(key, target, position)
+            return Whitening.identity(position)
 
         def init(key: jax.Array, target: Target, shared: Whitening, position: Any) -> _State:
             phi = shared.from_position(position)
@@ -141,7 +166,8 @@ class BlackJAXMCLMC:
 
     def _first(self, phi: jax.Array) -> Parameters:
         root = phi.size**0.5
-        length, step_size = self.trajectory_length or root, self.step_size or 0.25 * root
+        first = 0.25 * root * (1 if self.whiten else FIRST_STEP)
+        length, step_size = self.trajectory_length or root, self.step_size or first
         kind = phi.dtype
         return Parameters(
             jnp.asarray(length, kind), jnp.asarray(step_size, kind), jnp.ones_like(phi)
@@ -150,46 +176,57 @@ class BlackJAXMCLMC:
     def _is_stuck(self, at: Parameters) -> jax.Array:
         """Return whether tuning failed: `num_tune` steps lead less than sqrt(d) far, or nowhere."""
         scales = at.inverse_mass_matrix
+        has_units = not (self.whiten or self.adapt_mass_matrix)  # then sqrt(d) says nothing
+        far = 0.0 if has_units else scales.size**0.5
         moves = jnp.all((scales > 0) & jnp.isfinite(scales)) & jnp.isfinite(at.L)
-        return jnp.logical_not(moves & (self.num_tune * at.step_size > scales.size**0.5))
+        return jnp.logical_not(moves & (self.num_tune * at.step_size > far))
 
     def _tune(
         self, key: jax.Array, kernel: Any, density: Any, state: _State
     ) -> tuple[Any, Parameters, Any]:
-        """Run BlackJAX's tuning; three tenths of the steps for each of its stages."""
+        """Run BlackJAX's tuning, whose first two stages tune the step size."""
         tune: Any = mclmc_find_L_and_step_size
         size = state.parameters.inverse_mass_matrix.size
-        failure = FAILURE * (self.desired_energy_var * size) ** 0.5
+        end, begin = self.desired_energy_var, self.initial_energy_var or self.desired_energy_var
+        falling = 2 * round(STAGE * self.num_tune)
+
+        def counting(state: _Counted, **arguments: Any) -> tuple[_Counted, Any]:
+            wanted = begin + (end - begin) * jnp.minimum(state.count / falling, 1)
+            moved, info = kernel(state=IntegratorState(*state[:-1]), **arguments)
+            # For each failed step, which stays, BlackJAX lowers a bound on the step size that it
+            # never raises again, so that a chain beside a region of zero density would freeze.
+            error = jnp.where(info.nonans, info.energy_change, FAILURE * (wanted * size) ** 0.5)
+            # BlackJAX compares with one energy variance, that of the end.
+            info = info._replace(nonans=True, energy_change=error * (end / wanted) ** 0.5)
+            return _Counted(*moved, count=state.count + 1), info
+
+        start = _Counted(*state.sampler, count=jnp.zeros((), jnp.int32))
         sampler, found, count = tune(
-            _counting_failures(kernel, failure),
+            counting,
             self.num_tune,
-            state.sampler,
+            start,
             key,
             logdensity_fn=density,
-            frac_tune1=0.3,
-            frac_tune2=0.3,
-            frac_tune3=0.3 if self.trajectory_length is None else 0.0,
-            desired_energy_var=self.desired_energy_var,
+            frac_tune1=STAGE,
+            frac_tune2=STAGE,
+            frac_tune3=STAGE if self.trajectory_length is None else 0.0,
+            desired_energy_var=end,
             diagonal_preconditioning=self.adapt_mass_matrix,
             params=MCLMCAdaptationState(*state.parameters),
         )
         length = found.L if self.trajectory_length is None else state.parameters.L
-        return sampler, Parameters(length, found.step_size, found.inverse_mass_matrix), count
+        at = Parameters(length, found.step_size, found.inverse_mass_matrix)
+        return IntegratorState(*sampler[:-1]), at, count
 
 
-def _counting_failures(kernel: Any, energy_change: float) -> Any:
-    """Return a kernel whose failed steps, which stay, count as an error of the energy.
+class _Counted(NamedTuple):
+    """BlackJAX's own state, and the number of tuning steps so far."""
 
-    For each of them, BlackJAX's tuning lowers a bound on the step size that it never raises again,
-    so that a chain beside a region of zero density would freeze.
-    """
-
-    def counting(**arguments: Any) -> tuple[Any, Any]:
-        moved, info = kernel(**arguments)
-        change = jnp.where(info.nonans, info.energy_change, energy_change)
-        return moved, info._replace(nonans=True, energy_change=change)
-
-    return counting
+    position: Any
+    momentum: Any
+    logdensity: Any
+    logdensity_grad: Any
+    count: Any
 
 
 class _State(NamedTuple):

@@ -19,9 +19,11 @@ class BNN(PartialBNN):
     """A network of which every weight is sampled; `fit` and `predict` are those of `PartialBNN`.
 
     No weight is frozen, so no weight has seen the examples: all of them are sampled, the prior is
-    centered at zero, and the noise is learned with the weights. Chains start at weights that are
-    trained first. With `pretrained_priors` nothing is trained: the prior is centered at those
-    weights, and chains start there.
+    centered at zero, and the noise is learned with the weights. `fit` trains a network for each
+    chain, from initial weights of its own, and the chain starts there: chains stay near modes of
+    their own for long, so that more modes are worth more than longer chains. Judge them by what
+    they predict, `model.posterior.diagnostics(X)`. With `pretrained_priors` nothing is trained: the
+    prior is centered at those weights, and chains start there.
 
     Posteriors of all weights are wide and curved, so that chains need many cheap steps. If `fit`
     is given neither a backend, nor a number of steps, nor a thinning, it samples with

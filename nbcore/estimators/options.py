@@ -119,8 +119,9 @@ class SamplingOptions:
             kept: `num_samples // thin` draws, as in Stan and NumPyro. `None` keeps all, with the
             own sampler of `nb.BNN` every 20th.
         chain_method: `"auto"`, `"vectorized"`, `"threads"` or `"sequential"`, see `nb.sample`.
-        init: start of the chains: `"trained"` (the trained weights with a small jitter; with an
-            `nb.EnsembleDeterministicNN` whose weights are all sampled, one member for each chain),
+        init: start of the chains: `"trained"` (the trained weights with a small jitter; with
+            `nb.BNN`, or an `nb.EnsembleDeterministicNN` whose weights are all sampled, one network
+            for each chain),
             `"prior"` or `"laplace"`, see `nb.sample`.
         marginalize: whether weights that the outputs are linear in (those of the output layer)
             are integrated out while the others are sampled, and drawn afterwards, see

@@ -258,7 +258,7 @@ class PartialBNN(SavedFit):
 
         pretraining = Pretraining(
             network, likelihood, training, calibration, train_key, progress,
-            self.has_frozen_weights, self.names,
+            self.has_frozen_weights, self.names, sampler.num_starts,
         )  # fmt: skip
         frozen = self._frozen_networks(examples, likelihood, pretraining)
         self.network = frozen[0].network

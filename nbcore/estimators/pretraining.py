@@ -16,6 +16,7 @@ from nbcore.estimators.options import CalibrationOptions, TrainingOptions, Valid
 from nbcore.networks.names import Names
 from nbcore.training.cross_fit import CrossFit, cross_fit, warn_if_seen
 from nbcore.training.deterministic import DeterministicNN
+from nbcore.training.ensemble import EnsembleDeterministicNN
 from nbcore.training.folds import fold_of_examples, warn_of_copies
 
 HOLDOUT = 5
@@ -57,6 +58,7 @@ class Pretraining:
         progress: whether to report on standard error, or a function that takes a `Report`.
         has_frozen_weights: whether some weights stay as they are trained.
         names: names of features and classes, which the trained networks get.
+        num_starts: number of networks that chains start at, if no weights are frozen.
     """
 
     model: Any
@@ -67,6 +69,7 @@ class Pretraining:
     progress: bool | Progress
     has_frozen_weights: bool
     names: Names
+    num_starts: int = 1
 
     def cross_fit(self, examples: Examples) -> CrossFit:
         """Train one network on all examples, and one without each fold."""
@@ -106,6 +109,8 @@ class Pretraining:
 
     def uncalibrated(self, examples: Examples) -> FrozenNetwork:
         """Train on all examples, and sample all of them."""
+        if self.num_starts > 1 and not self.has_frozen_weights:
+            return self._starts(examples)
         det = self._train(examples, self.calibration.validation_data)
         if det.validation_noise is not None and self.has_frozen_weights:
             remedy = "With calibration='none' the noise comes out too small."
@@ -113,6 +118,20 @@ class Pretraining:
             warn_if_seen(on_sampled, det.validation_noise, remedy)
         every = np.arange(examples.count)
         return FrozenNetwork.of(det, every, None, seen=self.has_frozen_weights)
+
+    def _starts(self, examples: Examples) -> FrozenNetwork:
+        """Train networks for chains to start at, and sample all examples."""
+        options = self.training.network_options(self.likelihood)
+        ensemble = EnsembleDeterministicNN(self.model, num_models=self.num_starts, **options)
+        ensemble.train(
+            examples.X, examples.y, self.training.epochs, self.training.batch_size,
+            self.calibration.validation_data, key=self.key, estimate_noise=False,
+            progress=self.progress,
+        )  # fmt: skip
+        first = ensemble.members[0]
+        first.names = self.names
+        every = np.arange(examples.count)
+        return replace(FrozenNetwork.of(first, every, None, seen=False), ensemble=ensemble)
 
     def _train(self, examples: Examples, validation_data: Validation) -> DeterministicNN:
         det = DeterministicNN(self.model, **self.training.network_options(self.likelihood))

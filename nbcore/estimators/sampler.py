@@ -113,6 +113,11 @@ class Sampler:
             used.marginalize if asked is None else asked, options,
         )  # fmt: skip
 
+    @property
+    def num_starts(self) -> int:
+        """Number of trained networks at which the chains could start, one each."""
+        return self.num_chains if self.options.init == "trained" else 1
+
     def check(self, likelihood: Likelihood) -> None:
         """Check that the sampler can run with a likelihood, before anything is trained.
 

@@ -57,6 +57,9 @@ class Diagnostics:
         saturation: fraction of steps that ended at the deepest tree allowed, NaN if unlimited.
         alarms: signs that the draws are not those of the posterior, whatever R-hat says.
         still_chains: chains that do not move.
+        has_symmetry: whether parameters can trade places without changing any prediction, as
+            hidden units of a network do if all of its weights are sampled; then chains can agree
+            about predictions and not about parameters.
     """
 
     r_hat: Mapping[str, _Floats]
@@ -71,6 +74,7 @@ class Diagnostics:
     saturation: float
     alarms: tuple[str, ...] = ()
     still_chains: tuple[int, ...] = ()
+    has_symmetry: bool = False
 
     def worst(self, n: int = 5) -> list[tuple[str, float, float]]:
         """Return `(label, r_hat, ess_bulk)` of the n worst parameters: NaN first, then by R-hat."""
@@ -88,7 +92,7 @@ class Diagnostics:
             return "\n".join([*self.alarms, few])
         found = [*self.alarms, *self._stuck(), *self._sampler_trouble()]
         if not self.still_chains:  # chains that do not move gain nothing from a longer run
-            found += [*self._disagreement(), *self._too_few()]
+            found += self._symmetry() or [*self._disagreement(), *self._too_few()]
         if self.num_chains == 1:
             found.append("One chain cannot show that it missed a region; use num_chains=4.")
         return "\n".join(found) or "No problem found: the chains agree and hold enough draws."
@@ -152,6 +156,18 @@ class Diagnostics:
                 'mass_matrix="dense".'
             )
         return found
+
+    def _symmetry(self) -> list[str]:
+        names, r = self._names(), _flat(self.r_hat)
+        high = np.flatnonzero(r > MAX_R_HAT)
+        if not (self.has_symmetry and high.size):
+            return []
+        worst = high[np.argmax(r[high])]
+        return [
+            f"R-hat {r[worst]:.4g} for {names[worst]}{_others(high.size, f'above {MAX_R_HAT}')}: "
+            "hidden units can trade places, so that chains may agree about predictions and not "
+            "about weights. Judge by R-hat and ESS of predictions: posterior.diagnostics(X)."
+        ]
 
     def _disagreement(self) -> list[str]:
         names, r = self._names(), _flat(self.r_hat)

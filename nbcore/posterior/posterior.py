@@ -294,14 +294,15 @@ class NetworkPosterior(Posterior):
         return {**super()._owners(), **layers}
 
     def diagnostics(self, X: Any = None) -> Diagnostics:
-        """Return R-hat and ESS, divergences, and what to try next.
+        """Return R-hat and ESS of parameters, divergences, and what to try next.
 
         Args:
-            X: inputs. If given, R-hat and ESS are those of the network's outputs at X, on which
-                predictions depend, instead of the parameters.
+            X: inputs. If given, R-hat and ESS are those of the network's outputs at X instead.
         """
         if X is None:
-            return super().diagnostics()
+            is_deep = len({layer.name for layer, _ in self.split.owners.values()}) > 1
+            has_symmetry = is_deep and self.split.size == self.split.total_size
+            return replace(super().diagnostics(), has_symmetry=has_symmetry)
         outputs = self.outputs(X).reshape(self.num_chains, self.num_draws, num_examples(X), -1)
         labels = {"output": index_labels("output", outputs.shape[2:])}
         depth = self.info.options.get("max_tree_depth")

@@ -156,6 +156,12 @@ class Whitening:
     center: jax.Array
     factor: Factor
 
+    @staticmethod
+    def identity(position: Any) -> Whitening:
+        """Return the coordinates that are the parameters themselves, of a position."""
+        flat = jax.flatten_util.ravel_pytree(position)[0]
+        return Whitening(jnp.zeros_like(flat), jnp.ones_like(flat))
+
     def to_position(self, phi: jax.Array, like: Any) -> Any:
         """Return the position of whitened coordinates `(n,)`, with the structure of `like`."""
         place = (self.center + self.move(phi)).astype(self.center.dtype)  # whatever phi's type

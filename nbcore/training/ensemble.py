@@ -130,6 +130,7 @@ class EnsembleDeterministicNN(Saved):
         bootstrap_fraction: float = 1.0,
         groups: Any = None,
         key: Any = None,
+        estimate_noise: bool = True,
         progress: bool | Progress = True,
     ) -> EnsembleDeterministicNN:
         """Train every member from fresh weights; a second call starts again from fresh weights.
@@ -150,6 +151,8 @@ class EnsembleDeterministicNN(Saved):
                 examples that it leaves out belong to no group that a member has seen. `None`: each
                 example is a group of its own.
             key: random key; member m uses `fold_in(key, m)`. Or a key for each member.
+            estimate_noise: whether the noise is estimated; an ensemble that only starts chains
+                needs none.
             progress: whether to report on standard error, or a function that takes a `Report`.
 
         Returns:
@@ -190,7 +193,9 @@ class EnsembleDeterministicNN(Saved):
         for member in self._members:
             member.names = self.names
         self._params = fit.params
-        self._measure_noise(inputs, targets, indices, unseen, codes)
+        self.noise = self.member_residuals = None
+        if estimate_noise and first.is_squared_error:
+            self._measure_noise(inputs, targets, indices, unseen, codes)
         return self
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -212,9 +217,11 @@ class EnsembleDeterministicNN(Saved):
         outputs = self._outputs(self.names.inputs(X))
         prediction = Prediction(each_draw(likelihood, outputs, {}), classes=self.classes)
         prediction = prediction.in_units_of(self.scaler) if self.scaler else prediction
-        if self.noise is None:
-            return prediction
-        return prediction.with_variance(self.noise**2)
+        if self.noise is not None:
+            return prediction.with_variance(self.noise**2)
+        if self.members[0].is_squared_error:
+            raise TrainingError("The ensemble has no noise. Type: ensemble.train(X, y)")
+        return prediction
 
     def chain_starts(self, target: Target, num_chains: int) -> list[Position]:
         """Return a position for each chain: chain c starts at member c.
@@ -318,9 +325,6 @@ class EnsembleDeterministicNN(Saved):
         groups: np.ndarray | None,
     ) -> None:
         """Set the noise from examples that members have not seen, if there are any."""
-        self.noise = self.member_residuals = None
-        if not self.members[0].is_squared_error:
-            return
         inputs, targets = (X, y) if validation is None else validation
         unseen = np.ones((self.num_models, num_examples(inputs)), bool)
         if validation is None and indices is not None:

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blackjax.mcmc import mclmc
 from scipy import stats as distributions
 
 import nbcore as nb
+import nbcore_blackjax.mclmc
 from nbcore import errors
 from nbcore.posterior import convergence
 from nbcore.sampling.backend import Backend
@@ -155,6 +157,68 @@ def test_the_bias_of_mclmc_falls_with_the_step_size() -> None:
     assert abs(float(variance(7.0)) - 1) > 0.08
     assert abs(float(variance(4.0)) - 1) < 0.04
     assert abs(float(variance(1.0)) - 1) < 0.02
+
+
+def test_the_energy_variance_falls_while_mclmc_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BlackJAX compares e^2 with d times 0.002, and gets e in units of what is wanted at step t."""
+    errors_of_energy: list[tuple[float, float]] = []
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.ones(20))
+    backend = nb.get_backend(
+        "blackjax-mclmc", initial_energy_var=0.5, desired_energy_var=0.002, num_tune=1000
+    )
+
+    def looked_at(kernel: Any, num_steps: int, state: Any, key: jax.Array, **options: Any) -> Any:
+        at = options["params"]
+        arguments = {
+            "logdensity_fn": options["logdensity_fn"], "L": at.L, "step_size": at.step_size,
+            "inverse_mass_matrix": at.inverse_mass_matrix, "rng_key": key,
+        }  # fmt: skip
+        plain = mclmc.IntegratorState(*state[:4])
+        raw = float(mclmc.build_kernel()(state=plain, **arguments)[1].energy_change)
+        for t in (0, 150, 300, 600, 999):
+            moved, info = kernel(state=state._replace(count=jnp.asarray(t)), **arguments)
+            assert int(moved.count) == t + 1
+            errors_of_energy.append((raw, float(info.energy_change)))
+        assert options["desired_energy_var"] == 0.002
+        return state, at, num_steps
+
+    monkeypatch.setattr(nbcore_blackjax.mclmc, "mclmc_find_L_and_step_size", looked_at)
+    kernel, key = backend.kernel(0), jax.random.key(0)
+    whitening = Whitening(jnp.zeros(20), jnp.ones(20))
+    assert kernel.tune is not None
+    kernel.tune(key, target, whitening, kernel.init(key, target, whitening, target.start))
+    wanted = [0.5, 0.3755, 0.251, 0.002, 0.002]  # linear over the first 600 of 1,000 steps
+    for (raw, got), variance in zip(errors_of_energy, wanted, strict=True):
+        assert got**2 / 0.002 == pytest.approx(raw**2 / variance, rel=1e-4)
+
+
+@pytest.mark.parametrize("adapts_scales", [True, False])
+def test_mclmc_follows_the_closed_form_without_whitening(adapts_scales: bool) -> None:
+    """Variances of a normal density of unequal scales, to 4 standard errors and the known bias."""
+    scales = np.geomspace(1e-3, 1e-2, 6)
+    target = nb.Target.from_log_density(
+        lambda x: -0.5 * jnp.sum((x / jnp.asarray(scales)) ** 2), jnp.asarray(scales)
+    )
+    backend = nb.get_backend(
+        "blackjax-mclmc", whiten=False, initial_energy_var=0.5, num_tune=2000,
+        adapt_mass_matrix=adapts_scales,
+    )  # fmt: skip
+    posterior = run(target, backend, num_warmup=0, num_samples=20_000, thin=4)
+    squares = (np.asarray(posterior.draws, np.float64) / scales) ** 2
+    assert np.all(convergence.ess_mean(squares) > 300)
+    error = 4 * convergence.mcse_mean(squares) + 2 * backend.bias_tolerance
+    assert np.all(np.abs(squares.mean(axis=(0, 1)) - 1) < error)
+    assert not posterior.stats.is_divergent.any()
+
+
+def test_without_whitening_mclmc_begins_with_a_step_that_stays_at_its_start() -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.ones(400))
+    kernel, key = nb.get_backend("blackjax-mclmc", whiten=False).kernel(0), jax.random.key(0)
+    shared = kernel.shared(key, target, target.start)
+    state = kernel.init(key, target, shared, target.start)
+    np.testing.assert_array_equal(state.position, target.start)
+    moved, _ = kernel.step(key, target, shared, state, 0)
+    assert 0 < float(jnp.linalg.norm(moved.position - target.start)) < 0.01
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -394,6 +458,8 @@ def test_microcanonical_samplers_refuse_a_single_number(name: str) -> None:
         ("mala", {"step_size": -1.0}, "positive number or None"),
         ("mala", {"target_acceptance_rate": -0.1}, "within"),
         ("mclmc", {"desired_energy_var": 0}, "desired_energy_var"),
+        ("mclmc", {"initial_energy_var": -0.5}, "initial_energy_var"),
+        ("mclmc", {"whiten": "no"}, "True or False"),
         ("mclmc", {"trajectory_length": float("inf")}, "trajectory_length"),
         ("mclmc", {"num_tune": 10}, "100 to"),
         ("mclmc", {"target_acceptance_rate": 0.8}, "target_acceptance_rate"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -293,6 +294,17 @@ def test_verdict_on_chains_that_disagree():
     # where nothing is accepted or rejected, there is no rate to raise
     stats = run_stats(**SGLD)
     assert "target_acceptance_rate" not in diagnose(draws, stats, LABELS).verdict()
+
+
+def test_verdict_on_weights_that_can_trade_places_sends_to_predictions():
+    draws = good_draws()
+    draws["Dense0/kernel"][0, :, 1, 2] += 9
+    result = replace(diagnose(draws, run_stats(), LABELS), has_symmetry=True)
+    assert "trade places" in result.verdict()
+    assert "posterior.diagnostics(X)" in result.verdict()
+    assert "run longer" not in result.verdict()
+    agreeing = replace(diagnose(good_draws(), run_stats(), LABELS), has_symmetry=True)
+    assert "No problem" in agreeing.verdict()
 
 
 def test_verdict_on_too_few_effective_draws():
