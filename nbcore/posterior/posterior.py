@@ -300,9 +300,7 @@ class NetworkPosterior(Posterior):
             X: inputs. If given, R-hat and ESS are those of the network's outputs at X instead.
         """
         if X is None:
-            is_deep = len({layer.name for layer, _ in self.split.owners.values()}) > 1
-            has_symmetry = is_deep and self.split.size == self.split.total_size
-            return replace(super().diagnostics(), has_symmetry=has_symmetry)
+            return replace(super().diagnostics(), has_symmetry=self.split.has_symmetry)
         outputs = self.outputs(X).reshape(self.num_chains, self.num_draws, num_examples(X), -1)
         labels = {"output": index_labels("output", outputs.shape[2:])}
         depth = self.info.options.get("max_tree_depth")

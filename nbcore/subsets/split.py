@@ -210,6 +210,12 @@ class ParameterSplit:
         return sum(layer.size for layer in self.layers)
 
     @property
+    def has_symmetry(self) -> bool:
+        """Whether hidden units can trade places: all weights, of two layers or more, are sampled."""
+        layers = {layer.name for layer, _ in self.owners.values()}
+        return len(layers) > 1 and self.size == self.total_size
+
+    @property
     def owners(self) -> dict[str, tuple[Layer, Leaf]]:
         """The layer and the leaf description of each leaf with stochastic entries, by path."""
         known = {leaf.path: (layer, leaf) for layer in self.layers for leaf in layer.leaves}
