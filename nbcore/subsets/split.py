@@ -211,7 +211,7 @@ class ParameterSplit:
 
     @property
     def has_symmetry(self) -> bool:
-        """Whether hidden units can trade places: all weights, of two layers or more, are sampled."""
+        """Whether hidden units can trade places: all weights, of several layers, are sampled."""
         layers = {layer.name for layer, _ in self.owners.values()}
         return len(layers) > 1 and self.size == self.total_size
 

@@ -29,7 +29,7 @@ STAY: dict[str, Any] = {
 
 
 def weights(model: nb.PartialBNN, chain: int) -> dict[str, np.ndarray]:
-    return {path: a[chain, 0] for path, a in model.posterior.draws["weights"].items()}
+    return {path: a[chain, 0] for path, a in model.posteriors[0].draws["weights"].items()}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_each_chain_starts_at_a_network_of_its_own(net: Any, likelihood: Any) ->
     ensemble = nb.EnsembleDeterministicNN(net, num_models=3, **used)
     train_key, _ = jax.random.split(jax.random.key(5))
     ensemble.train(X, Y, 3, 32, key=train_key, estimate_noise=False, progress=False)
-    split = model.posterior.split
+    split = model.posteriors[0].split
     for chain, member in enumerate(ensemble.members):
         wanted = split.select(member.params)
         jax.tree.map(np.testing.assert_array_equal, weights(model, chain), wanted)
@@ -64,7 +64,7 @@ def test_weights_that_were_given_are_where_all_chains_start() -> None:
     det = nb.DeterministicNN(NET).train(X, Y, 2, progress=False)
     model = nb.BNN(NET, pretrained_priors=det).fit(X, Y, **STAY)
     for chain in range(3):
-        got, wanted = weights(model, chain), model.posterior.split.select(det.params)
+        got, wanted = weights(model, chain), model.posteriors[0].split.select(det.params)
         for path in got:
             np.testing.assert_allclose(got[path], wanted[path], atol=0.2)
 
@@ -83,7 +83,9 @@ def test_the_same_key_gives_the_same_draws_after_saving_and_resuming(tmp_path: P
     loaded = nb.load(tmp_path / "model", NET)
     again = loaded.fit(X, Y, **steps)
     for model in (resumed, again):
-        jax.tree.map(np.testing.assert_array_equal, model.posterior.draws, first.posterior.draws)
+        jax.tree.map(
+            np.testing.assert_array_equal, model.posteriors[0].draws, first.posteriors[0].draws
+        )
     np.testing.assert_array_equal(again.predict(X), first.predict(X))
 
 
