@@ -14,12 +14,12 @@ import numpy as np
 from nbcore.datasets import solubility
 
 FULL = {
-    "d_model": 16, "num_layers": 2, "dim_feedforward": 64, "epochs": 60, "pairs": 100,
-    "steps": 300, "chains": 4, "folds": 5,
+    "d_model": 16, "num_layers": 2, "dim_feedforward": 64, "epochs": 60,
+    "draws": 100, "folds": 5,
 }  # fmt: skip
 QUICK = {
-    "d_model": 8, "num_layers": 1, "dim_feedforward": 8, "epochs": 12, "pairs": 10,
-    "steps": 60, "chains": 2, "folds": 2,
+    "d_model": 8, "num_layers": 1, "dim_feedforward": 8, "epochs": 12,
+    "draws": 30, "folds": 2,
 }  # fmt: skip
 QUICK_ROWS = 100
 

@@ -10,7 +10,7 @@ from nbcore.errors import OptionError
 
 LIMIT_SECONDS = 3600.0
 SETTLED_SECONDS = 60.0
-"""Training is judged by its pace only after this long: the first epochs compile."""
+"""Training is judged by its pace only so long after its first epoch, which compiles."""
 
 REMEDIES = {
     "training": 'Make the network smaller ([network]), lower epochs = … ([training]) or train one '
@@ -34,15 +34,18 @@ class Patience:
 
     progress: Progress
     limit_seconds: float = LIMIT_SECONDS
-    began: float = field(default_factory=time.perf_counter)
+    first: tuple[float, int] | None = field(default=None, init=False)
 
     def __call__(self, report: Report) -> None:
         """Pass the report on, and check its estimate."""
         self.progress(report)
         seconds = report.seconds
         if report.phase == "training" and report.done:
-            passed = time.perf_counter() - self.began
-            seconds = passed * report.total / report.done if passed > SETTLED_SECONDS else None
+            now = time.perf_counter()
+            began, done = self.first = self.first or (now, report.done)
+            passed, epochs = now - began, report.done - done
+            is_settled = passed > SETTLED_SECONDS and epochs > 0
+            seconds = passed * report.total / epochs if is_settled else None
         if seconds is not None and seconds > self.limit_seconds:
             raise OptionError(
                 f"{report.phase.capitalize()} would take about {duration(seconds)}. "

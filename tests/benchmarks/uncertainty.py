@@ -38,8 +38,9 @@ SAMPLER: dict[str, Any] = {
     "backend": "blackjax-mclmc", "num_warmup": 500, "num_samples": 2000, "num_chains": 2,
     "sampling": nb.SamplingOptions(thin=10),
 }  # fmt: skip
-SHORT: dict[str, Any] = {
-    "num_warmup": 200, "num_samples": 400, "sampling": nb.SamplingOptions(thin=4)
+HEAD: dict[str, Any] = {
+    "backend": nb.get_backend("laplace", find_mode=False), "num_warmup": 0, "num_samples": 100,
+    "num_chains": 2,
 }  # fmt: skip
 CELLS = [(n, level) for n in (40, 100) for level in (0.8, 0.9, 0.95)]
 
@@ -160,7 +161,7 @@ def ways(
     begin = time.perf_counter()
     model = nb.PartialBNN(network, **options)
     is_table = np.issubdtype(np.asarray(split.X).dtype, np.floating)
-    sampler: dict[str, Any] = {} if is_table else SAMPLER | SHORT
+    sampler: dict[str, Any] = {} if is_table else HEAD
     model.fit(split.X, split.y, key=seed, training=training, progress=False, **sampler)
     mixture = model.predict_distribution(split.test_X)
     total = time.perf_counter() - begin

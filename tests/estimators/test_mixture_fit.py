@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -113,9 +114,10 @@ def test_inputs_far_from_the_examples_are_outside_of_what_was_learnt(model) -> N
     far = model.predict_distribution(np.full((3, 2), 30, np.float32))
     assert far.is_outside.tolist() == [True] * 3
     assert np.mean(model.predict_distribution(X).is_outside) < 0.1
-    limit = model.mixture_calibration.epistemic_limit
-    prediction = model.predict_distribution(NEW)
-    np.testing.assert_array_equal(prediction.is_outside, prediction.epistemic_variance > limit)
+    two = nb.Prediction.normal(np.array([[[0.9]] * 2, [[-1.1]] * 2]), np.ones((1, 1, 1)))
+    for limit, is_outside in ((1.01, False), (0.99, True)):
+        told = replace(two, epistemic_limit=np.array([limit]))
+        assert told.is_outside.tolist() == [is_outside] * 2
 
 
 def test_what_is_outside_is_unknown_of_one_network() -> None:

@@ -44,6 +44,9 @@ def test_a_round_goes_on_from_the_weights_of_the_one_before(found) -> None:
     alone = nb.cross_fit(NET, X, Y, 3, epochs=20, progress=False, **OPTIONS)
     assert alone.nlpd(Y) == pytest.approx(cross.scores[20])
     assert not alone.scores
+    frozen = nb.cross_fit(NET, X, Y, 2, progress=False, **OPTIONS | {"learning_rate": 1e-12})
+    assert list(frozen.scores) == [20, 60]
+    assert frozen.scores[60] == pytest.approx(frozen.scores[20], abs=1e-4)
     det = nb.DeterministicNN(NET, learning_rate=1e-9, swa=None, standardize=True)
     det.train(X, Y, 1, params=alone.full.params, progress=False)
     jax.tree.map(
