@@ -22,7 +22,8 @@ settings.register_profile(
 )
 settings.load_profile("nbcore")
 
-collect_ignore = ["external_plugin"]  # a project of its own, which is installed to be tested
+# A project of its own, which is installed to be tested; and scripts, which a test runs.
+collect_ignore = ["external_plugin", "plugins/neurobayes/scripts"]
 
 
 MAPS = Path("/proc/self/maps")

@@ -18,7 +18,7 @@ _OTHER_WORDS = (
         r"Add '\1' to probabilistic_layer_names, or some of its pairs to probabilistic_neurons",
     ),
     (
-        r"Use calibration='holdout', or nb\.CalibrationOptions\(ensemble=True\)\.",
+        r"Type: calibration='mixture', or 'holdout'\.",
         "Train a DeterministicNN on one part of the examples, and fit the others with its "
         "deterministic_weights.",
     ),
