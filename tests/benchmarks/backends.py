@@ -45,7 +45,9 @@ def train(d_model: int, epochs: int, seed: int) -> tuple[nb.CrossFit, np.ndarray
 def row(name: str, model: nb.PartialBNN, X: np.ndarray, test_X: np.ndarray, options: dict) -> str:
     """Sample with one backend; return a row of the table."""
     data = nb.datasets.solubility()
-    model.fit(X, data.train_y, backend=name, progress=False, key=1, **options)
+    model.fit(
+        X, data.train_y, backend=name, calibration="crossfit", progress=False, key=1, **options
+    )
     prediction = model.predict_distribution(test_X)
     info = model.posterior.info
     r_hat = float(np.max(model.posterior.diagnostics(test_X).r_hat["output"]))

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     }
     ways = {
         "none": (full, {"calibration": "none"}),
-        "crossfit": (cross, {}),
+        "crossfit": (cross, {"calibration": "crossfit"}),
         "ensemble": (cross, {"calibration": nb.CalibrationOptions("crossfit", ensemble=True)}),
     }
     for name in arguments.ways:

@@ -21,7 +21,9 @@ SELECTORS = (
     "magnitude", "gradient", "variance", "swag-variance", "snr", "clustering", "fisher",
     "laplace-variance", "greedy-predictive", "random",
 )  # fmt: skip
-OPTIONS: dict[str, Any] = {"backend": "blackjax-mclmc", "progress": False}
+OPTIONS: dict[str, Any] = {
+    "backend": "blackjax-mclmc", "calibration": "crossfit", "progress": False
+}  # fmt: skip
 EPOCHS = 500
 
 
