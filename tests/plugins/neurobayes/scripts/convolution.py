@@ -10,7 +10,9 @@ X = rng.normal(size=(16, 4, 4, 1))
 y = X[:, :2].mean(axis=(1, 2, 3)) - X[:, 2:].mean(axis=(1, 2, 3))
 
 cnn = FlaxConvNet(input_dim=2, conv_layers=[3, 4], fc_layers=[6], target_dim=1, kernel_size=3)
-det = nb.DeterministicNN(cnn, input_shape=(4, 4, 1), learning_rate=0.01, map=False)
+det = nb.DeterministicNN(
+    cnn, input_shape=(4, 4, 1), learning_rate=0.01, map=False, collect_gradients=True
+)
 initial = det.predict(X)
 det.train(X, y, epochs=30, batch_size=8)
 pairs = nb.select_bayesian_components(det, ["Conv1", "Dense0"], "gradient", 3)
