@@ -23,6 +23,11 @@ _OTHER_WORDS = (
         "deterministic_weights.",
     ),
     (
+        r"Several networks differ more: calibration='mixture'; so do more weights, or a wider "
+        r"prior\.",
+        "They differ more with more probabilistic layers, or a larger priors_sigma.",
+    ),
+    (
         r"Give validation_data=\(X, y\) that they have not seen\.",
         "Fit examples that they have not seen, or leave deterministic_weights out: fit then "
         "trains a network, and takes the noise from examples that it holds out.",

@@ -101,6 +101,7 @@ def test_messages_name_what_there_is_here(det: nb.DeterministicNN) -> None:
         for name in re.findall(r"\bnb\.(\w+)", message):
             assert hasattr(nb, name), message
         assert "validation_data" not in message
+        assert "calibration=" not in message
         assert "standardize_inputs=True" not in message or "nbcore.DeterministicNN" in message
 
 
@@ -317,8 +318,8 @@ def test_a_model_holds_what_it_was_made_of() -> None:
 def test_options_of_training_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
 
-    def trained(network: Any, X: Any, y: Any, **options: Any) -> Any:
-        found.update(options)
+    def trained(network: Any, X: Any, y: Any, folds: int, **options: Any) -> Any:
+        found.update(options, folds=folds)
         raise InterruptedError
 
     monkeypatch.setattr(nbcore, "cross_fit", trained)
@@ -333,7 +334,10 @@ def test_options_of_training_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: found[name] for name in wanted} == wanted
     with pytest.raises(InterruptedError):
         nb.PartialBNN(NET).fit(X, Y)
-    assert found["epochs"] == 500
+    assert (found["epochs"], found["folds"]) == (500, 5)
+    with pytest.raises(InterruptedError):
+        nb.PartialBNN(NET).fit(X[:3], Y[:3])  # a few measurements are enough to start with
+    assert found["folds"] == 3
 
 
 def test_options_of_sampling_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:

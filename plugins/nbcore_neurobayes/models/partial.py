@@ -27,6 +27,8 @@ from nbcore_neurobayes.models.bnn import BNN
 from nbcore_neurobayes.numpyro_model import SampledNetwork
 from nbcore_neurobayes.words import own_words
 
+FOLDS = 5
+
 
 class PartiallyBayesian(BNN):
     """A network of which some weights are sampled; `estimator` is the `nbcore.PartialBNN` of it.
@@ -177,7 +179,8 @@ class PartiallyBayesian(BNN):
             weights = weights_of(self._given)
             if weights is None:
                 weights = nbcore.cross_fit(
-                    as_plain(self.nn), rows, _vector(targets), epochs=training.epochs,
+                    as_plain(self.nn), rows, _vector(targets), min(FOLDS, len(targets)),
+                    epochs=training.epochs,
                     batch_size=training.batch_size, key=train_key, progress=progress_bar,
                     **training.network_options(self._likelihood),
                 )  # fmt: skip
