@@ -2,8 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
+
+FACTORIZATIONS = frozenset((
+    "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg",
+    "householder_product", "lu", "ormqr", "qr", "schur", "svd", "triangular_solve", "tridiagonal",
+    "tridiagonal_solve",
+))  # fmt: skip
+"""Primitives whose batches are spread over the threads that programs share, on a CPU."""
+
+
+def factorizes_several(jaxpr: Any) -> bool:
+    """Return whether a program factorizes several matrices in one call, here or in a loop.
+
+    Programs that do must not run at the same time on a CPU, see `eigh`.
+
+    Args:
+        jaxpr: what `jax.make_jaxpr(f)(*args).jaxpr` is.
+
+    Examples:
+        >>> def several(matrices):
+        ...     return jax.vmap(jnp.linalg.cholesky)(matrices)
+        >>> factorizes_several(jax.make_jaxpr(several)(jnp.ones((3, 2, 2))).jaxpr)
+        True
+        >>> factorizes_several(jax.make_jaxpr(jnp.linalg.cholesky)(jnp.ones((2, 2))).jaxpr)
+        False
+    """
+    return any(
+        (eqn.primitive.name in FACTORIZATIONS and any(v.aval.ndim > 2 for v in eqn.invars))
+        or any(factorizes_several(inner) for inner in jex.core.jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 @jax.custom_batching.sequential_vmap

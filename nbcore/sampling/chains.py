@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.matrices import factorizes_several
 from nbcore.common.progress import Progress, Report, Slowest
 from nbcore.errors import CheckpointError, SamplingError
 from nbcore.posterior.stats import Stats
@@ -150,7 +151,7 @@ class Chains:
 
     def _runs(self, chains: list[Chain], num_threads: int) -> list[ChainProgress]:
         runs = [chain.begin() for chain in chains]  # before any moves: progress is of the slowest
-        if num_threads == 1:
+        if num_threads == 1 or chains[0].factorizes_several():
             return [chain.run(run) for chain, run in zip(chains, runs, strict=True)]
         with ThreadPoolExecutor(num_threads) as pool:
             futures = [pool.submit(c.run, run) for c, run in zip(chains, runs, strict=True)]
@@ -190,8 +191,21 @@ class Chain:
 
     def advance(self, steps: Steps, state: Any, first: int, count: int) -> tuple[Any, Any, Stats]:
         """Take `count` draws from draw `first` of a phase."""
+        return self.calls.advance(*self._arguments(steps, state, first, count))
+
+    def factorizes_several(self) -> bool:
+        """Whether its programs factorize several matrices in one call."""
+        a, state = self.all, self.start()
+        traced = [
+            self.calls.advance.trace(*self._arguments(steps, state, 0, 0)) for steps in a.phases
+        ]
+        if a.kernel.tune is not None:
+            traced.append(self.calls.tune.trace(a.kernel, self.key, a.target, a.shared, state))
+        return any(factorizes_several(each.jaxpr.jaxpr) for each in traced)
+
+    def _arguments(self, steps: Steps, state: Any, first: int, count: int) -> tuple[Any, ...]:
         a = self.all
-        return self.calls.advance(
+        return (
             steps.function, a.kernel.position, steps.chunk, steps.thin,
             self.key, a.target, a.shared, state, steps.phase, first, count,
         )  # fmt: skip

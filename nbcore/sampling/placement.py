@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.stages import Wrapped
 
 from nbcore.common.keys import is_key
 from nbcore.errors import OptionError, SamplingError, did_you_mean
@@ -315,7 +316,7 @@ def _programs(mesh: Mesh | None, over: Over) -> ChainPrograms:
     if mesh is None:
         return programs.all_chains(over)
 
-    def compiled(function: Callable[..., Any], num_static: int) -> Callable[..., Any]:
+    def compiled(function: Callable[..., Any], num_static: int) -> Wrapped:
         def call(*args: Any) -> Any:
             static, arrays = args[:num_static], args[num_static:]
             one_device = functools.partial(function, *static)

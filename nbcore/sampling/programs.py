@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Wrapped
 
 from nbcore.common.keys import is_key
 from nbcore.posterior.stats import Stats
@@ -33,9 +34,9 @@ class ChainPrograms(NamedTuple):
             `chunk`.
     """
 
-    start: Callable[..., Any]
-    tune: Callable[..., tuple[Any, Stats]]
-    advance: Callable[..., tuple[Any, Any, Stats]]
+    start: Wrapped
+    tune: Wrapped
+    advance: Wrapped
 
 
 def _start(kernel: Kernel, key: jax.Array, target: Target, shared: Any, position: Any) -> Any:
@@ -130,12 +131,12 @@ def make_shared(kernel: Kernel, key: jax.Array, target: Target, position: Any) -
     return kernel.shared(key, target, position)
 
 
-def compiled(function: Callable[..., Any], num_static: int) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], num_static: int) -> Wrapped:
     """Compile a function whose first arguments are static."""
     return jax.jit(function, static_argnums=tuple(range(num_static)))
 
 
-def all_chains(over: Over, compiled: Callable[..., Callable[..., Any]] = compiled) -> ChainPrograms:
+def all_chains(over: Over, compiled: Callable[..., Wrapped] = compiled) -> ChainPrograms:
     """Return the programs of all chains together.
 
     Keys, positions and states (the first and the fourth argument that is not static) have a

@@ -431,3 +431,37 @@ def test_posteriors_of_plain_densities_cannot_predict() -> None:
     posterior = walk()
     assert posterior.flat_draws()["position"].shape == (3, 24, 3)
     assert not hasattr(posterior, "predict")
+
+
+FACTORIZING = """
+import jax, jax.numpy as jnp, nbcore as nb
+from nbcore import Kernel, Stats
+
+class Factorizing:
+    name, capabilities = "factorizing", frozenset({"fixed_cost"})
+
+    def kernel(self, num_warmup):
+        def init(key, target, shared, position):
+            return position
+
+        def step(key, target, shared, state, t):
+            matrix = jax.random.normal(key, (40, 40))
+            values = jnp.linalg.eigvalsh(matrix @ matrix.T)
+            return state + values[:1] / 1e6, Stats(target.log_density(state), num_gradients=1)
+
+        return Kernel(init, step, step, lambda state: state)
+
+target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(1))
+posterior = nb.sample(
+    target, Factorizing(), num_warmup=100, num_samples=100, num_chains=8, progress=False
+)
+print(posterior.draws.shape)
+"""
+
+
+def test_samplers_that_factorize_a_matrix_come_to_an_end() -> None:
+    """Groups of vectorized chains would wait for each other, see `nbcore.common.matrices`."""
+    done = subprocess.run(
+        [sys.executable, "-c", FACTORIZING], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["(8,", "100,", "1)"]
