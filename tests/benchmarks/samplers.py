@@ -175,7 +175,7 @@ ATTENTION = nb.ProbabilisticSubset.pairs(
         "value": [(i, h, (i + 3) % 8) for i in range(16) for h in range(2)],
     }}
 )  # fmt: skip
-TOKENS = nb.ProbabilisticSubset.pairs({"TokenEmbed": [(t, 2 * t % 16) for t in range(1, 31)]})
+TOKENS = nb.ProbabilisticSubset.pairs({"TokenEmbed": [(t, 2 * t % 16) for t in range(1, 28)]})
 HEAD = nb.ProbabilisticSubset.layers("FinalDense2")
 CASES: dict[str, Case] = {
     "line-output-known": Case(line, nb.ProbabilisticSubset.last(0), nb.Gaussian(noise=0.1)),
