@@ -11,6 +11,7 @@ import numpyro
 from numpyro import distributions as dist
 
 import nbcore
+from nbcore.errors import OptionError
 from nbcore_neurobayes.sites import site_names
 
 
@@ -78,6 +79,9 @@ def noise_distribution(prior: Any, scale: Any, shape: tuple[int, ...]) -> Any:
         prior: a prior of nbcore, or a distribution of NumPyro.
         scale: factor from the units of the prior to those of y.
         shape: shape of the noise.
+
+    Raises:
+        OptionError: the prior is of another class, which NumPyro does not know.
     """
     if isinstance(prior, nbcore.HalfNormal):
         made: Any = dist.HalfNormal(_shaped(np.asarray(prior.scale) * scale, shape))
@@ -86,6 +90,11 @@ def noise_distribution(prior: Any, scale: Any, shape: tuple[int, ...]) -> Any:
         made = dist.LogNormal(jnp.log(median), prior.spread)
     elif isinstance(prior, dist.Distribution):
         made = prior
+    elif not hasattr(prior, "values"):
+        raise OptionError(
+            f"NumPyro knows its own distributions, and noise_prior is {prior!r}. Give one of "
+            "numpyro.distributions, nbcore.HalfNormal or nbcore.LogNormal."
+        )
     else:
         unit = _shaped(np.asarray(prior.values.unit) * scale, ())
         to_units = dist.transforms.AffineTransform(0.0, unit, dist.constraints.positive)

@@ -22,6 +22,7 @@ import nbcore
 import nbcore_neurobayes as nb
 from nbcore import errors
 from nbcore_neurobayes import choice, words
+from nbcore_neurobayes.numpyro_model import noise_distribution
 from nbcore_neurobayes.utils import MCMCDiagnostics
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -195,6 +196,15 @@ def test_the_numpyro_model_draws_from_the_prior_before_a_fit(det: nb.Determinist
     partial = nb.PartialBNN(NET, det.get_params(), num_probabilistic_layers=0)
     drawn = Predictive(partial.model, num_samples=3)(jax.random.PRNGKey(0), X)
     assert drawn["Dense1/Dense1.kernel"].shape == (3, 6, 1)
+    wide = nb.BNN(NET, noise_prior=dist.LogNormal(0.0, 0.1))
+    drawn = Predictive(wide.model, num_samples=200)(jax.random.PRNGKey(0), X)
+    assert np.median(drawn["sig"]) == pytest.approx(1.0, abs=0.05)
+
+    class Own:
+        median, log_spread = 1.0, 1.0
+
+    with pytest.raises(errors.OptionError, match="NumPyro knows its own distributions"):
+        noise_distribution(Own(), 1.0, ())
     with pytest.raises(errors.TrainingError, match="not trained yet"):
         Predictive(nb.PartialBNN(NET).model, num_samples=3)(jax.random.PRNGKey(0), X)
 
@@ -271,6 +281,8 @@ def test_weights_that_a_fit_trained_keep_their_units(fitted: nb.PartialBNN) -> N
     again.fit(X, 100 + 7 * Y, 0, 1, **STILL)
     np.testing.assert_allclose(again.predict(X)[0], fitted.predict(X)[0], rtol=1e-4)
     assert type(jax.tree.map(lambda w: w, weights)) is dict
+    again.deterministic_weights = {"Dense0": weights["Dense0"]}
+    assert list(again.deterministic_weights) == ["Dense0"]
 
 
 def test_architectures_are_called_as_in_neurobayes() -> None:

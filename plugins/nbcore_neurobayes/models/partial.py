@@ -76,9 +76,13 @@ class PartiallyBayesian(BNN):
 
     @property
     def deterministic_weights(self) -> Any:
-        """The weights that were given, else those that `fit` trained; `None` before it."""
+        """The weights that were given or set, else those that `fit` trained; `None` before it."""
         trained = self.estimator.det
         return self._given if self._given is not None or trained is None else Weights(trained)
+
+    @deterministic_weights.setter
+    def deterministic_weights(self, weights: Any) -> None:
+        self._given = weights
 
     @property
     def layer_configs(self) -> list[dict[str, Any]]:
