@@ -46,8 +46,8 @@ class BlackJAXMCLMC:
     and is divergent, and so is every step if tuning finds no step size that moves the chain.
 
     The posterior of all weights of a network has many modes, each with a curvature of its own.
-    There, `whiten=False`, a large `initial_energy_var` (0.5) and a large `desired_energy_var`
-    (0.1) let chains that start at trained networks move on; `nb.BNN` samples in this way.
+    There, `whiten=False`, a large `initial_energy_var` (0.5) and a larger `desired_energy_var`
+    (0.01) let chains that start at trained networks move on; `nb.BNN` samples in this way.
 
     Args:
         desired_energy_var: Var(e) / d that the step size is tuned to.

@@ -212,7 +212,8 @@ class PartialBNN(SavedFit):
             num_warmup: warmup steps of each chain, none of which is kept; 1,000 by default.
             num_samples: steps of each chain after warmup, of which every `thin`-th is kept:
                 `num_samples // thin` draws, as in Stan and NumPyro; 1,000 by default.
-            num_chains: number of chains, of each network if there are several; 4 by default.
+            num_chains: number of chains, of each network if there are several; 4 by default, 8 of
+                `nb.BNN`.
             backend: a sampler from `nb.list_backends()`, or an instance with options, such as
                 `nb.get_backend("sgld", momentum=0.5)`; by default `"blackjax-mclmc"` for a mixture
                 and `nb.BNN`, with steps of their own, if neither steps nor a thinning are given,

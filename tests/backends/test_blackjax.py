@@ -169,7 +169,7 @@ def test_the_energy_variance_falls_while_mclmc_is_tuned(monkeypatch: pytest.Monk
 
     def looked_at(kernel: Any, num_steps: int, state: Any, key: jax.Array, **options: Any) -> Any:
         at = options["params"]
-        arguments = {
+        arguments: dict[str, Any] = {
             "logdensity_fn": options["logdensity_fn"], "L": at.L, "step_size": at.step_size,
             "inverse_mass_matrix": at.inverse_mass_matrix, "rng_key": key,
         }  # fmt: skip
@@ -199,7 +199,7 @@ def test_mclmc_follows_the_closed_form_without_whitening(adapts_scales: bool) ->
     target = nb.Target.from_log_density(
         lambda x: -0.5 * jnp.sum((x / jnp.asarray(scales)) ** 2), jnp.asarray(scales)
     )
-    backend = nb.get_backend(
+    backend: Any = nb.get_backend(
         "blackjax-mclmc", whiten=False, initial_energy_var=0.5, num_tune=2000,
         adapt_mass_matrix=adapts_scales,
     )  # fmt: skip

@@ -250,7 +250,7 @@ def test_a_bnn_that_is_told_nothing_of_sampling_makes_its_own_run() -> None:
     y, mean, variance = closed_form(1.0)
     model = nb.BNN(LINE, likelihood=nb.Gaussian(noise=0.5))
     model.fit(X, y, num_chains=2, key=1, progress=False)
-    steps = {"num_warmup": 1000, "num_samples": 20_000, "num_chains": 2, "thin": 20}
+    steps = {"num_warmup": 0, "num_samples": 10_000, "num_chains": 2, "thin": 20}
     assert model.posterior.info.backend == "blackjax-mclmc"
     assert model.posterior.info.settings == steps
     prediction = model.predict_distribution(X)

@@ -139,8 +139,11 @@ def test_the_own_sampler_of_an_estimator_is_used_as_a_whole_or_not_at_all() -> N
     own = nb.BNN.default_sampler
     nothing = nb.SamplingOptions()
     used = sampler(own, dataclasses.replace(nothing, checkpoint="run"))
-    assert used.backend == nb.get_backend("blackjax-mclmc", num_tune=10_000)
-    assert (used.num_warmup, used.num_samples, used.thin) == (1000, 20_000, 20)
+    assert used.backend == nb.get_backend(
+        "blackjax-mclmc",
+        num_tune=10_000, initial_energy_var=0.5, desired_energy_var=0.01, whiten=False,
+    )  # fmt: skip
+    assert (used.num_warmup, used.num_samples, used.thin) == (0, 10_000, 20)
     assert used.marginalize == "auto"
     for options, given in (
         (nothing, {"num_warmup": 7}),
