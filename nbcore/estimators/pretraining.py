@@ -124,7 +124,7 @@ class Pretraining:
         options = self.training.network_options(self.likelihood)
         ensemble = EnsembleDeterministicNN(self.model, num_models=self.num_starts, **options)
         ensemble.train(
-            examples.X, examples.y, self.training.epochs, self.training.batch_size,
+            examples.X, examples.y, self.training.epochs or EPOCHS, self.training.batch_size,
             self.calibration.validation_data, key=self.key, estimate_noise=False,
             progress=self.progress,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from samplers import Stay
 
 import nbcore as nb
 from nbcore import errors
+from nbcore.estimators.pretraining import EPOCHS
 from nbcore.training.folds import CalibrationWarning
 from nbcore_flax import FlaxMLP
 
@@ -50,6 +51,17 @@ def test_each_chain_starts_at_a_network_of_its_own(net: Any, likelihood: Any) ->
         jax.tree.map(np.testing.assert_array_equal, weights(model, chain), wanted)
     first, second = weights(model, 0), weights(model, 1)
     assert any(np.any(first[path] != second[path]) for path in first)
+
+
+def test_a_number_of_epochs_that_is_not_given_is_that_of_a_single_network() -> None:
+    steps = {**STAY, "num_chains": 2}
+    found, told = (
+        nb.BNN(NET).fit(X, Y, **{**steps, "training": training})
+        for training in (nb.TrainingOptions(), nb.TrainingOptions(epochs=EPOCHS))
+    )
+    assert found.det is not None
+    assert told.det is not None
+    jax.tree.map(np.testing.assert_array_equal, found.det.params, told.det.params)
 
 
 def test_chains_that_do_not_start_at_trained_weights_train_one_network() -> None:
