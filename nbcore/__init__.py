@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nbcore.estimators.options import TrainingOptions as TrainingOptions
     from nbcore.estimators.partial_bnn import PartialBNN as PartialBNN
     from nbcore.estimators.prior_scale import ScaleChoice as ScaleChoice
+    from nbcore.estimators.ranking import RankingWarning as RankingWarning
     from nbcore.networks.describe import print_layer_configs as print_layer_configs
     from nbcore.networks.layers import Layer as Layer
     from nbcore.networks.layers import Leaf as Leaf
@@ -92,6 +93,7 @@ _NAMES = {
         "TrainingOptions",
     ),
     "estimators.partial_bnn": ("PartialBNN",),
+    "estimators.ranking": ("RankingWarning",),
     "sampling.alarms": ("PosteriorWarning",),
     "subsets.expressiveness": ("ExpressivenessWarning", "check_expressiveness"),
     "networks.describe": ("print_layer_configs",),

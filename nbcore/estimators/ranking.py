@@ -11,11 +11,15 @@ from nbcore.distributions.continuous import Continuous
 from nbcore.networks.inputs import num_examples
 from nbcore.posterior.mixture import MixturePosterior
 from nbcore.posterior.posterior import NetworkPosterior
-from nbcore.training.folds import CalibrationWarning, take
+from nbcore.training.folds import take
 
 LEAST_SHARE = 0.03
 EXAMPLES = 500
 DRAWS = 100
+
+
+class RankingWarning(UserWarning):
+    """Nearly all of the predictive variance is the same for all inputs."""
 
 
 def warn_if_alike(posterior: NetworkPosterior | MixturePosterior, X: Any) -> None:
@@ -37,6 +41,6 @@ def warn_if_alike(posterior: NetworkPosterior | MixturePosterior, X: Any) -> Non
             f"{share:.1%} of the variance differs between inputs: these intervals say how wrong "
             "predictions are on average, not where. Several networks differ more: "
             "calibration='mixture'; so do more weights, or a wider prior.",
-            CalibrationWarning,
+            RankingWarning,
             stacklevel=3,
         )

@@ -14,7 +14,6 @@ import nbcore as nb
 from nbcore.errors import OptionError
 from nbcore.posterior.mixture import MixturePosterior
 from nbcore.training.fold_mixture import HeldOutErrors
-from nbcore.training.folds import CalibrationWarning
 from nbcore_flax import FlaxMLP
 
 FOLDS, COUNT = 3, 62
@@ -142,7 +141,7 @@ def test_fit_warns_if_all_intervals_are_alike() -> None:
     still = {"num_warmup": 0, "num_samples": 8, "num_chains": 1, "progress": False}
     still |= {"training": nb.TrainingOptions(epochs=5), "calibration": "crossfit"}
     model = nb.PartialBNN(FlaxMLP(hidden_dims=(2,)))
-    with pytest.warns(CalibrationWarning, match="0.0% of the variance differs.*not where"):
+    with pytest.warns(nb.RankingWarning, match="0.0% of the variance differs.*not where"):
         model.fit(X, Y, **still, backend=Spread(1e-6))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*of the variance differs")

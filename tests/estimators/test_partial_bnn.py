@@ -328,7 +328,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     ),
     "ensemble": (
         lambda folder: nb.CalibrationOptions("none", ensemble=True),
-        errors.OptionError, r"CalibrationOptions\('crossfit', ensemble=True\)",
+        errors.OptionError, r"CalibrationOptions\('mixture'\)",
     ),
     "bare weights": (
         lambda folder: nb.PartialBNN(

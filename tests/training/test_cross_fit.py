@@ -140,10 +140,10 @@ def test_the_noise_prior_outweighs_the_residuals() -> None:
 
 @pytest.mark.slow
 def test_crossfit_noise_is_out_of_fold_and_naive_noise_is_too_small() -> None:
-    """With NUTS, on a network that overfits: the whole point of the default."""
+    """With NUTS, on a network that overfits: the whole point of cross-fitting."""
     nuts: dict[str, Any] = {"backend": "numpyro-nuts", "num_warmup": 200, "num_samples": 200}
     noises: dict[str, float] = {}
-    for calibration in (nb.CalibrationOptions(folds=3), nb.CalibrationOptions("none")):
+    for calibration in (nb.CalibrationOptions("crossfit", folds=3), nb.CalibrationOptions("none")):
         model = head(WIDE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CalibrationWarning)
