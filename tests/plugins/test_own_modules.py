@@ -176,7 +176,8 @@ def test_one_graph_whose_nodes_are_the_examples():
 @pytest.mark.slow
 def test_predictions_for_one_graph():
     x, _, target = one_graph()
-    posterior = nb.sample(target, "laplace", num_warmup=0, num_samples=3, progress=False)
+    laplace = nb.get_backend("laplace", predictions="sampled")
+    posterior = nb.sample(target, laplace, num_warmup=0, num_samples=3, progress=False)
     draw = jax.tree.map(lambda a: jnp.asarray(a[0, 1]), posterior.draws["weights"])
     outputs = posterior.outputs(x).reshape(*posterior.stats.log_density.shape, 4)
     expected = by_hand(target.split.merge(draw), x, False)[:, 0]
