@@ -121,8 +121,7 @@ class SamplingOptions:
         chain_method: `"auto"`, `"vectorized"`, `"threads"` or `"sequential"`, see `nb.sample`.
         init: start of the chains: `"trained"` (the trained weights with a small jitter; with
             `nb.BNN`, or an `nb.EnsembleDeterministicNN` whose weights are all sampled, one network
-            for each chain),
-            `"prior"` or `"laplace"`, see `nb.sample`.
+            for each chain), `"prior"` or `"laplace"`, see `nb.sample`.
         marginalize: whether weights that the outputs are linear in (those of the output layer)
             are integrated out while the others are sampled, and drawn afterwards, see
             `nb.marginalize`. The posterior is the same, and chains mix far better if the noise is

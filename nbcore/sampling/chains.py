@@ -151,7 +151,7 @@ class Chains:
 
     def _runs(self, chains: list[Chain], num_threads: int) -> list[ChainProgress]:
         runs = [chain.begin() for chain in chains]  # before any moves: progress is of the slowest
-        if num_threads == 1 or chains[0].factorizes_several():
+        if num_threads == 1 or chains[0].factorizes_several(runs[0].state):
             return [chain.run(run) for chain, run in zip(chains, runs, strict=True)]
         with ThreadPoolExecutor(num_threads) as pool:
             futures = [pool.submit(c.run, run) for c, run in zip(chains, runs, strict=True)]
@@ -193,9 +193,9 @@ class Chain:
         """Take `count` draws from draw `first` of a phase."""
         return self.calls.advance(*self._arguments(steps, state, first, count))
 
-    def factorizes_several(self) -> bool:
-        """Whether its programs factorize several matrices in one call."""
-        a, state = self.all, self.start()
+    def factorizes_several(self, state: Any) -> bool:
+        """Return whether its programs, from a state like this one, factorize several matrices."""
+        a = self.all
         traced = [
             self.calls.advance.trace(*self._arguments(steps, state, 0, 0)) for steps in a.phases
         ]
