@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nbcore.posterior import convergence
 from nbcore.sampling.backend import Backend
 from nbcore.testing import runs
 from nbcore.testing.cases import check
@@ -64,14 +65,13 @@ def _check(backend: Backend, name: str) -> None:
         again=f"nbcore.testing.references.reference({name!r}).target",
     )  # fmt: skip
     values, deviation = settled.values, truth.deviation[shown]
-    off = np.abs(values.mean(axis=(0, 1)) - truth.mean[shown])
-    ratio = values.std(axis=(0, 1)) / deviation
+    mean, own = values.mean(axis=(0, 1)), values.std(axis=(0, 1))
+    off, ratio = np.abs(mean - truth.mean[shown]), own / deviation
     if is_independent:
         _check_approximation(name, off / deviation, ratio)
         return
-    ess = settled.ess
     inexact = 0.0 if "exact" in backend.capabilities else 1.0
-    noise = np.hypot(ratio / np.sqrt(ess), truth.mean_error[shown] / deviation)
+    noise = np.hypot(convergence.mcse_mean(values) / deviation, truth.mean_error[shown] / deviation)
     limits = inexact * MEAN_TOLERANCE + STANDARD_ERRORS * noise
     worst = int(np.argmax(off / deviation / limits))
     require(
@@ -82,7 +82,9 @@ def _check(backend: Backend, name: str) -> None:
         f"{STANDARD_ERRORS * noise[worst]:.2f}",
         cause="a sampler that is right for a normal posterior alone.",
     )
-    spread = np.hypot(1 / np.sqrt(2 * ess), truth.deviation_error[shown] / deviation)
+    # That of squares, since probabilities are not normal: 1 / sqrt(2 ESS) would be too small.
+    squares = convergence.mcse_mean((values - mean) ** 2) / (2 * own**2)
+    spread = np.hypot(squares, truth.deviation_error[shown] / deviation)
     factors = np.exp(inexact * np.log(DEVIATION_FACTOR) + STANDARD_ERRORS * spread)
     worst = int(np.argmax(np.abs(np.log(ratio)) / np.log(factors)))
     require(
