@@ -11,6 +11,8 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
+# Set, so that commands which tests run keep no compiled programs in the user's cache folder.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "true")
 
 from pathlib import Path
 

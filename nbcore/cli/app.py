@@ -32,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", show_default=False)]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Keep no compiled programs, see `nbcore cache`.")
+]
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -67,12 +70,14 @@ def demo(
         bool, typer.Option("--quick", help="A tiny network on 100 molecules, to see it work.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Run the main job on real molecules: 1,025 to train on, 257 to predict."""
     from nbcore.cli import demo as demonstration
     from nbcore.common.storage import whole_folder
     from nbcore.report import summary_picture
 
+    _keep_compiled(no_cache)
     with tempfile.TemporaryDirectory(prefix="nbcore-") as scratch:
         project = Path(scratch)
         config = demonstration.write_project(project, seed=seed, quick=quick)
@@ -105,11 +110,13 @@ def run_config(
         bool,
         typer.Option("--distributed", help="Be one of several processes, see docs/devices.md."),
     ] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Train, choose weights, sample and evaluate, by a configuration."""
     from nbcore.common.storage import whole_folder
     from nbcore.sampling.placement import connect
 
+    _keep_compiled(no_cache)
     if distributed:
         connect()
     outcome = _fit(config, out, overwrite, checkpoint, yes=yes)
@@ -136,6 +143,7 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a file with rows that cannot be read.")
     ] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Predict new rows with a run: mean, intervals, and the parts of the variance."""
     from nbcore.cli.inputs import encode
@@ -145,6 +153,7 @@ def predict(
 
     if output is not None and output.exists() and not overwrite:
         raise RunFolderError(f"{output} exists. Give another file, or --overwrite.")
+    _keep_compiled(no_cache)
     model = read_run(run_dir)
     rows = read_csv(table, delimiter=delimiter)
     reading = model.inputs.read(rows)
@@ -252,6 +261,38 @@ def plugins() -> None:
     for plugin in broken:
         who = escape(f"{plugin.name} of {plugin.distribution}: {plugin.error}")
         console.out().print(f"[red]broken[/] {who}", soft_wrap=True)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the compiled programs.")] = False,
+) -> None:
+    """Show where compiled programs are kept, so that the next run does not compile them again."""
+    from nbcore.cli.compiled import cache_folder, stored_programs
+
+    folder = cache_folder()
+    if folder is None:
+        raise OptionError(
+            "There is no home folder to keep compiled programs in. Type: "
+            "JAX_COMPILATION_CACHE_DIR=/a/folder nbcore ..."
+        )
+    programs = list(stored_programs(folder))
+    size = sum(path.stat().st_size for path in programs)
+    count = sum(path.name.endswith("-cache") for path in programs)
+    if clear:
+        for path in programs:
+            path.unlink(missing_ok=True)
+    done = "removed from" if clear else "kept in"
+    what = f"Compiled programs: {count:,} ({size / 2**20:,.1f} MiB), {done} {escape(str(folder))}"
+    console.out().print(what, soft_wrap=True)
+    if not clear:
+        _next("nbcore cache --clear", "nbcore run CONFIG.toml --no-cache")
+
+
+def _keep_compiled(no_cache: bool) -> None:
+    from nbcore.cli.compiled import keep_compiled, keep_nothing
+
+    keep_nothing() if no_cache else keep_compiled()
 
 
 def _is_first() -> bool:
