@@ -209,11 +209,13 @@ class CalibrationSection:
         method: `"mixture"`, `"crossfit"`, `"holdout"` or `"none"`.
         ensemble: whether several networks predict together.
         folds: number of folds.
+        scale_draws: whether the variance between draws is scaled by the errors out of fold.
     """
 
     method: Calibration = CalibrationOptions.method
     ensemble: bool | None = CalibrationOptions.ensemble
     folds: int = FOLDS
+    scale_draws: bool = CalibrationOptions.scale_draws
 
     def __post_init__(self) -> None:
         """Check that options do not contradict."""
@@ -221,7 +223,9 @@ class CalibrationSection:
 
     def build(self) -> CalibrationOptions:
         """Return the options of `fit`."""
-        return CalibrationOptions(self.method, self.folds, self.ensemble)
+        return CalibrationOptions(
+            self.method, self.folds, self.ensemble, scale_draws=self.scale_draws
+        )
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,9 @@ class OfLikelihood(Distribution):
 
     def in_units(self, shift: np.ndarray, scale: np.ndarray) -> OfLikelihood:
         """Return the distribution of shift + scale * y."""
-        shift, scale = (np.reshape(part, (1, 1, -1)) for part in (shift, scale))
+        shift, scale = (
+            np.reshape(a, (*(1,) * (3 - np.ndim(a)), *np.shape(a))) for a in (shift, scale)
+        )
         if self.scale is not None:
             shift, scale = shift + scale * self.shift, scale * self.scale
         return replace(self, shift=shift, scale=scale)

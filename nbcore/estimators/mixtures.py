@@ -24,6 +24,8 @@ def calibration_of_mixture(
     cross: CrossFit | None,
     X: Any,
     y: Any,
+    *,
+    scale_draws: bool,
 ) -> MixtureCalibration | None:
     """Return the noise of several posteriors; `None` of one, or if there is none to calibrate.
 
@@ -34,9 +36,10 @@ def calibration_of_mixture(
         cross: the cross-fit that the networks are of, if they are.
         X: inputs of all examples.
         y: their targets.
+        scale_draws: whether the variance of the draws is scaled by errors out of fold.
     """
     if cross is not None and frozen[0].chosen_on is not None:
-        return calibration_out_of_fold(posteriors, X, y, cross)
+        return calibration_out_of_fold(posteriors, X, y, cross, scale_draws=scale_draws)
     noise = frozen[0].noise
     if len(posteriors) == 1 or noise is None or not likelihood.needs_noise_estimate:
         return None

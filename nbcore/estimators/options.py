@@ -203,6 +203,9 @@ class CalibrationOptions:
             `"crossfit"`: the networks of the folds are sampled, each on its fold alone.
         validation_data: `(X, y)` that the network has not seen: for early stopping with `"none"`,
             or to learn the noise of weights that were given.
+        scale_draws: whether the variance between the draws of each network of a `"mixture"` is
+            scaled, by the factor of at most 1 with which the sampled networks predict best out of
+            fold.
 
     Raises:
         OptionError: an option is unknown or has an impossible value, or options contradict.
@@ -210,7 +213,7 @@ class CalibrationOptions:
     Examples:
         >>> import nbcore as nb
         >>> nb.CalibrationOptions(folds=10)
-        CalibrationOptions(method='mixture', folds=10, ensemble=None)
+        CalibrationOptions(method='mixture', folds=10, ensemble=None, scale_draws=True)
         >>> nb.CalibrationOptions(ensemble=False).method
         'crossfit'
         >>> nb.CalibrationOptions("cross-fit")
@@ -226,6 +229,7 @@ class CalibrationOptions:
     folds: int | Splitter = FOLDS
     ensemble: bool | None = None
     validation_data: Validation = field(default=None, repr=False, compare=False)
+    scale_draws: bool = True
 
     def __post_init__(self) -> None:
         """Check the options; a mixture of one network is a cross-fit."""
@@ -234,6 +238,7 @@ class CalibrationOptions:
             check_count(2, folds=self.folds)
         if self.ensemble is not None:
             check_flag(ensemble=self.ensemble)
+        check_flag(scale_draws=self.scale_draws)
         if self.ensemble and self.method not in ("crossfit", "mixture"):
             raise OptionError(
                 f"ensemble=True keeps the networks of the folds, and {self.method!r} has none. "

@@ -279,8 +279,9 @@ class PartialBNN(SavedFit):
         self.posteriors = tuple(posteriors)
         self.noise = frozen[0].noise if self.cross is None else self.cross.known_noise
         self.mixture_calibration = calibration_of_mixture(
-            self.posteriors, frozen, likelihood, self.cross, examples.X, examples.y
-        )
+            self.posteriors, frozen, likelihood, self.cross, examples.X, examples.y,
+            scale_draws=calibration.scale_draws,
+        )  # fmt: skip
         warn_if_alike(self.posterior, examples.X)
         return self
 

@@ -32,11 +32,13 @@ class MixtureCalibration:
             intervals; `None` if there are none.
         epistemic_limit: epistemic variance beyond which an input is outside of what was learnt
             `(outputs,)`; `None` if unknown.
+        scale: factor of the variance of the draws of each member `(outputs,)`; `None` is 1.
     """
 
     noise: Floats
     out_of_fold: OutOfFold | None = None
     epistemic_limit: Floats | None = None
+    scale: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +86,12 @@ class MixturePosterior:
             ShapeError, DataError, TokenError: the inputs do not fit the network.
         """
         each = [member.predict(X, max_draws=max_draws) for member in self.members]
-        found, calibration = Prediction.mixture(each), self.calibration
+        calibration = self.calibration
         if calibration is None:
-            return found
+            return Prediction.mixture(each)
+        scale = calibration.scale
+        scaled = each if scale is None else [member.with_spread(scale) for member in each]
+        found = Prediction.mixture(scaled)
         found = replace(
             found.with_variance(calibration.noise**2), epistemic_limit=calibration.epistemic_limit
         )
@@ -97,7 +102,8 @@ class MixturePosterior:
     def moments(self, x: Any, *, max_draws: int | None = None) -> PredictiveMoments:
         """Return mean and variances of `predict` as a pure function: see `PredictiveMoments`."""
         each = [member.moments(x, max_draws=max_draws) for member in self.members]
-        return of_mixture(each, None if self.calibration is None else self.calibration.noise)
+        known = self.calibration
+        return of_mixture(each) if known is None else of_mixture(each, known.noise, known.scale)
 
     def flat_draws(self) -> dict[str, np.ndarray]:
         """Return the draws of all members by `member K: ` and the path of their leaf."""

@@ -85,10 +85,20 @@ def moments(
 
 
 def of_mixture(
-    each: Sequence[PredictiveMoments], noise: np.ndarray | None = None
+    each: Sequence[PredictiveMoments],
+    noise: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
 ) -> PredictiveMoments:
-    """Return the moments of the equal mixture of several; `noise` replaces that of each."""
+    """Return the moments of the equal mixture of several.
+
+    Args:
+        each: moments of each.
+        noise: replaces the noise of each `(targets,)`.
+        scale: factor of the epistemic variance of each `(targets,)`.
+    """
     means, epistemic, aleatoric = (jnp.stack(parts) for parts in zip(*each, strict=True))
+    if scale is not None:
+        epistemic = epistemic * jnp.asarray(scale, epistemic.dtype)
     spread = epistemic.mean(axis=0) + means.var(axis=0)
     within = aleatoric.mean(axis=0)
     if noise is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax
@@ -307,6 +307,17 @@ class Prediction:
         """
         given = as_variances(variance, self.distribution.shape)
         return Prediction(self.distribution.with_variance(given), classes=self.classes)
+
+    def with_spread(self, scale: np.ndarray) -> Prediction:
+        """Return the prediction with the epistemic variance scaled, about the same mean.
+
+        Args:
+            scale: factor of the variance of the mean over the draws `(outputs,)`.
+        """
+        means = self.draw_means
+        shift = (np.sqrt(scale) - 1) * (means - means.mean(axis=0))
+        moved = self.distribution.in_units(shift, np.ones(means.shape[-1]))
+        return replace(self, distribution=moved)
 
     @property
     def epistemic_share(self) -> np.ndarray:

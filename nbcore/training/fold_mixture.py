@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from nbcore.errors import OptionError
 from nbcore.networks.inputs import num_examples
 from nbcore.posterior.prediction import Prediction
-from nbcore.training.cross_fit import CrossFit, mixture_noise
+from nbcore.training.cross_fit import NOISE_FLOOR, CrossFit, mixture_noise
 from nbcore.training.outputs import mean_where
+from nbcore.training.spread import Spread
 
 Floats = NDArray[np.float64]
 MAX_PULL = 0.9
@@ -34,6 +35,8 @@ class HeldOutErrors:
             NaN if fewer than two have.
         between_all: mean variance between all networks, `(outputs,)`.
         within: mean variance of the draws of the network that has not seen it, `(outputs,)`.
+        spread: noise and scale of the draws of one network that these errors make most likely;
+            `None` keeps the draws as they are.
     """
 
     squared: Floats
@@ -41,9 +44,12 @@ class HeldOutErrors:
     between_seen: Floats
     between_all: Floats
     within: Floats
+    spread: Spread | None = None
 
     @staticmethod
-    def of(means: Floats, within: Floats, y: Any, cross: CrossFit) -> HeldOutErrors:
+    def of(
+        means: Floats, within: Floats, y: Any, cross: CrossFit, *, scale_draws: bool = False
+    ) -> HeldOutErrors:
         """Return the errors of the networks of a cross-fit.
 
         Args:
@@ -51,6 +57,7 @@ class HeldOutErrors:
             within: variances of the draws of every network, of the same shape.
             y: targets `(N,)` or `(N, outputs)`.
             cross: the cross-fit.
+            scale_draws: whether the variance of the draws is scaled by the errors.
         """
         tested = np.flatnonzero(cross.fold >= 0)
         seen = np.zeros(means.shape[:2], bool)
@@ -72,6 +79,7 @@ class HeldOutErrors:
             between_seen=between_seen,
             between_all=mean_where(np.var(means, axis=0, ddof=1), measured),
             within=mean_where(within[own, tested], measured),
+            spread=Spread.of(residuals, within[own, tested]) if scale_draws else None,
         )
 
     def between(self) -> Floats:
@@ -92,12 +100,36 @@ class HeldOutErrors:
         return np.where(np.isfinite(between), between, self.between_all)
 
     def noise(self, num_members: int) -> Floats:
-        """Return the noise of the mixture `(outputs,)`, see `mixture_noise`.
+        """Return the noise of the mixture `(outputs,)`.
+
+        `mixture_noise` of the errors, and of the scaled variance of the draws if there is one.
 
         Args:
             num_members: number of networks.
         """
-        return mixture_noise(self.squared, self.between() * (1 - 1 / num_members), self.within)
+        between = self.between() * (1 - 1 / num_members)
+        if self.spread is None:
+            return mixture_noise(self.squared, between, self.within)
+        kept = self.spread.noise - 2 * between
+        return np.sqrt(np.maximum(kept, NOISE_FLOOR * self.squared))
+
+    def scale(self, num_members: int) -> Floats | None:
+        """Return the factor of the variance of draws in the mixture `(outputs,)`; `None`: 1.
+
+        That of the likelihood, or what noise and networks leave of the mean squared error of the
+        mixture: draws that vary as networks do are not counted twice.
+
+        Args:
+            num_members: number of networks.
+        """
+        if self.spread is None:
+            return None
+        between = self.between() * (1 - 1 / num_members)
+        claimed = self.spread.noise + self.spread.scale * self.within
+        left = np.maximum(claimed - 2 * between - self.noise(num_members) ** 2, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):  # draws that do not differ
+            most = np.where(self.within > 0, left / self.within, 1.0)
+        return np.minimum(self.spread.scale, most)
 
     def epistemic(self, means: Floats, within: Floats) -> Floats:
         """Return the epistemic variance of the mixture at the examples, had no network seen them.
@@ -111,7 +143,8 @@ class HeldOutErrors:
         """
         with np.errstate(invalid="ignore", divide="ignore"):  # networks that do not differ
             scale = np.where(self.between_all > 0, self.between() / self.between_all, 1.0)
-        return within.mean(axis=0) + scale * means.var(axis=0)
+        draws = self.scale(len(means))
+        return within.mean(axis=0) * (1.0 if draws is None else draws) + scale * means.var(axis=0)
 
 
 @dataclass(frozen=True, eq=False)

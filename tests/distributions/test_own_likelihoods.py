@@ -139,6 +139,17 @@ def test_a_variance_from_elsewhere_keeps_mean_and_form() -> None:
     assert np.allclose(wider.log_density(Y), expected.log_density(Y))
 
 
+def test_draws_can_be_moved_apart_about_the_same_mean() -> None:
+    plain = predicted(Laplace(0.5)).in_units_of(Scaler(np.array([2.0]), np.array([3.0])))
+    wider = plain.with_spread(np.array([4.0]))
+    assert np.allclose(wider.mean, plain.mean)
+    assert np.allclose(wider.epistemic_variance, 4 * plain.epistemic_variance)
+    moved = wider.draw_means[..., 0]
+    assert np.allclose(moved - wider.mean, 2 * (plain.draw_means[..., 0] - plain.mean))
+    pdf = stats.laplace(moved, 1.5).pdf(Y)
+    assert np.allclose(wider.log_density(Y), np.log(pdf.mean(axis=0)))
+
+
 def test_a_mixture_of_different_scales_keeps_each() -> None:
     parts = [predicted(Laplace(s)) for s in (0.5, 2.0)]
     both = Prediction.mixture(parts)

@@ -12,8 +12,10 @@ from samplers import Spread
 
 import nbcore as nb
 from nbcore.errors import OptionError
+from nbcore.estimators.out_of_fold import calibration_out_of_fold
 from nbcore.posterior.mixture import MixturePosterior
 from nbcore.training.fold_mixture import HeldOutErrors
+from nbcore.training.spread import Spread as LikelySpread
 from nbcore_flax import FlaxMLP
 
 FOLDS, COUNT = 3, 62
@@ -60,11 +62,31 @@ def test_the_noise_is_that_of_the_sampled_networks_out_of_fold(model) -> None:
         between_seen=np.mean(others.var(axis=1, ddof=1), keepdims=True),
         between_all=np.full(1, np.nan),
         within=np.mean(within, keepdims=True),
+        spread=LikelySpread.of((Y - own)[:, None], within[:, None]),
     )
-    noise = errors.noise(FOLDS)
+    noise, scale = errors.noise(FOLDS), errors.scale(FOLDS)
     np.testing.assert_allclose(model.mixture_calibration.noise, noise, rtol=1e-3)
+    np.testing.assert_allclose(model.mixture_calibration.scale, scale, rtol=1e-3)
     prediction = model.predict_distribution(NEW)
     np.testing.assert_allclose(prediction.aleatoric_variance, np.repeat(noise**2, 9), rtol=1e-3)
+    new = [posterior.predict(NEW) for posterior in model.posteriors]
+    between = np.var([each.mean for each in new], axis=0)
+    spread = scale * np.mean([each.epistemic_variance for each in new], axis=0)
+    np.testing.assert_allclose(prediction.epistemic_variance, between + spread, rtol=1e-3)
+    unscaled = calibration_out_of_fold(model.posteriors, X, Y, model.cross, scale_draws=False)
+    assert unscaled.scale is None
+    plain = replace(errors, spread=None)
+    np.testing.assert_allclose(unscaled.noise, plain.noise(FOLDS), rtol=1e-3)
+
+
+def test_draws_are_kept_as_they_are_if_asked(model) -> None:
+    kept = nb.CalibrationOptions("mixture", folds=FOLDS, scale_draws=False)
+    again = nb.PartialBNN(model.cross.full.network, model.cross)
+    again.fit(X, Y, 30, 30, 1, calibration=kept, progress=False)
+    assert again.mixture_calibration.scale is None
+    means = np.concatenate([posterior.predict(NEW).draw_means for posterior in again.posteriors])
+    found = again.predict_distribution(NEW).epistemic_variance
+    np.testing.assert_allclose(found, means[..., 0].var(axis=0), rtol=1e-6)
 
 
 def test_a_mixture_is_saved_with_its_noise_and_errors(model, tmp_path) -> None:

@@ -60,6 +60,21 @@ def test_predictions_follow_the_law_of_total_variance(members) -> None:
     np.testing.assert_allclose(found.epistemic_share, share)
 
 
+def test_the_variance_of_the_draws_of_each_member_is_scaled_about_its_mean(members) -> None:
+    scale, noise = np.array([0.3]), np.array([0.7])
+    scaled = MixturePosterior(members, MixtureCalibration(noise, scale=scale))
+    found, moments = scaled.predict(NEW), scaled.moments(NEW)
+    each = np.stack([m.predict(NEW).draw_means[..., 0] for m in members])
+    expected = 0.3 * each.var(axis=1).mean(axis=0) + each.mean(axis=1).var(axis=0)
+    np.testing.assert_allclose(found.mean, each.mean(axis=(0, 1)))
+    np.testing.assert_allclose(found.epistemic_variance, expected, rtol=1e-6)
+    np.testing.assert_allclose(moments.epistemic_variance[:, 0], expected, rtol=1e-3)
+    np.testing.assert_allclose(found.aleatoric_variance, np.full(len(NEW), 0.49))
+    one = MixturePosterior(members, MixtureCalibration(noise, scale=np.ones(1))).predict(NEW)
+    plain = MixturePosterior(members, MixtureCalibration(noise)).predict(NEW)
+    np.testing.assert_array_equal(one.quantile(0.1), plain.quantile(0.1))
+
+
 def test_without_a_noise_of_its_own_it_is_the_plain_mixture(members) -> None:
     found = MixturePosterior(members).predict(NEW)
     plain = Prediction.mixture([m.predict(NEW) for m in members])
