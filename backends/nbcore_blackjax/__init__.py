@@ -10,9 +10,9 @@ def nbcore_register_backends() -> list[Spec]:
     """Register NUTS, HMC, MALA and the two microcanonical samplers."""
     return [
         _spec("blackjax-nuts", "nuts:BlackJAXNUTS", "exact", "adaptive"),
-        _spec("blackjax-hmc", "hmc:BlackJAXHMC", "exact", "adaptive", "fixed_cost"),
-        _spec("blackjax-mala", "mala:BlackJAXMALA", "exact", "adaptive", "fixed_cost"),
-        _spec("blackjax-mclmc", "mclmc:BlackJAXMCLMC", "adaptive", "fixed_cost"),
+        _spec("blackjax-hmc", "hmc:BlackJAXHMC", "exact", "adaptive"),
+        _spec("blackjax-mala", "mala:BlackJAXMALA", "exact", "adaptive"),
+        _spec("blackjax-mclmc", "mclmc:BlackJAXMCLMC", "adaptive"),
         _spec(
             "blackjax-adjusted-mclmc", "adjusted_mclmc:BlackJAXAdjustedMCLMC", "exact", "adaptive"
         ),

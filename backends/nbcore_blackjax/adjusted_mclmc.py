@@ -25,9 +25,16 @@ from nbcore.extend import (
     whitened_density,
 )
 from nbcore_blackjax.microcanonical import GRADIENTS, MIN_TUNE, Parameters, check_size, tuned
+from nbcore_blackjax.repeats import num_moves, repeated
 from nbcore_blackjax.states import typed
 
 MIN_STEPS = 1.2
+
+LENGTH = 3.0
+"""Length of a trajectory, in units of sqrt(d)."""
+
+LONGEST = 64.0
+"""Most integrator steps of a trajectory, on average, if their number is not set."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,19 @@ class BlackJAXAdjustedMCLMC:
 
     In coordinates that are whitened by the curvature at the mode, each trajectory starts in a
     random direction and moves at constant speed; it has a random number of steps, uniform around
-    `num_leapfrog_steps`, so that no period traps it. Warmup adapts the step size; the steps
-    between warmup and sampling adapt it again, together with the scale of each coordinate.
+    its mean n, so that no period traps it. Warmup adapts the step size e; the steps between warmup
+    and sampling adapt it again, together with the scale of each coordinate.
+
+    A normal posterior of d parameters is as wide as a sphere of radius sqrt(d). Trajectories are
+    three times as long, n = 3 sqrt(d) / e, but of 2 to 64 steps, found at the end of warmup. One
+    step of the chain makes several, d / (n e^2): as many steps in all as a random walk with steps
+    of e takes to cross that radius, and at most 1,024 gradients. Where the posterior bends, e is
+    small and a step is long.
 
     Args:
-        num_leapfrog_steps: mean number of integrator steps of a trajectory, 1.2 or more; two
-            gradients each.
+        num_moves: trajectories of a step of the chain; `None`: as many as that takes.
+        num_leapfrog_steps: mean number n of integrator steps of a trajectory, 1.2 or more; two
+            gradients each. `None` chooses it by the step size.
         target_acceptance_rate: mean acceptance rate that the step size is adapted to.
         step_size: first step size, in whitened coordinates (no units); `None` is sqrt(d) / 5.
         adapt_step_size: whether the step size, and the scales, are adapted.
@@ -52,7 +66,7 @@ class BlackJAXAdjustedMCLMC:
         OptionError: an option has an impossible value.
 
     Examples:
-        >>> BlackJAXAdjustedMCLMC(num_leapfrog_steps=3).expected_gradients
+        >>> BlackJAXAdjustedMCLMC(num_moves=1, num_leapfrog_steps=3).expected_gradients
         6.0
 
     References:
@@ -63,7 +77,8 @@ class BlackJAXAdjustedMCLMC:
     name: ClassVar[str] = "blackjax-adjusted-mclmc"
     capabilities: ClassVar[frozenset[str]] = frozenset({"exact", "adaptive"})
 
-    num_leapfrog_steps: float = 2.0
+    num_moves: int | None = None
+    num_leapfrog_steps: float | None = None
     target_acceptance_rate: float = 0.9
     step_size: float | None = None
     adapt_step_size: bool = True
@@ -72,11 +87,13 @@ class BlackJAXAdjustedMCLMC:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_positive(num_leapfrog_steps=self.num_leapfrog_steps)
-        if not MIN_STEPS <= self.num_leapfrog_steps <= 1000:
+        check_count(1, 10_000, optional=True, num_moves=self.num_moves)
+        check_positive(optional=True, num_leapfrog_steps=self.num_leapfrog_steps)
+        steps = self.num_leapfrog_steps
+        if steps is not None and not MIN_STEPS <= steps <= 1000:
             raise OptionError(
                 f"num_leapfrog_steps is a number {MIN_STEPS} to 1,000 for {self.name}, got "
-                f"{self.num_leapfrog_steps}. For one step a trajectory, use 'blackjax-mala'."
+                f"{steps}. For one step a trajectory, use 'blackjax-mala'."
             )
         check_fraction(target_acceptance_rate=self.target_acceptance_rate)
         check_positive(optional=True, step_size=self.step_size)
@@ -85,8 +102,8 @@ class BlackJAXAdjustedMCLMC:
 
     @property
     def expected_gradients(self) -> float:
-        """Gradients of a step, on average."""
-        return GRADIENTS * float(self.num_leapfrog_steps)
+        """About how many gradients a step takes."""
+        return GRADIENTS * float(self.num_leapfrog_steps or 6) * (self.num_moves or 2)
 
     def kernel(self, num_warmup: int) -> Kernel:
         """Return the pure functions for a warmup of this many steps."""
@@ -108,21 +125,22 @@ class BlackJAXAdjustedMCLMC:
         ) -> tuple[_State, Stats]:
             del t
             at = state.parameters
-            sampler, info = _move(
-                key,
-                state.sampler,
-                whitened_density(target, shared),
-                at.step_size,
-                at.inverse_mass_matrix,
-                (at.L / at.step_size,),
-            )
-            stats = Stats(
-                log_density=sampler.logdensity,
-                acceptance_rate=info.acceptance_rate,
-                is_divergent=info.is_divergent,
-                num_gradients=GRADIENTS * info.num_integration_steps,
-                step_size=at.step_size,
-            )
+            density = whitened_density(target, shared)
+
+            def one(key: jax.Array, sampler: Any) -> tuple[Any, Stats]:
+                moved, info = _move(
+                    key, sampler, density, at.step_size, at.inverse_mass_matrix,
+                    (at.L / at.step_size,),
+                )  # fmt: skip
+                return typed(moved, sampler), Stats(
+                    log_density=moved.logdensity,
+                    acceptance_rate=info.acceptance_rate,
+                    is_divergent=info.is_divergent,
+                    num_gradients=GRADIENTS * info.num_integration_steps,
+                    step_size=at.step_size,
+                )
+
+            sampler, stats = repeated(one, key, state.sampler, self._moves(at))
             position = shared.to_position(sampler.position, target.start)
             return state._replace(sampler=sampler, position=position), stats
 
@@ -135,9 +153,9 @@ class BlackJAXAdjustedMCLMC:
             averaging = state.averaging.update(stats.acceptance_rate, self.target_acceptance_rate)
             last = t == num_warmup - 1
             step_size = jnp.where(last, averaging.average, averaging.step_size)
-            at = state.parameters._replace(
-                L=self.num_leapfrog_steps * step_size, step_size=step_size
-            )
+            at = state.parameters
+            count = self._steps(at.inverse_mass_matrix.size, step_size)
+            at = at._replace(L=count * step_size, step_size=step_size)
             return typed(moved._replace(parameters=at, averaging=averaging), state), stats
 
         def tune(
@@ -157,7 +175,21 @@ class BlackJAXAdjustedMCLMC:
 
     def _first(self, phi: jax.Array) -> Parameters:
         step_size = jnp.asarray(self.step_size or 0.2 * phi.size**0.5, phi.dtype)
-        return Parameters(self.num_leapfrog_steps * step_size, step_size, jnp.ones_like(phi))
+        count = self._steps(phi.size, step_size)
+        return Parameters(count * step_size, step_size, jnp.ones_like(phi))
+
+    def _steps(self, size: int, step_size: Any) -> Any:
+        """Return the mean number of integrator steps of a trajectory."""
+        if self.num_leapfrog_steps is not None:
+            return self.num_leapfrog_steps
+        return jnp.clip(LENGTH * size**0.5 / step_size, 2.0, LONGEST)
+
+    def _moves(self, at: Parameters) -> Any:
+        """Return the number of trajectories of a step of the chain."""
+        if self.num_moves is not None:
+            return self.num_moves
+        size = at.inverse_mass_matrix.size
+        return num_moves(size / (at.L * at.step_size), GRADIENTS * at.L / at.step_size)
 
     def _tune(self, key: jax.Array, density: Any, state: _State) -> tuple[Any, Parameters, Any]:
         """Run BlackJAX's tuning: a pass, the estimate of the scales, and another pass."""
@@ -173,7 +205,7 @@ class BlackJAXAdjustedMCLMC:
             frac_tune2=0.3,
             diagonal_preconditioning=self.adapt_mass_matrix,
             params=MCLMCAdaptationState(*state.parameters),
-            target_num_integration_steps=self.num_leapfrog_steps,
+            target_num_integration_steps=state.parameters.L / state.parameters.step_size,
         )
         return sampler, Parameters(*found), count
 

@@ -71,6 +71,7 @@ class BNN(PartialBNN):
             "initial_energy_var": 0.5,
             "desired_energy_var": 0.01,
             "whiten": False,
+            "num_moves": 1,
         },
         num_warmup=0,
         num_samples=10_000,

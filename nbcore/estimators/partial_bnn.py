@@ -128,7 +128,7 @@ class PartialBNN(SavedFit):
     kind: ClassVar[str] = "partial-bnn"
     default_sampler: ClassVar[SamplerPreset] = SamplerPreset()
     default_mixture_sampler: ClassVar[SamplerPreset] = SamplerPreset(
-        "blackjax-mclmc", num_warmup=500, num_samples=2000, num_chains=2, thin=10
+        "blackjax-mclmc", {"num_moves": 1}, num_warmup=500, num_samples=2000, num_chains=2, thin=10
     )
     default_sampling: ClassVar[SamplingOptions] = SamplingOptions()
     default_training: ClassVar[TrainingOptions] = TrainingOptions()

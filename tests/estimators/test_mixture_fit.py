@@ -233,7 +233,8 @@ def test_it_knows_more_where_it_has_seen_examples_and_predicts_better_than_one_n
     for method in ("mixture", "crossfit"):
         model = nb.PartialBNN(FlaxMLP(hidden_dims=(16, 16)))
         model.fit(
-            x, y, 500, 2000, 2, backend="blackjax-mclmc", training=training,
+            x, y, 500, 2000, 2, backend=nb.get_backend("blackjax-mclmc", num_moves=1),
+            training=training,
             sampling=nb.SamplingOptions(thin=10), calibration=method, progress=False,
         )  # fmt: skip
         found[method] = model.predict_distribution(gap), model.predict_distribution(inside)

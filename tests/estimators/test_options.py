@@ -142,6 +142,7 @@ def test_the_own_sampler_of_an_estimator_is_used_as_a_whole_or_not_at_all() -> N
     assert used.backend == nb.get_backend(
         "blackjax-mclmc",
         num_tune=10_000, initial_energy_var=0.5, desired_energy_var=0.01, whiten=False,
+        num_moves=1,
     )  # fmt: skip
     assert (used.num_warmup, used.num_samples, used.thin) == (0, 10_000, 20)
     assert used.marginalize == "auto"
