@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc import HMCState, hmc
 
 from nbcore import Kernel, Stats, Target
@@ -14,6 +15,16 @@ from nbcore.extend import check_choice, check_flag, check_fraction, check_positi
 
 Prepare = Callable[[jax.Array, HMCState], HMCState]
 """`(key, state) -> state` before a step: what a sampler draws anew for each trajectory."""
+
+
+class State(NamedTuple):
+    """NumPyro's own state, of a flat position, and the position that it stands for.
+
+    A sampler does some fifty operations with each leaf of a position, all of which are compiled.
+    """
+
+    sampler: HMCState
+    position: Any
 
 
 def check_options(backend: Any) -> None:
@@ -45,11 +56,11 @@ def make_kernel(
         prepare: what is done to the state before each step, with a key of its own.
     """
 
-    def begin(position: Any, target: Target, key: jax.Array) -> tuple[HMCState, Any]:
+    def begin(flat: jax.Array, target: Target, key: jax.Array) -> tuple[HMCState, Any]:
         # NumPyro's functions keep state in their closure, so they are made anew in each trace.
         init_kernel, sample_kernel = hmc(potential_fn_gen=_potential, algo=algorithm)
         state = init_kernel(
-            position,
+            flat,
             num_warmup=num_warmup,
             step_size=backend.step_size,
             adapt_step_size=backend.adapt_step_size,
@@ -63,27 +74,31 @@ def make_kernel(
         )
         return state, sample_kernel
 
-    def init(key: jax.Array, target: Target, shared: Any, position: Any) -> HMCState:
+    def init(key: jax.Array, target: Target, shared: Any, position: Any) -> State:
         del shared
-        return _with_raw_key(begin(position, target, key)[0])
+        state, _ = begin(ravel_pytree(position)[0], target, key)
+        return State(_with_raw_key(state), position)
 
     def step(
-        key: jax.Array, target: Target, shared: Any, state: HMCState, t: Any
-    ) -> tuple[HMCState, Stats]:
+        key: jax.Array, target: Target, shared: Any, state: State, t: Any
+    ) -> tuple[State, Stats]:
         del shared, t
-        _, sample_kernel = begin(state.z, target, key)
+        sampler = state.sampler
+        _, sample_kernel = begin(sampler.z, target, key)
         if prepare is not None:
             # Split, not folded in: NumPyro splits the key, and fold_in(key, i) is split(key)[i].
             key, own = jax.random.split(key)
-            state = prepare(own, state)
-        state = sample_kernel(state._replace(rng_key=key), model_args=(target,))
-        return _with_raw_key(state), _stats(state, is_tree=algorithm == "NUTS")
+            sampler = prepare(own, sampler)
+        sampler = sample_kernel(sampler._replace(rng_key=key), model_args=(target,))
+        moved = State(_with_raw_key(sampler), ravel_pytree(state.position)[1](sampler.z))
+        return moved, _stats(sampler, is_tree=algorithm == "NUTS")
 
-    return Kernel(init, step, step, lambda state: state.z)
+    return Kernel(init, step, step, lambda state: state.position)
 
 
 def _potential(target: Target) -> Any:
-    return lambda position: -target.log_density(position)
+    unravel = ravel_pytree(target.start)[1]
+    return lambda flat: -target.log_density(unravel(flat))
 
 
 def _with_raw_key(state: HMCState) -> HMCState:

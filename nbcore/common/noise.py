@@ -6,7 +6,10 @@ from typing import Any
 
 import jax
 
+from nbcore.common.quick import QuickJit
 
+
+@QuickJit
 def with_noise(key: jax.Array, tree: Any, deviation: float) -> Any:
     """Return a pytree of arrays with independent normal noise added to every entry.
 

@@ -26,6 +26,9 @@ class RunInfo:
             `nb.marginalize`; the statistic `log_density` is then the log density of the rest.
         alarms: signs that the draws are not those of the posterior, a sentence for each finding,
             see `nb.PosteriorWarning`; usually none.
+        compile_seconds: wall time of tracing and compiling each program: the `gradient`, what
+            chains have in common (`shared`), their `start`, the steps of `warmup` (if they differ
+            from those of sampling), `tune` and `sampling`; the last three side by side.
     """
 
     backend: str
@@ -39,3 +42,4 @@ class RunInfo:
     acceptance_of_runs: list[float] = field(default_factory=list[float])
     integrated_out: list[str] = field(default_factory=list[str])
     alarms: list[str] = field(default_factory=list[str])
+    compile_seconds: dict[str, float] = field(default_factory=dict[str, float])

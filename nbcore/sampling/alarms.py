@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from nbcore.common.quick import QuickJit
 from nbcore.errors import OptionError
 from nbcore.posterior.diagnostics import listed, still_alarm, still_chains
 from nbcore.posterior.stats import Stats
@@ -138,7 +139,7 @@ def _floats(at: _At) -> _At:
     return _At(*(None if a is None else np.asarray(a, np.float64) for a in at))
 
 
-@jax.jit
+@QuickJit
 def _evaluated(target: Target, position: Any) -> _At:
     value = target.log_density(position)
     if not isinstance(target, NetworkTarget):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Lowered
 
 from nbcore.common.matrices import factorizes_several
 from nbcore.common.progress import Progress, Report, Slowest
@@ -76,6 +78,7 @@ class Outcome(NamedTuple):
         num_gradients: gradients of all chains, by phase.
         seconds: own wall time of the chains of this process, added up, by phase.
         compiling: seconds until all programs were compiled.
+        compiled: seconds that each program took, several of them side by side.
     """
 
     draws: Any
@@ -83,6 +86,7 @@ class Outcome(NamedTuple):
     num_gradients: dict[str, int]
     seconds: dict[str, float]
     compiling: float
+    compiled: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,14 @@ class Chains:
             positions = self.place.by_chain(stacked)
             name = "chains" if num_groups == 1 else f"chains-{g}"
             chains.append(Chain(self, calls, None, keys, positions, name, slowest.of(g)))
-        chains[0].compile()
+        compiled = chains[0].compile()
         compiling = time.perf_counter() - begin
         runs = self._runs(chains, num_threads)
         each = [jax.tree.map(lambda *c: np.concatenate(c, axis=1), *run.chunks) for run in runs]
         draws, stats = self.place.gather(jax.tree.map(lambda *g: np.concatenate(g), *each))
         counts = {n: np.concatenate([run.num_gradients[n] for run in runs]) for n in NAMES.values()}
         num_gradients = {n: int(np.sum(count)) for n, count in self.place.gather(counts).items()}
-        return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
+        return Outcome(draws, stats, num_gradients, _seconds(runs), compiling, compiled)
 
     def apart(self, num_threads: int) -> Outcome:
         """Run each chain by itself, on the device that they share."""
@@ -141,13 +145,13 @@ class Chains:
             Chain(self, programs.ONE_CHAIN, c, key, position, f"chain-{c}", self.report)
             for c, (key, position) in enumerate(zip(self.keys, self.positions, strict=True))
         ]
-        chains[0].compile()
+        compiled = chains[0].compile()
         compiling = time.perf_counter() - begin
         runs = self._runs(chains, num_threads)
         each = [jax.tree.map(lambda *c: np.concatenate(c), *run.chunks) for run in runs]
         draws, stats = jax.tree.map(lambda *c: np.stack(c), *each)
         num_gradients = {n: sum(int(run.num_gradients[n]) for run in runs) for n in NAMES.values()}
-        return Outcome(draws, stats, num_gradients, _seconds(runs), compiling)
+        return Outcome(draws, stats, num_gradients, _seconds(runs), compiling, compiled)
 
     def _runs(self, chains: list[Chain], num_threads: int) -> list[ChainProgress]:
         runs = [chain.begin() for chain in chains]  # before any moves: progress is of the slowest
@@ -183,11 +187,29 @@ class Chain:
         a = self.all
         return self.calls.start(a.kernel, self.key, a.target, a.shared, self.position)
 
-    def compile(self) -> None:
-        """Compile every phase by running no steps, before the chains start."""
+    def compile(self) -> dict[str, float]:
+        """Compile every phase, side by side; return the seconds of each program."""
+        a = self.all
+        start = functools.partial(
+            self.calls.start.lower, a.kernel, self.key, a.target, a.shared, self.position
+        )
+        seconds = {"start": programs.compile_seconds(start)}
         state = self.start()
-        for steps in self.all.phases:
-            self.advance(steps, state, 0, 0)
+        lowered: dict[Any, tuple[str, Callable[[], Lowered]]] = {}
+        if a.kernel.tune is not None:
+            lower = functools.partial(self.calls.tune.lower, a.kernel, self.key, a.target, a.shared)
+            lowered[a.kernel.tune] = ("tune", functools.partial(lower, state))
+        for steps in reversed(a.phases):  # one program if warmup takes the same steps as sampling
+            arguments = self._arguments(steps, state, 0, 0)
+            lower = functools.partial(self.calls.advance.lower, *arguments)
+            lowered.setdefault(arguments[:4], (NAMES[steps.phase], lower))
+
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            futures = {
+                name: pool.submit(programs.compile_seconds, lower)
+                for name, lower in lowered.values()
+            }
+            return seconds | {name: future.result() for name, future in futures.items()}
 
     def advance(self, steps: Steps, state: Any, first: int, count: int) -> tuple[Any, Any, Stats]:
         """Take `count` draws from draw `first` of a phase."""

@@ -169,6 +169,9 @@ def sample(
         facts = fingerprint(chosen, key, settings, place, inputs)
         store = Checkpoint.open(checkpoint, place, facts)
     starts = [place.replicate(position) for position in positions]
+    seconds_of = {
+        "gradient": programs.compile_seconds(lambda: value_and_gradient.lower(placed, starts[0]))
+    }
     gradient_seconds = check_start(target, positions, (placed, starts))
     report = _reporter(progress)
     may_look = progress is not False and place.num_processes == 1  # looking takes gradients
@@ -181,7 +184,9 @@ def sample(
     report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}", cost.seconds))
     run_key = jax.random.fold_in(key, num_chains)  # for what chains share
     shared_key = jax.random.fold_in(run_key, programs.SHARED)
-    shared = programs.make_shared(kernel, place.replicate(shared_key), placed, starts[0])
+    alike = (kernel, place.replicate(shared_key), placed, starts[0])
+    seconds_of["shared"] = programs.compile_seconds(lambda: programs.make_shared.lower(*alike))
+    shared = programs.make_shared(*alike)
     kernel.check(shared)
     expanded_at = kernel.linearized_at(shared)
     chains = Chains(
@@ -199,7 +204,7 @@ def sample(
         alarms = alarms_of(sampled if network is None else network, draws, found.stats)
     info = describe_run(
         chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes,
-        target.integrated_out, alarms,
+        target.integrated_out, alarms, seconds_of | found.compiled,
     )  # fmt: skip
     warn_of(alarms)
     if network is None:

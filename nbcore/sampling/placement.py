@@ -331,7 +331,7 @@ def _programs(mesh: Mesh | None, over: Over) -> ChainPrograms:
         sharding = NamedSharding(mesh, BY_CHAIN)
         return jax.jit(call, static_argnums=tuple(range(num_static)), out_shardings=sharding)
 
-    return programs.all_chains(over, compiled)
+    return programs.all_chains(over, compiled, compiled)
 
 
 def _padded(block: Block, size: int) -> Block:

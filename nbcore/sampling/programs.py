@@ -6,15 +6,16 @@ the key of their own chain, fold_in(key, c); those of several chains get a leadi
 
 from __future__ import annotations
 
-import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.stages import Wrapped
+from jax.stages import Lowered, Wrapped
 
 from nbcore.common.keys import is_key
+from nbcore.common.quick import QuickJit
 from nbcore.posterior.stats import Stats
 from nbcore.sampling.backend import Kernel
 from nbcore.targets.target import Target
@@ -34,7 +35,7 @@ class ChainPrograms(NamedTuple):
             `chunk`.
     """
 
-    start: Wrapped
+    start: Wrapped | QuickJit
     tune: Wrapped
     advance: Wrapped
 
@@ -125,10 +126,12 @@ Over = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Maps a function of one chain to one of all chains."""
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def make_shared(kernel: Kernel, key: jax.Array, target: Target, position: Any) -> Any:
-    """Return what `Kernel.shared` computes once for the chains of a run."""
+def _shared(kernel: Kernel, key: jax.Array, target: Target, position: Any) -> Any:
     return kernel.shared(key, target, position)
+
+
+make_shared = QuickJit(_shared, num_static=1)
+"""`(kernel, key, target, position) -> shared`: what `Kernel.shared` computes once for a run."""
 
 
 def compiled(function: Callable[..., Any], num_static: int) -> Wrapped:
@@ -136,7 +139,18 @@ def compiled(function: Callable[..., Any], num_static: int) -> Wrapped:
     return jax.jit(function, static_argnums=tuple(range(num_static)))
 
 
-def all_chains(over: Over, compiled: Callable[..., Wrapped] = compiled) -> ChainPrograms:
+def compile_seconds(lower: Callable[[], Lowered]) -> float:
+    """Compile a program, which later calls then find, and return the seconds that it took."""
+    begin = time.perf_counter()
+    lower().compile()
+    return time.perf_counter() - begin
+
+
+def all_chains(
+    over: Over,
+    compiled: Callable[..., Wrapped] = compiled,
+    quick: Callable[..., Wrapped | QuickJit] = QuickJit,
+) -> ChainPrograms:
     """Return the programs of all chains together.
 
     Keys, positions and states (the first and the fourth argument that is not static) have a
@@ -164,7 +178,7 @@ def all_chains(over: Over, compiled: Callable[..., Wrapped] = compiled) -> Chain
 
         return over(one)(keys, states)
 
-    return ChainPrograms(compiled(start, 1), compiled(tune, 1), compiled(advance, 4))
+    return ChainPrograms(quick(start, 1), compiled(tune, 1), compiled(advance, 4))
 
 
-ONE_CHAIN = ChainPrograms(compiled(_start, 1), compiled(_tune, 1), compiled(_advance, 4))
+ONE_CHAIN = ChainPrograms(QuickJit(_start, 1), compiled(_tune, 1), compiled(_advance, 4))

@@ -24,12 +24,13 @@ def describe_run(
     mesh: dict[str, int],
     integrated_out: Sequence[str],
     alarms: Sequence[str],
+    compile_seconds: dict[str, float],
 ) -> RunInfo:
     """Return how a run was made: its sampler, settings, cost and versions, and its alarms."""
     options, versions = plain_options(backend), versions_of(backend)
     return RunInfo(
         backend.name, options, settings, method, seconds, num_gradients, versions, mesh,
-        integrated_out=list(integrated_out), alarms=list(alarms),
+        integrated_out=list(integrated_out), alarms=list(alarms), compile_seconds=compile_seconds,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nbcore.common.quick import QuickJit
 from nbcore.errors import OptionError, SamplingError, did_you_mean
 from nbcore.targets.curvature import whiten
 from nbcore.targets.target import Target
@@ -81,7 +82,7 @@ def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
     return [jax.tree.map(lambda a, c=c: a[c], drawn) for c in range(len(keys))]
 
 
-@jax.jit
+@QuickJit
 def _laplace_draws(target: Target, keys: jax.Array) -> Any:
     """Return a draw for each key, pulled back towards the mode if the expansion does not hold.
 
@@ -138,7 +139,7 @@ def check_start(
     return time.perf_counter() - begin
 
 
-@jax.jit
+@QuickJit
 def value_and_gradient(target: Target, position: Any) -> tuple[jax.Array, jax.Array, Any]:
     """Return the log density, whether its gradient is finite, and the gradient."""
     value, gradient = jax.value_and_grad(lambda z: target.log_density(z))(position)

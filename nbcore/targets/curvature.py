@@ -131,8 +131,9 @@ def _of_network(
         nothing = LowRank(jnp.ones_like(flat), start, jnp.ones(start.shape[1], flat.dtype))
     elif rows < flat.size:
         expand = functools.partial(gauss_newton.dual, target)
-        start = jnp.zeros((flat.size, rows), flat.dtype)
-        nothing = LowRank(jnp.ones_like(flat), start, jnp.ones(rows, flat.dtype))
+        directions = gauss_newton.num_rows(target, flat.size) + 2 * num_parameters
+        start = jnp.zeros((flat.size, directions), flat.dtype)
+        nothing = LowRank(jnp.ones_like(flat), start, jnp.ones(directions, flat.dtype))
     else:
         expand = functools.partial(gauss_newton.primal, target)
         nothing = Dense(jnp.zeros((flat.size, flat.size), flat.dtype), jnp.ones_like(flat))

@@ -122,6 +122,20 @@ def pieces(
     )  # fmt: skip
 
 
+def num_rows(target: NetworkTarget, size: int) -> int:
+    """Return the number of rows of the whole design, those of copies included.
+
+    Args:
+        target: the log density.
+        size: number of entries of a position.
+    """
+    counts = [
+        chunks.filled_count(len(b.y), _chunk_size(b.forward, target, size) or len(b.y))
+        for b in target.blocks
+    ]
+    return sum(counts) * target.likelihood.num_network_outputs(target.num_outputs)
+
+
 def _chunk_size(forward: Forward, target: NetworkTarget, size: int) -> int:
     """Return how many examples are computed at a time; 0 is all of them."""
     if not forward.program.per_example:

@@ -204,6 +204,32 @@ def test_phases_run_in_order_and_shared_values_are_the_same_for_all_chains() -> 
     assert not np.isin(shared, init).any()
 
 
+def test_every_program_is_compiled_once_before_the_chains_move_and_its_seconds_are_told() -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, seconds: float, **about: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(str(about["fun_name"]))
+
+    def progress(report: Report) -> None:
+        if report.phase == "warmup" and not done:
+            done.extend(compiled)
+
+    done: list[str] = []
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(2))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        settings = {"num_warmup": 3, "num_samples": 4, "num_chains": 2, "progress": progress}
+        info = nb.sample(target, Walk(tuned=True), chain_method="threads", **settings).info
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    for name in ("value_and_gradient", "_shared", "_start", "_tune", "_advance"):
+        assert [c for c in compiled if name in c] == [c for c in done if name in c]
+        assert sum(name in c for c in compiled) == 1
+    assert set(info.compile_seconds) == {"gradient", "shared", "start", "tune", "sampling"}
+    assert 0 < max(info.compile_seconds.values()) < info.seconds["compile"]
+
+
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])
 def test_tune_runs_once_between_warmup_and_sampling(method: str) -> None:
     plain = walk(chain_method=method)

@@ -212,3 +212,14 @@ def test_unknown_scales_of_the_prior_are_held_and_uncoupled() -> None:
     close(found.curvature.matrix[1:, 1:], expected[1:, 1:], 1e-5)
     center = approximate(jax.random.key(0), target, target.start).whitening.center
     assert center[0] == ravel_pytree(target.start)[0][0]
+
+
+def test_the_mode_is_that_of_all_examples_at_once_if_chunks_do_not_divide_few_examples() -> None:
+    likelihood = nb.Gaussian(noise=0.5)
+    key = jax.random.key(0)
+    found, expected = (
+        approximate(key, target, target.start)
+        for target in (target_of(likelihood, 7, 1, chunk_size=size) for size in (3, None))
+    )
+    np.testing.assert_allclose(found.whitening.center, expected.whitening.center, atol=2e-2)
+    np.testing.assert_allclose(found.log_density, expected.log_density, atol=1e-2)

@@ -37,6 +37,17 @@ def examples_in_chunk(example_work: int, equations: int) -> int:
     return max(1, each * equations // max(example_work, 1))
 
 
+def filled_count(total: int, size: int) -> int:
+    """Return how many examples equal chunks of at most `size` hold, copies included.
+
+    Examples:
+        >>> filled_count(564, 24), filled_count(5, 8)
+        (576, 5)
+    """
+    chunks = -(-total // size)
+    return total if total <= size else chunks * -(-total // chunks)
+
+
 def sum_over(each: Each, size: int, count: int, shared: Any, examples: Examples) -> jax.Array:
     """Return the sum of `each(shared, examples)` over the first `count` examples.
 

@@ -129,7 +129,7 @@ class Forward:
 
     def features(self, split: ParameterSplit, x: Any) -> Features:
         """Return the features of the examples `x`, computed in batches."""
-        x = jax.tree.map(jnp.asarray, x)
+        x = jax.tree.map(np.asarray, x)  # on the host, where taking a batch compiles nothing
         frozen = (split, first_layer.stochastic_rows(split))
         count = len(jax.tree.leaves(x)[0])
         if not self.program.per_example or count <= FEATURE_BATCH:
@@ -139,7 +139,9 @@ class Forward:
             _features(self.program, frozen, jax.tree.map(lambda a, i=some: a[i], x))  # pyright: ignore[reportUnknownLambdaType]
             for some in indices.reshape(-1, FEATURE_BATCH)
         ]
-        return jax.tree.map(lambda *p: jnp.concatenate(p)[:count], *parts)
+        return jax.tree.map(
+            lambda *p: jnp.asarray(np.concatenate([np.asarray(a) for a in p])[:count]), *parts
+        )
 
     def outputs(self, weights: Weights, features: Features) -> jax.Array:
         """Return outputs `(examples, outputs)`, in chunks; jittable and differentiable."""
