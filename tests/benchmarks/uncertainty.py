@@ -300,7 +300,7 @@ def main() -> None:
             for name, split in splits(row, arguments, seed):
                 is_table = name not in ("demo", "esol", "scaffold")
                 network = FlaxMLP((32, 16)) if is_table else transformer(split)
-                head: dict[str, Any] = {"num_probabilistic_layers": 1, "prior": 0.1}
+                head: dict[str, Any] = {"num_probabilistic_layers": 2, "prior": 1.0}
                 head["training"] = nb.TrainingOptions(epochs=60)
                 options = {} if is_table else head
                 for way, prediction, seconds in ways(
