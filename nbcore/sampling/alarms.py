@@ -62,15 +62,17 @@ def alarms_of(target: Target, draws: Any, stats: Stats) -> list[str]:
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(draws)]
     still = still_chains(leaves, stats.acceptance_rate)
     found = still_alarm(still, stats.acceptance_rate)
-    start = _floats(_evaluated(target, target.start))
+    filled = target.on_grid()  # whose program other data share
+
+    def at(position: Any) -> _At:
+        return _floats(_evaluated(filled, position), target.num_examples)
+
+    start = at(target.start)
     num_chains, num_draws = np.shape(stats.log_density)
     each = max(1, NUM_DRAWS // num_chains)
     rows = np.unique(np.linspace(num_draws // 2, num_draws - 1, each).astype(int))
     chosen = [
-        [
-            _floats(_evaluated(target, jax.tree.map(lambda a, c=c, n=n: a[c, n], draws)))
-            for n in rows
-        ]
+        [at(jax.tree.map(lambda a, c=c, n=n: a[c, n], draws)) for n in rows]
         for c in range(num_chains)
     ]
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(target.start))
@@ -135,8 +137,13 @@ def _numbers(y: NDArray[Any], shape: tuple[int, ...]) -> _Floats | None:
     )
 
 
-def _floats(at: _At) -> _At:
-    return _At(*(None if a is None else np.asarray(a, np.float64) for a in at))
+def _floats(at: _At, count: int) -> _At:
+    """Return floats of 64 bits, of the first `count` examples."""
+
+    def own(a: Any) -> Any:
+        return None if a is None else np.asarray(a, np.float64)[:count]
+
+    return _At(np.asarray(at.log_density, np.float64), own(at.mean), own(at.variance))
 
 
 @QuickJit

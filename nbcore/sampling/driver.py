@@ -152,10 +152,12 @@ def sample(
     place = placement_for(mesh, num_chains)
     method = _chain_method(chain_method, chosen, place)
     begin = time.perf_counter()
-    placed = place.target(target)
+    # A mesh fills up for its devices, and minibatches take examples at random.
+    is_filled = not place.sizes and "minibatch" not in chosen.capabilities
+    placed = place.target(target.on_grid() if is_filled else target)
     key = as_key(key)
     kernel = _kernel(chosen, num_warmup)
-    check_contract(chosen, kernel, num_warmup, key, target)
+    check_contract(chosen, kernel, num_warmup, key, placed)
     keys = [jax.random.fold_in(key, c) for c in range(num_chains)]
     streams = [jax.random.fold_in(jax.random.fold_in(k, programs.INIT), 1) for k in keys]
     positions = start_positions(target, streams, init)

@@ -32,6 +32,8 @@ class Block:
         y: targets, leading axis N_g.
         indices: places of the examples in the data `(N_g,)`.
         padding: number of copies at the end, which weigh nothing and fill up the devices.
+        weighed: number of examples of which all that follow are copies that weigh nothing, an
+            array, so that programs do not depend on it; `None`: those before the padding.
     """
 
     forward: Forward
@@ -39,11 +41,17 @@ class Block:
     y: jax.Array
     indices: jax.Array
     padding: int = field(default=0, metadata={"static": True})
+    weighed: jax.Array | None = None
 
     @property
     def count(self) -> int:
         """Number of examples."""
         return int(self.y.shape[0]) - self.padding
+
+    @property
+    def num_weighed(self) -> int | jax.Array:
+        """Number of examples that weigh something: the first ones."""
+        return self.count if self.weighed is None else self.weighed
 
     @property
     def hoisted_bytes(self) -> int:
@@ -78,7 +86,7 @@ class Block:
         if size < len(self.y):
             shared = (self.forward, likelihood, position)
             examples = (self.features, self.y)
-            return chunks.sum_over(_log_prob_of_chunk, size, self.count, shared, examples)
+            return chunks.sum_over(_log_prob_of_chunk, size, self.num_weighed, shared, examples)
         return self.total(self.log_prob(likelihood, position))
 
     def total(self, each: jax.Array) -> jax.Array:
@@ -87,9 +95,9 @@ class Block:
 
     def without_copies(self, each: jax.Array) -> jax.Array:
         """Return an array with a leading example axis, with zeros for copies."""
-        if not self.padding:
+        if not self.padding and self.weighed is None:
             return each
-        is_own = jnp.arange(len(each)) < self.count
+        is_own = jnp.arange(len(each)) < self.num_weighed
         return jnp.where(is_own.reshape(-1, *[1] * (each.ndim - 1)), each, 0)
 
 

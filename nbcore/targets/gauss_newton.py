@@ -87,7 +87,7 @@ def pieces(
         size = _chunk_size(block.forward, target, flat.size)
         summed, design = chunks.fold(
             lambda shared, rows, weights: _of_chunk(reduce, keep, shared, rows, weights),
-            size or len(block.y), block.count, shared, (block.features, block.y),
+            size or len(block.y), block.num_weighed, shared, (block.features, block.y),
         )  # fmt: skip
         parts.append(summed)
         kept.append(design)
@@ -220,7 +220,7 @@ def expected_step(target: NetworkTarget, flat: jax.Array, pull: Pull) -> jax.Arr
         size = _chunk_size(block.forward, target, flat.size)
         more, _ = chunks.fold(
             lambda shared, rows, weights: (_of_parameters(pull, shared, rows, weights), None),
-            size or len(block.y), block.count, shared, (block.features, block.y),
+            size or len(block.y), block.num_weighed, shared, (block.features, block.y),
         )  # fmt: skip
         gradient, hessian = gradient + more[0], hessian + more[1]
     step = jnp.linalg.solve(_made_positive(-hessian), gradient)

@@ -62,6 +62,10 @@ class MarginalTarget(Target):
         """The leaves that are integrated out."""
         return self.paths
 
+    def on_grid(self) -> MarginalTarget:
+        """Return the same log density of examples that are filled up to a grid of numbers."""
+        return replace(self, target=self.target.on_grid())
+
     def with_joint(self, joint: Any) -> MarginalTarget:
         """Return this target for another joint log density, such as one on other devices."""
         return replace(self, target=joint)

@@ -28,6 +28,7 @@ from nbcore.networks.outputs import output_form
 from nbcore.subsets.split import ParameterSplit, Weights
 from nbcore.subsets.subset import ProbabilisticSubset
 from nbcore.targets.blocks import Block, in_order, make_blocks, shapes_of
+from nbcore.targets.count_grid import filled_up
 from nbcore.targets.density_cost import DensityCost, density_cost
 from nbcore.targets.hoisting import staging
 from nbcore.targets.log_density import FULL_BATCH, LogDensity
@@ -129,6 +130,10 @@ class Target(LogDensity):
         start = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), position)
         return FunctionTarget(start, function)
 
+    def on_grid(self) -> Target:
+        """Return the same log density, the program of which depends less on the data; itself."""
+        return self
+
     @property
     def joint(self) -> Target:
         """The log density of everything stochastic; itself, if nothing is integrated out."""
@@ -229,6 +234,18 @@ class NetworkTarget(Target):
             total = total + block.log_likelihood(self.likelihood, position)
         return total
 
+    def on_grid(self) -> NetworkTarget:
+        """Return the same log density of examples that are filled up to a grid of numbers.
+
+        Similar numbers of examples then share programs. Results of each example are followed by
+        those of copies, which `num_examples` counts and minibatches would take too.
+        """
+        blocks = filled_up(self.blocks)
+        structure, arrays = self.inputs
+        count = sum(len(block.y) for block in blocks)
+        inputs = structure, tuple(((count, *shape[1:]), dtype) for shape, dtype in arrays)
+        return replace(self, blocks=blocks, inputs=inputs)
+
     def cost(self) -> DensityCost:
         """Return the cost of a gradient before and after hoisting, without compiling it.
 
@@ -271,7 +288,9 @@ class NetworkTarget(Target):
 
     def targets(self) -> np.ndarray:
         """Return the targets `(N, ...)` in the order of the data, as the likelihood reads them."""
-        return np.asarray(in_order(self.blocks, [block.y for block in self.blocks]))
+        y = np.concatenate([np.asarray(block.y)[: block.count] for block in self.blocks])
+        places = np.concatenate([np.asarray(b.indices)[: b.count] for b in self.blocks])
+        return y[np.argsort(places)]
 
     @property
     def has_minibatches(self) -> bool:

@@ -48,7 +48,9 @@ def filled_count(total: int, size: int) -> int:
     return total if total <= size else chunks * -(-total // chunks)
 
 
-def sum_over(each: Each, size: int, count: int, shared: Any, examples: Examples) -> jax.Array:
+def sum_over(
+    each: Each, size: int, count: int | jax.Array, shared: Any, examples: Examples
+) -> jax.Array:
     """Return the sum of `each(shared, examples)` over the first `count` examples.
 
     Reverse-mode differentiable, any number of times; forward mode works on its gradient.
@@ -65,13 +67,14 @@ def sum_over(each: Each, size: int, count: int, shared: Any, examples: Examples)
         return _weighted(each, 0, 1, count, shared, examples)
     chunks = -(-total // size)
     filled = _filled(examples, -total % chunks)
-    return _sum(each, chunks, count, shared, filled)
+    everything = isinstance(count, int) and count == filled_count(total, size)
+    return _sum(each, chunks, (shared, None if everything else count), filled)
 
 
 def fold(
     part: Callable[[Any, Examples, jax.Array], tuple[Any, Any]],
     size: int,
-    count: int,
+    count: int | jax.Array,
     shared: Any,
     examples: Examples,
 ) -> tuple[Any, Any]:
@@ -140,16 +143,18 @@ def _filled(examples: Examples, more: int) -> Examples:
 
 
 def _weighted(
-    each: Each, i: Any, chunks: int, count: int, shared: Any, examples: Examples
+    each: Each, i: Any, chunks: int, count: int | jax.Array | None, shared: Any, examples: Examples
 ) -> jax.Array:
     values = each(shared, examples)
-    if count < chunks * len(values):
+    if count is not None and not (isinstance(count, int) and count >= chunks * len(values)):
         values = jnp.where(i + chunks * jnp.arange(len(values)) < count, values, 0)
     return jnp.sum(values)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _sum(each: Each, chunks: int, count: int, shared: Any, examples: Examples) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sum(each: Each, chunks: int, counted: tuple[Any, Any], examples: Examples) -> jax.Array:
+    shared, count = counted
+
     def add(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
         value = _weighted(each, i, chunks, count, shared, _chunk(examples, chunks, i))
         return total + value, None
@@ -163,10 +168,10 @@ def _dtype(each: Each, shared: Any, examples: Examples) -> Any:
 
 
 def _sum_forward(
-    each: Each, chunks: int, count: int, shared: Any, examples: Examples
+    each: Each, chunks: int, counted: tuple[Any, Any], examples: Examples
 ) -> tuple[jax.Array, Any]:
     """Return the sum, and its gradient with respect to what is differentiated."""
-    inputs, structure = jax.tree.flatten((shared, examples), is_leaf=_is_input)
+    inputs, structure = jax.tree.flatten((counted, examples), is_leaf=_is_input)
     values = [a.value for a in inputs]
     real = [jnp.issubdtype(jnp.result_type(a), jnp.inexact) for a in values]
     moving = [i for i, a in enumerate(inputs) if a.perturbed and real[i]]
@@ -175,15 +180,16 @@ def _sum_forward(
         leaves = list(values)
         for place, leaf in zip(moving, moved, strict=True):
             leaves[place] = leaf
-        shared, examples = jax.tree.unflatten(structure, leaves)
+        (shared, count), examples = jax.tree.unflatten(structure, leaves)
         return _weighted(each, i, chunks, count, shared, _chunk(examples, chunks, i))
 
     def add(carry: Any, i: jax.Array) -> tuple[Any, None]:
         more = jax.value_and_grad(one)([values[place] for place in moving], i)
         return jax.tree.map(jnp.add, carry, more), None
 
+    (shared, _), whole = jax.tree.unflatten(structure, values)
     start = (
-        jnp.zeros((), _dtype(each, *jax.tree.unflatten(structure, values))),
+        jnp.zeros((), _dtype(each, shared, whole)),
         [jnp.zeros_like(values[place]) for place in moving],
     )
     (total, gradient), _ = jax.lax.scan(add, start, jnp.arange(chunks))
@@ -193,10 +199,8 @@ def _sum_forward(
     return total, jax.tree.unflatten(structure, found)
 
 
-def _sum_backward(
-    each: Each, chunks: int, count: int, gradient: Any, cotangent: Any
-) -> tuple[Any, Any]:
-    del each, chunks, count
+def _sum_backward(each: Each, chunks: int, gradient: Any, cotangent: Any) -> tuple[Any, Any]:
+    del each, chunks
     if isinstance(cotangent, SymbolicZero):
         return jax.tree.map(lambda _: None, gradient)
     return jax.tree.map(lambda g: cotangent * g, gradient)
