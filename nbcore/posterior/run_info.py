@@ -15,8 +15,8 @@ class RunInfo:
         options: its options.
         settings: num_warmup, num_samples, num_chains, thin.
         chain_method: how chains were run.
-        seconds: wall time of `compile`, `warmup`, `sampling` and their sum `total`; for a resumed
-            run, since it was resumed.
+        seconds: wall time of `compile` (with what is computed once for all chains, such as a mode),
+            `warmup`, `sampling` and their sum `total`; for a resumed run, since it was resumed.
         num_gradients: gradient evaluations of all chains in `warmup`, with tuning, and `sampling`.
         versions: versions of the libraries that the draws depend on.
         mesh: sizes of the axes of the mesh of devices; empty without a mesh.
