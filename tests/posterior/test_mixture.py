@@ -120,6 +120,13 @@ def test_diagnostics_compare_chains_within_a_member_alone(members) -> None:
     assert sum(v.size for v in outputs.r_hat.values()) == MEMBERS * len(NEW)
 
 
+def test_weights_of_whole_networks_are_judged_by_predictions() -> None:
+    whole = MixturePosterior((member(0, nb.ProbabilisticSubset.everything()),))
+    assert whole.diagnostics().has_symmetry
+    assert not whole.diagnostics(NEW).has_symmetry
+    assert not MixturePosterior((member(0),)).diagnostics().has_symmetry
+
+
 def test_alarms_of_a_member_are_those_of_the_mixture_with_its_number(members) -> None:
     alarmed = replace(members[1], info=replace(members[1].info, alarms=("Draws are far away.",)))
     mixture = MixturePosterior((members[0], alarmed))
