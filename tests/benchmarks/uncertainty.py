@@ -35,7 +35,8 @@ from nbcore_flax import FlaxMLP, FlaxTransformer
 MEASURED = "measured log solubility in mols per litre"
 PREDICTED = "ESOL predicted log solubility in mols per litre"
 SAMPLER: dict[str, Any] = {
-    "backend": nb.get_backend("blackjax-mclmc", num_moves=1), "num_warmup": 500, "num_samples": 2000, "num_chains": 2,
+    "backend": nb.get_backend("blackjax-mclmc", num_moves=1), "num_warmup": 500,
+    "num_samples": 2000, "num_chains": 2,
     "sampling": nb.SamplingOptions(thin=10),
 }  # fmt: skip
 HEAD: dict[str, Any] = {
