@@ -239,12 +239,12 @@ def sample(case: Case, backend: str, options: dict[str, Any], plan: dict[str, An
         data.X, data.y, backend=nb.get_backend(backend, **options), progress=False,
         **plan,
     )  # fmt: skip
-    prediction, info = model.predict_distribution(data.X), model.posterior.info
-    chains = prediction.draw_means.reshape(plan["num_chains"], -1, prediction.draw_means[0].size)
-    ess = least_ess(chains)
+    means = np.asarray(model.predict_distribution(data.X).draw_means, np.float64)
+    members = [posterior.info for posterior in model.posteriors]
+    chains = means.reshape(len(members), plan["num_chains"], -1, means[0].size)
     return Outcome(
-        np.asarray(prediction.draw_means, np.float64), ess, sum(info.num_gradients.values()),
-        info.seconds,
+        means, min(map(least_ess, chains)), sum(sum(m.num_gradients.values()) for m in members),
+        {phase: sum(m.seconds[phase] for m in members) for phase in members[0].seconds},
     )  # fmt: skip
 
 

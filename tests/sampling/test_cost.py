@@ -148,7 +148,7 @@ def test_one_narrow_direction_is_foretold_within_a_factor_of_two(stiff):
 def test_the_estimate_multiplies_steps_chains_and_rows():
     target = build(S.last(0))
     count = {"num_warmup": 30, "num_samples": 20, "num_chains": 4, "side_by_side": 2}
-    cost = estimate_cost(target, get_backend("blackjax-mclmc"), 0.5, **count)
+    cost = estimate_cost(target, get_backend("blackjax-mclmc", num_moves=1), 0.5, **count)
     assert (cost.num_gradients, cost.seconds) == (400, 100)
     cost = estimate_cost(target, get_backend("sgld", batch_size=5), 0.5, **count)
     assert cost.seconds == pytest.approx(50)  # 10 leaps
