@@ -60,6 +60,8 @@ class Diagnostics:
         has_symmetry: whether parameters can trade places without changing any prediction, as
             hidden units of a network do if all of its weights are sampled; then chains can agree
             about predictions and not about parameters.
+        is_independent: whether draws are independent; R-hat and ESS then differ from 1 and from
+            the number of draws by chance alone, and say nothing about the sampler.
     """
 
     r_hat: Mapping[str, _Floats]
@@ -75,6 +77,7 @@ class Diagnostics:
     alarms: tuple[str, ...] = ()
     still_chains: tuple[int, ...] = ()
     has_symmetry: bool = False
+    is_independent: bool = False
 
     def worst(self, n: int = 5) -> list[tuple[str, float, float]]:
         """Return `(label, r_hat, ess_bulk)` of the n worst parameters: NaN first, then by R-hat."""
@@ -91,6 +94,8 @@ class Diagnostics:
             )
             return "\n".join([*self.alarms, few])
         found = [*self.alarms, *self._stuck(), *self._sampler_trouble()]
+        if self.is_independent:
+            return "\n".join(found) or "No problem found: the draws are independent."
         if not self.still_chains:  # chains that do not move gain nothing from a longer run
             found += self._symmetry() or [*self._disagreement(), *self._too_few()]
         if self.num_chains == 1:

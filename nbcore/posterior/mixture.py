@@ -209,4 +209,5 @@ def _joined(found: Sequence[Diagnostics]) -> Diagnostics:
         alarms=tuple(_told_by_member([d.alarms for d in found])),
         still_chains=tuple(sorted({chain for d in found for chain in d.still_chains})),
         has_symmetry=any(d.has_symmetry for d in found),
+        is_independent=all(d.is_independent for d in found),
     )

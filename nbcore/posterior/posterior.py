@@ -87,10 +87,12 @@ class Posterior:
 
     def diagnostics(self) -> Diagnostics:
         """Return R-hat and ESS of every parameter, divergences, and what to try next."""
+        return self._diagnosed(self.flat_draws(), self.labels())
+
+    def _diagnosed(self, draws: dict[str, np.ndarray], labels: dict[str, list[str]]) -> Diagnostics:
         depth, alarms = self.info.options.get("max_tree_depth"), self.info.alarms
-        return diagnose(
-            self.flat_draws(), self.stats, self.labels(), max_tree_depth=depth, alarms=alarms
-        )
+        found = diagnose(draws, self.stats, labels, max_tree_depth=depth, alarms=alarms)
+        return replace(found, is_independent=self.info.is_independent)
 
     def summary(self, by: By = "weight") -> Summary:
         """Return a table of the draws that were kept, with ESS and R-hat.
@@ -303,10 +305,7 @@ class NetworkPosterior(Posterior):
             return replace(super().diagnostics(), has_symmetry=self.split.has_symmetry)
         outputs = self.outputs(X).reshape(self.num_chains, self.num_draws, num_examples(X), -1)
         labels = {"output": index_labels("output", outputs.shape[2:])}
-        depth = self.info.options.get("max_tree_depth")
-        return diagnose(
-            {"output": outputs}, self.stats, labels, max_tree_depth=depth, alarms=self.info.alarms
-        )
+        return self._diagnosed({"output": outputs}, labels)
 
     def log_likelihood(self, X: Any = None, y: Any = None) -> np.ndarray:
         """Return log p(y_i | draw), `(chain, draw, examples)`, in the units of y.

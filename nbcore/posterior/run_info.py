@@ -29,6 +29,7 @@ class RunInfo:
         compile_seconds: wall time of tracing and compiling each program: the `gradient`, what
             chains have in common (`shared`), their `start`, the steps of `warmup` (if they differ
             from those of sampling), `tune` and `sampling`; the last three side by side.
+        is_independent: whether the sampler draws independently, as `"laplace"` does.
     """
 
     backend: str
@@ -43,3 +44,4 @@ class RunInfo:
     integrated_out: list[str] = field(default_factory=list[str])
     alarms: list[str] = field(default_factory=list[str])
     compile_seconds: dict[str, float] = field(default_factory=dict[str, float])
+    is_independent: bool = False

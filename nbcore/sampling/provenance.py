@@ -31,6 +31,7 @@ def describe_run(
     return RunInfo(
         backend.name, options, settings, method, seconds, num_gradients, versions, mesh,
         integrated_out=list(integrated_out), alarms=list(alarms), compile_seconds=compile_seconds,
+        is_independent="independent" in backend.capabilities,
     )  # fmt: skip
 
 

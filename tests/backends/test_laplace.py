@@ -96,6 +96,8 @@ def test_draws_are_independent_and_have_mean_and_covariance_of_the_posterior() -
     reported = posterior.stats.log_density[1, -1]
     np.testing.assert_allclose(reported, truth.target.log_density(last), rtol=1e-5)
     assert not posterior.stats.num_gradients.any()
+    few = nb.sample(truth.target, "laplace", num_samples=50, num_chains=2, progress=False)
+    assert few.diagnostics().verdict() == "No problem found: the draws are independent."
 
 
 def test_a_temperature_scales_the_covariance() -> None:

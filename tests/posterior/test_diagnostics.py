@@ -303,6 +303,8 @@ def test_verdict_on_weights_that_can_trade_places_sends_to_predictions():
     assert "trade places" in result.verdict()
     assert "posterior.diagnostics(X)" in result.verdict()
     assert "run longer" not in result.verdict()
+    independent = replace(result, is_independent=True)
+    assert "No problem found" in independent.verdict()
     agreeing = replace(diagnose(good_draws(), run_stats(), LABELS), has_symmetry=True)
     assert "No problem" in agreeing.verdict()
 
