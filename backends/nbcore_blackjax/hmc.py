@@ -12,10 +12,10 @@ from blackjax.mcmc import hmc, metrics
 from nbcore import Kernel, Stats, Target
 from nbcore.errors import OptionError
 from nbcore.extend import check_count, check_positive
+from nbcore_blackjax.repeats import num_moves
 from nbcore_blackjax.windows import MassMatrix, Windows, window_kernel
 
 TRAJECTORY_LENGTH = 2.0
-MAX_LEAPFROG_STEPS = 1024
 SHORTEST_SHARE = 0.5
 
 
@@ -116,8 +116,8 @@ class BlackJAXHMC:
         """Return size and number of the leapfrog steps of a trajectory."""
         if self.num_leapfrog_steps is not None:
             return share * step_size, self.num_leapfrog_steps
-        count = jnp.ceil(share * (self.trajectory_length or TRAJECTORY_LENGTH) / step_size)
-        return step_size, jnp.clip(jnp.nan_to_num(count), 1, MAX_LEAPFROG_STEPS).astype(jnp.int32)
+        length = share * (self.trajectory_length or TRAJECTORY_LENGTH)
+        return step_size, num_moves(length / step_size, 1)
 
 
 def _energy(before: hmc.HMCState, info: hmc.HMCInfo, matrix: Any) -> jax.Array:

@@ -54,9 +54,9 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
     `%LOCALAPPDATA%` on Windows. Programs are machine code, and homes are shared between machines.
 
     Examples:
-        >>> cache_folder({"JAX_COMPILATION_CACHE_DIR": "/tmp/jax"}).name
-        'jax'
-        >>> cache_folder({"XDG_CACHE_HOME": "/tmp"}).parts[-3:-1]
+        >>> cache_folder({"JAX_COMPILATION_CACHE_DIR": "programs"}).name
+        'programs'
+        >>> cache_folder({"XDG_CACHE_HOME": "cache"}).parts[-3:-1]
         ('nbcore', 'compiled')
     """
     if environment.get(FOLDER):
