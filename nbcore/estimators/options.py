@@ -119,9 +119,9 @@ class SamplingOptions:
             kept: `num_samples // thin` draws, as in Stan and NumPyro. `None` keeps all, with the
             own sampler of `nb.BNN` every 20th.
         chain_method: `"auto"`, `"vectorized"`, `"threads"` or `"sequential"`, see `nb.sample`.
-        init: start of the chains: `"trained"` (the trained weights with a small jitter; with
-            `nb.BNN`, or an `nb.EnsembleDeterministicNN` whose weights are all sampled, one network
-            for each chain), `"prior"` or `"laplace"`, see `nb.sample`.
+        init: start of the chains: `"auto"`, `"trained"`, `"laplace"` or `"prior"`, see `nb.sample`;
+            with `nb.BNN`, or an `nb.EnsembleDeterministicNN` whose weights are all sampled, the
+            first two are one network for each chain.
         marginalize: whether weights that the outputs are linear in (those of the output layer)
             are integrated out while the others are sampled, and drawn afterwards, see
             `nb.marginalize`. The posterior is the same, and chains mix far better if the noise is
@@ -151,7 +151,7 @@ class SamplingOptions:
 
     thin: int | None = None
     chain_method: ChainMethod = "auto"
-    init: Start = "trained"
+    init: Start = "auto"
     marginalize: Marginalize | None = None
     max_num_restarts: int = 0
     min_acceptance_rate: float = 0.55

@@ -19,6 +19,9 @@ from nbcore.sampling.restarts import sample_with_restarts
 from nbcore.targets.marginalize import Marginalize, check_possible, marginalized
 from nbcore.targets.target import NetworkTarget
 
+AT_NETWORKS = ("auto", "trained")
+"""Starts for which several trained networks are one each for a chain."""
+
 
 @dataclass(frozen=True)
 class SamplerPreset:
@@ -116,7 +119,7 @@ class Sampler:
     @property
     def num_starts(self) -> int:
         """Number of trained networks at which the chains could start, one each."""
-        return self.num_chains if self.options.init == "trained" else 1
+        return self.num_chains if self.options.init in AT_NETWORKS else 1
 
     def check(self, likelihood: Likelihood) -> None:
         """Check that the sampler can run with a likelihood, before anything is trained.
@@ -141,7 +144,7 @@ class Sampler:
         Args:
             target: the log density.
             member: number of the frozen network, which names its checkpoint.
-            init: where chains start, instead of `"trained"`; or `None`.
+            init: where chains start, instead of at the trained weights; or `None`.
             key: random key.
             progress: whether to report, or a function that takes a `Report`.
         """
@@ -156,7 +159,7 @@ class Sampler:
             num_samples=self.num_samples,
             num_chains=self.num_chains,
             thin=self.thin,
-            init=options.init if init is None or options.init != "trained" else init,
+            init=options.init if init is None or options.init not in AT_NETWORKS else init,
             chain_method=options.chain_method,
             progress=progress,
             checkpoint=None if folder is None else Path(folder, f"member-{member}"),

@@ -17,7 +17,8 @@ class RunInfo:
         chain_method: how chains were run.
         seconds: wall time of `compile` (with what is computed once for all chains, such as a mode),
             `warmup`, `sampling` and their sum `total`; for a resumed run, since it was resumed.
-        num_gradients: gradient evaluations of all chains in `warmup`, with tuning, and `sampling`.
+        num_gradients: gradient evaluations of all chains in `warmup`, with tuning, and `sampling`,
+            and before them, to choose their `start`.
         versions: versions of the libraries that the draws depend on.
         mesh: sizes of the axes of the mesh of devices; empty without a mesh.
         acceptance_of_runs: mean acceptance of each run, in order, if restarts were allowed; the
@@ -30,6 +31,7 @@ class RunInfo:
             chains have in common (`shared`), their `start`, the steps of `warmup` (if they differ
             from those of sampling), `tune` and `sampling`; the last three side by side.
         is_independent: whether the sampler draws independently, as `"laplace"` does.
+        start: where chains started: `"trained"`, `"laplace"`, `"prior"`, or `"given"` positions.
     """
 
     backend: str
@@ -45,3 +47,4 @@ class RunInfo:
     alarms: list[str] = field(default_factory=list[str])
     compile_seconds: dict[str, float] = field(default_factory=dict[str, float])
     is_independent: bool = False
+    start: str = ""

@@ -24,11 +24,12 @@ from nbcore.sampling.alarms import alarms_of, warn_of
 from nbcore.sampling.backend import Backend, Kernel, get_backend
 from nbcore.sampling.chains import Chains, Outcome, Steps
 from nbcore.sampling.checkpoint import Checkpoint, fingerprint
+from nbcore.sampling.climb import value_and_gradient
 from nbcore.sampling.contract_checks import check_contract, check_kernel
 from nbcore.sampling.cost import estimate_cost
 from nbcore.sampling.placement import CHAIN, Placement, placement_for
 from nbcore.sampling.provenance import describe_run
-from nbcore.sampling.starts import Start, check_start, start_positions, value_and_gradient
+from nbcore.sampling.starts import Start, check_start, start_positions
 from nbcore.targets.marginal import MarginalTarget, complete
 from nbcore.targets.target import NetworkTarget, Target
 
@@ -46,7 +47,7 @@ def sample(
     num_samples: int = 1000,
     num_chains: int = 4,
     thin: int = 1,
-    init: Start | Any = "trained",
+    init: Start | Any = "auto",
     chain_method: ChainMethod = "auto",
     chunk_size: int | None = None,
     progress: bool | Progress = True,
@@ -65,7 +66,7 @@ def sample(
     num_samples: int = 1000,
     num_chains: int = 4,
     thin: int = 1,
-    init: Start | Any = "trained",
+    init: Start | Any = "auto",
     chain_method: ChainMethod = "auto",
     chunk_size: int | None = None,
     progress: bool | Progress = True,
@@ -83,7 +84,7 @@ def sample(
     num_samples: int = 1000,
     num_chains: int = 4,
     thin: int = 1,
-    init: Start | Any = "trained",
+    init: Start | Any = "auto",
     chain_method: ChainMethod = "auto",
     chunk_size: int | None = None,
     progress: bool | Progress = True,
@@ -105,9 +106,10 @@ def sample(
         num_chains: number of chains.
         thin: see `num_samples`.
         init: start of the chains: `"trained"` (the trained weights with a small jitter),
-            `"prior"` (draws of the prior), `"laplace"` (draws of the normal with the mode and
-            curvature of the density), positions with a leading chain axis, or an
-            `nb.EnsembleDeterministicNN`, one member for each chain.
+            `"laplace"` (draws of the normal with the mode and curvature of the density), `"auto"`
+            (the former, or the latter if a short climb from the trained weights finds that the
+            posterior is elsewhere), `"prior"` (draws of the prior), positions with a leading chain
+            axis, or an `nb.EnsembleDeterministicNN`, one member for each chain.
         chain_method: `"vectorized"` (one vectorized program; on a CPU equal groups, no more of them
             than chains in each, have a thread each), `"threads"` (one program, called for each
             chain from its own thread), `"sequential"`, or `"auto"`: vectorized for samplers of
@@ -160,7 +162,11 @@ def sample(
     check_contract(chosen, kernel, num_warmup, key, placed)
     keys = [jax.random.fold_in(key, c) for c in range(num_chains)]
     streams = [jax.random.fold_in(jax.random.fold_in(k, programs.INIT), 1) for k in keys]
-    positions = start_positions(target, streams, init)
+    at = place.replicate(target.initial_position())
+    seconds_of = {
+        "gradient": programs.compile_seconds(lambda: value_and_gradient.lower(placed, at))
+    }
+    positions, started_at, num_looks = start_positions(target, streams, _init(init, chosen), placed)
     place.check_same(lambda: digest((target, keys, positions)))
     settings = {**plan.settings(), "chunk_size": chunk_size, "chain_method": method}
     store = None
@@ -171,9 +177,6 @@ def sample(
         facts = fingerprint(chosen, key, settings, place, inputs)
         store = Checkpoint.open(checkpoint, place, facts)
     starts = [place.replicate(position) for position in positions]
-    seconds_of = {
-        "gradient": programs.compile_seconds(lambda: value_and_gradient.lower(placed, starts[0]))
-    }
     gradient_seconds = check_start(target, positions, (placed, starts))
     report = _reporter(progress)
     may_look = progress is not False and place.num_processes == 1  # looking takes gradients
@@ -183,7 +186,8 @@ def sample(
         side_by_side=_side_by_side(method, place), start=starts[0],
         gradient=(lambda z: value_and_gradient(placed, z)[2]) if may_look else None,
     )  # fmt: skip
-    report(Report("sampling", None, num_chains, 0, 0, f"{chosen.name}: {cost}", cost.seconds))
+    label = f"{chosen.name}: {cost}{', from Laplace draws' if started_at == 'laplace' else ''}"
+    report(Report("sampling", None, num_chains, 0, 0, label, cost.seconds))
     run_key = jax.random.fold_in(key, num_chains)  # for what chains share
     shared_key = jax.random.fold_in(run_key, programs.SHARED)
     alike = (kernel, place.replicate(shared_key), placed, starts[0])
@@ -205,8 +209,8 @@ def sample(
     if place.num_processes == 1:
         alarms = alarms_of(sampled if network is None else network, draws, found.stats)
     info = describe_run(
-        chosen, plan.settings(), method, seconds, found.num_gradients, place.sizes,
-        target.integrated_out, alarms, seconds_of | found.compiled,
+        chosen, plan.settings(), method, seconds, {"start": num_looks} | found.num_gradients,
+        place.sizes, target.integrated_out, alarms, seconds_of | found.compiled, started_at,
     )  # fmt: skip
     warn_of(alarms)
     if network is None:
@@ -259,6 +263,12 @@ class _Plan:
     def settings(self) -> dict[str, int]:
         names = ("num_warmup", "num_samples", "num_chains", "thin")
         return {name: getattr(self, name) for name in names}
+
+
+def _init(init: Any, backend: Backend) -> Any:
+    """Return where chains start: a sampler of independent draws climbs to the mode itself."""
+    is_auto = isinstance(init, str) and init == "auto"
+    return "trained" if is_auto and "independent" in backend.capabilities else init
 
 
 def _split_seconds(own: dict[str, float], compiling: float, wall: float) -> dict[str, float]:

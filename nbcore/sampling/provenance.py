@@ -25,13 +25,14 @@ def describe_run(
     integrated_out: Sequence[str],
     alarms: Sequence[str],
     compile_seconds: dict[str, float],
+    start: str,
 ) -> RunInfo:
     """Return how a run was made: its sampler, settings, cost and versions, and its alarms."""
     options, versions = plain_options(backend), versions_of(backend)
     return RunInfo(
         backend.name, options, settings, method, seconds, num_gradients, versions, mesh,
         integrated_out=list(integrated_out), alarms=list(alarms), compile_seconds=compile_seconds,
-        is_independent="independent" in backend.capabilities,
+        is_independent="independent" in backend.capabilities, start=start,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Starting positions of chains: trained weights, draws of the prior, or Laplace draws.
+"""Starting positions of chains: trained weights, Laplace draws, or draws of the prior.
 
 Chains start where log density and gradient are finite.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,11 @@ import numpy as np
 
 from nbcore.common.quick import QuickJit
 from nbcore.errors import OptionError, SamplingError, did_you_mean
+from nbcore.sampling.climb import climb_from_trained, usual_fall, value_and_gradient
 from nbcore.targets.curvature import whiten
 from nbcore.targets.target import Target
 
-Start = Literal["trained", "prior", "laplace"]
-UNUSUAL = 4.0
+Start = Literal["auto", "trained", "laplace", "prior"]
 BISECTIONS = 12
 
 
@@ -32,16 +32,37 @@ class ChainStarts(Protocol):
         ...
 
 
-def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> list[Any]:
+class Starts(NamedTuple):
+    """Where chains start.
+
+    Args:
+        positions: a position for each chain.
+        kind: `"trained"`, `"laplace"`, `"prior"` or `"given"`.
+        num_gradients: gradients that it took to choose.
+    """
+
+    positions: list[Any]
+    kind: str
+    num_gradients: int
+
+
+def start_positions(
+    target: Target, keys: Sequence[jax.Array], init: Any, placed: Target | None = None
+) -> Starts:
     """Return a position for each chain.
 
     Args:
         target: the log density.
         keys: a key for each chain.
-        init: `"trained"` (the trained weights with a small jitter), `"prior"` (draws of the
-            prior), `"laplace"` (draws of the normal that has mode and curvature of the density,
-            pulled back towards the mode if the density falls faster than that normal),
-            positions with a leading chain axis, or a source of them (`ChainStarts`).
+        init: `"trained"` (the trained weights with a small jitter), `"laplace"` (draws of the
+            normal that has mode and curvature of the density, pulled back towards the mode if the
+            density falls faster than that normal), `"prior"` (draws of the prior), `"auto"`,
+            positions with a leading chain axis, or a source of them (`ChainStarts`). With
+            `"auto"`, a few gradients tell whether the posterior is where the trained weights are.
+            If so, chains start there, with parameters of the likelihood that suit the trained
+            weights; if the log density rises by more than is usual in a posterior, at Laplace
+            draws.
+        placed: the log density that a climb is to use, the same function.
 
     Raises:
         OptionError: `init` is another word, or positions have other shapes.
@@ -53,13 +74,29 @@ def start_positions(target: Target, keys: Sequence[jax.Array], init: Any) -> lis
                 f"init is {', '.join(get_args(Start))} or positions, got {init!r}."
                 f"{did_you_mean(init, get_args(Start))}"
             )
+        if init == "auto":
+            return _suitable(target, keys, target if placed is None else placed)
         if init == "laplace":
-            return _laplace(target, keys)
+            return Starts(_laplace(target, keys), init, 0)
         draw = target.prior_position if init == "prior" else target.initial_position
-        return [draw(key) for key in keys]
+        return Starts([draw(key) for key in keys], init, 0)
     if isinstance(init, ChainStarts):
-        return [target.marginal_position(z) for z in init.chain_starts(target.joint, len(keys))]
-    return _given(target, len(keys), init)
+        starts = init.chain_starts(target.joint, len(keys))
+        return Starts([target.marginal_position(z) for z in starts], "given", 0)
+    return Starts(_given(target, len(keys), init), "given", 0)
+
+
+def _suitable(target: Target, keys: Sequence[jax.Array], placed: Target) -> Starts:
+    """Start at the trained weights, or at Laplace draws if the posterior is elsewhere."""
+    jittered = [target.initial_position(key) for key in keys]
+    if placed.network_target is not placed:
+        return Starts(jittered, "trained", 0)
+    found = climb_from_trained(placed)
+    if found.is_far:
+        return Starts(_laplace(target, keys), "laplace", found.num_gradients)
+    moved = jax.tree.map(jnp.subtract, found.position, target.start)
+    positions = [jax.tree.map(jnp.add, position, moved) for position in jittered]
+    return Starts(positions, "trained", found.num_gradients)
 
 
 def _given(target: Target, num_chains: int, init: Any) -> list[Any]:
@@ -86,13 +123,11 @@ def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
 def _laplace_draws(target: Target, keys: jax.Array) -> Any:
     """Return a draw for each key, pulled back towards the mode if the expansion does not hold.
 
-    In n dimensions a normal log density falls by n/2 on average, with deviation sqrt(n/2). A draw
-    where the log density falls by `UNUSUAL` deviations more than that is pulled back towards the
-    mode, along a line, to about where it falls by as much.
+    A draw where the log density falls by more than is usual is pulled back towards the mode, along
+    a line, to about where it falls by as much.
     """
     whitening = whiten(jax.random.fold_in(keys[0], 1), target, target.start)
-    half = 0.5 * whitening.center.size
-    allowed = half + UNUSUAL * half**0.5
+    allowed = usual_fall(whitening.center.size)
 
     def log_density(phi: jax.Array) -> jax.Array:
         return target.log_density(whitening.to_position(phi, target.start))
@@ -137,14 +172,6 @@ def check_start(
     begin = time.perf_counter()
     jax.block_until_ready(value_and_gradient(there, starts[0]))
     return time.perf_counter() - begin
-
-
-@QuickJit
-def value_and_gradient(target: Target, position: Any) -> tuple[jax.Array, jax.Array, Any]:
-    """Return the log density, whether its gradient is finite, and the gradient."""
-    value, gradient = jax.value_and_grad(lambda z: target.log_density(z))(position)
-    finite = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]
-    return value, jnp.all(jnp.stack(finite)), gradient
 
 
 def _bad_start(target: Target, position: Any, chain: int, value: float, gradient_ok: bool) -> str:

@@ -246,20 +246,20 @@ def test_start_positions_can_be_given() -> None:
     )
 
 
-def regression(noise: float | None) -> NetworkTarget:
-    """y = 2 x with noise 0.5, weights around 1 with standard deviation 3."""
+def regression(noise: float | None, weight: float = 1.0, scale: Any = 3.0) -> NetworkTarget:
+    """y = 2 x with noise 0.5, weights around the trained one, with standard deviation 3."""
     x = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
     y = 2 * x[:, 0] + 0.5 * np.random.default_rng(0).normal(size=50)
     network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
     everything = nb.ProbabilisticSubset.everything()
     likelihood = nb.Gaussian(noise=noise, noise_prior=nb.LogNormal(0.5, 0.3))
-    params, prior = {"out": {"kernel": jnp.ones((1, 1))}}, nb.NormalPrior(scale=3.0)
+    params, prior = {"out": {"kernel": jnp.full((1, 1), weight)}}, nb.NormalPrior(scale=scale)
     return nb.Target.build(network, params, everything, x, y, likelihood=likelihood, prior=prior)
 
 
 def starts(target: nb.Target, init: Any, num_chains: int = 400) -> Any:
     keys = [jax.random.key(c) for c in range(num_chains)]
-    return jax.tree.map(lambda *p: np.stack(p), *start_positions(target, keys, init))
+    return jax.tree.map(lambda *p: np.stack(p), *start_positions(target, keys, init).positions)
 
 
 def test_chains_can_start_at_draws_of_the_prior() -> None:
@@ -299,6 +299,43 @@ def test_laplace_draws_are_pulled_back_to_where_the_expansion_holds() -> None:
     direction = np.sum(pulled * free, axis=1) / np.linalg.norm(free, axis=1)
     np.testing.assert_allclose(direction, np.linalg.norm(pulled, axis=1), atol=0.01)
     np.testing.assert_array_equal(starts(steep, "laplace"), pulled)
+
+
+def test_chains_start_at_trained_weights_that_fit() -> None:
+    """One parameter, the noise, moves to where it suits these weights: all chains alike."""
+    known, unknown = regression(0.5, weight=2.0), regression(None, weight=2.0)
+    np.testing.assert_array_equal(
+        starts(known, "auto", 5)["weights"]["out/kernel"],
+        starts(known, "trained", 5)["weights"]["out/kernel"],
+    )
+    kinds = ("auto", "trained")
+    auto, trained = (starts(unknown, kind, 5)["likelihood"]["noise"] for kind in kinds)
+    moved = float(auto.flat[0] - trained.flat[0])
+    np.testing.assert_allclose(auto - trained, moved, atol=1e-6)
+    densities = [
+        float(unknown.log_density({**unknown.start, "likelihood": {"noise": jnp.asarray(u)}}))
+        for u in np.linspace(moved - 1, moved + 1, 33)
+    ]
+    assert abs(np.argmax(densities) - 16) <= 1  # steps of the same 1/16
+
+
+def test_chains_start_at_laplace_draws_if_trained_weights_are_far_away() -> None:
+    """20 standard deviations from the mode the density is 200 lower; 3.3 is usual in one."""
+    far = regression(0.5, weight=5.0)
+    found = start_positions(far, [jax.random.key(0)], "auto")
+    assert (found.kind, found.num_gradients > 2) == ("laplace", True)
+    np.testing.assert_array_equal(
+        starts(far, "auto", 3)["weights"]["out/kernel"],
+        starts(far, "laplace", 3)["weights"]["out/kernel"],
+    )
+    plain = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.full(2, 9.0))
+    assert start_positions(plain, [jax.random.key(0)], "auto")[1:] == ("trained", 0)
+
+
+def test_an_unknown_scale_of_the_prior_calls_no_weights_far_away() -> None:
+    """The joint density rises without bound as the scale and the distance from the center do."""
+    target = regression(0.5, weight=2.0, scale=nb.LogNormal(1.0, 3.0))
+    assert start_positions(target, [jax.random.key(0)], "auto").kind == "trained"
 
 
 def test_an_unknown_start_is_refused() -> None:
@@ -443,7 +480,8 @@ def test_a_run_says_how_it_was_made() -> None:
     assert set(info.seconds) == {"compile", "warmup", "sampling", "total"}
     parts = [info.seconds[name] for name in ("compile", "warmup", "sampling")]
     assert sum(parts) == pytest.approx(info.seconds["total"])
-    assert info.num_gradients == {"warmup": 3 * 7, "sampling": 3 * 24}
+    assert info.num_gradients == {"start": 0, "warmup": 3 * 7, "sampling": 3 * 24}
+    assert (info.start, walk(init=np.zeros((3, 3))).info.start) == ("trained", "given")
 
 
 def test_old_and_new_keys_give_the_same_draws() -> None:
