@@ -1,4 +1,4 @@
-"""Whether the trained weights are where the posterior is, by a short climb from them."""
+"""A short climb from the trained weights, which tells whether the posterior is there."""
 
 from __future__ import annotations
 

@@ -89,9 +89,10 @@ def start_positions(
 def _suitable(target: Target, keys: Sequence[jax.Array], placed: Target) -> Starts:
     """Start at the trained weights, or at Laplace draws if the posterior is elsewhere."""
     jittered = [target.initial_position(key) for key in keys]
-    if placed.network_target is not placed:
+    network = placed.network_target
+    if network is None or network is not placed:
         return Starts(jittered, "trained", 0)
-    found = climb_from_trained(placed)
+    found = climb_from_trained(network)
     if found.is_far:
         return Starts(_laplace(target, keys), "laplace", found.num_gradients)
     moved = jax.tree.map(jnp.subtract, found.position, target.start)
