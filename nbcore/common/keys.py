@@ -38,3 +38,25 @@ def as_key(key: Any) -> jax.Array:
     raise OptionError(
         f"A random key is jax.random.key(seed), an old uint32 key or an integer; got {key!r}."
     )
+
+
+def shuffled(key: jax.Array, values: np.ndarray) -> np.ndarray:
+    """Return an array in random order, that of `jax.random.permutation`, sorted on the host.
+
+    There are 256, 512, ... random numbers, so that arrays of similar length share a program.
+
+    Args:
+        key: random key.
+        values: the array `(n,)`.
+
+    Examples:
+        >>> shuffled(as_key(0), np.arange(5)).tolist()
+        [0, 1, 4, 3, 2]
+    """
+    count = len(values)
+    rounds = int(np.ceil(3 * np.log(max(1, count)) / np.log(np.iinfo(np.uint32).max)))
+    for _ in range(rounds):
+        key, own = jax.random.split(key)
+        bits = np.asarray(jax.random.bits(own, (2 ** max(8, (count - 1).bit_length()),)))[:count]
+        values = values[np.argsort(bits, kind="stable")]
+    return values

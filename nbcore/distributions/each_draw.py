@@ -51,7 +51,7 @@ def each_draw(likelihood: Likelihood, outputs: Any, parameters: Any) -> Distribu
         return OfLikelihood.of(likelihood, outputs, parameters)
     few = jax.tree.map(lambda a: jnp.asarray(a[0]), parameters)
     if isinstance(likelihood.distribution(jnp.asarray(outputs[0, :1]), few), Distribution):
-        found = jax.vmap(likelihood.distribution)(jnp.asarray(outputs), parameters)
+        found = jax.vmap(likelihood.distribution)(outputs, parameters)
         draws = jax.tree.map(_with_three_axes, found).standard_form()
     else:
         draws = OfLikelihood.of(likelihood, outputs, parameters)

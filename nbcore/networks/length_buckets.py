@@ -140,24 +140,43 @@ def _best_cuts(
     return np.array([int(values[end]), *bounds[::-1]])
 
 
-def batches(x: Any, padding: Padding | None, size: int) -> Iterator[tuple[np.ndarray, Any]]:
+def batch_sizes(size: int) -> np.ndarray:
+    """Return the sizes of batches of at most `size` examples: 1, 2, 4, 8, 16, 24, 32, 48, 64, ...
+
+    Examples:
+        >>> batch_sizes(100).tolist()
+        [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 100]
+    """
+    grid = {1, 2, 4, 8, *(n for k in range(4, 31) for n in (2**k, 2**k * 3 // 2))}
+    return np.array(sorted({n for n in grid if n < size} | {size}))
+
+
+def batches(
+    x: Any, padding: Padding | None, size: int, *, fills: bool = True
+) -> Iterator[tuple[np.ndarray, Any]]:
     """Split inputs into batches of similar length, in few shapes, so that little is compiled.
 
     Args:
         x: inputs.
         padding: how they are padded.
-        size: examples of a batch. If there are more than that, the last batch of a group is filled
-            up with examples that it already has.
+        size: examples of a batch. The last batch of a group is filled up with examples that it
+            already has, to `size`, or to one of `batch_sizes` if there are no more than that.
+        fills: whether few examples are filled up, too; not if outputs mix examples.
 
     Yields:
         Indices of examples, and the inputs of at least those examples, in this order.
     """
     count = len(jax.tree.leaves(x)[0])
     groups = length_groups(x, padding, max_groups=1 if count <= size else None)
+    sizes = batch_sizes(size)
+    if count > size:
+        filled = size
+    else:
+        filled = int(sizes[np.searchsorted(sizes, count)]) if fills and count else count
     for group in groups:
         for start in range(0, len(group.indices), size):
             indices = group.indices[start : start + size]
-            full = indices if count <= size else np.resize(indices, size)
+            full = np.resize(indices, filled)
             yield indices, Group(full, group.length).take(x, padding)
 
 

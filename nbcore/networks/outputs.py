@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,7 +43,7 @@ def output_form(network: Network, params: Params, x: Inputs) -> OutputForm:
         >>> output_form(network, {}, np.eye(3, 2))
         OutputForm(num_outputs=2, per_example=False)
     """
-    count = count_outputs(network, params, jax.tree.map(jnp.asarray, x))
+    count = count_outputs(network, params, x)
     _check_padding(network, params, x)
     return OutputForm(count, is_per_example(network, params, x))
 

@@ -140,7 +140,8 @@ def _in_batches(
     check_inputs(network, x)
     per_example = is_per_example(network, split.params, x)
     size = EXAMPLES_AT_ONCE if per_example else num_examples(x)
-    for indices, inputs in batches(x, network.padding if per_example else None, size):
+    padding = network.padding if per_example else None
+    for indices, inputs in batches(x, padding, size, fills=per_example):
         forward = Forward.build(network, split, inputs, per_example=per_example)
         if linearized_at is not None:
             forward = forward.linearized(linearized_at)

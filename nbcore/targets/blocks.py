@@ -143,7 +143,8 @@ def make_blocks(
             chunk_size=chunk_size,
         )
         features = forward.features(split, x)
-        y, indices = jnp.asarray(targets[group.indices]), jnp.asarray(group.indices)
+        taken = targets[group.indices], group.indices.astype(np.int32)
+        y, indices = jax.device_put(taken)  # which compiles nothing, as jnp.asarray does
         blocks.append(Block(forward, features, y, indices))
         # Short examples leave the memory that they do not need to longer ones.
         budget, left = budget - blocks[-1].hoisted_bytes, left - blocks[-1].count

@@ -104,7 +104,7 @@ class Target(LogDensity):
         resolved = as_prior(prior if prior is not None else NormalPrior()).resolve(split)
         form = output_form(network, _moved(split), X)
         targets = np.asarray(likelihood.check(y, form.num_outputs))
-        likelihood = likelihood.resolve(jnp.asarray(targets))
+        likelihood = likelihood.resolve(jax.device_put(targets))
         blocks = make_blocks(
             network, split, X, targets,
             per_example=form.per_example, byte_budget=byte_budget, chunk_size=chunk_size,

@@ -37,7 +37,9 @@ class EarlyStopping:
         self.batches = (
             None
             if validation is None
-            else Batches(network, validation, BatchPlan.of(validation.X, network.padding, 256))
+            else Batches(
+                network, validation, BatchPlan.of(validation.X, network.padding, 256).filled()
+            )
         )
         self.patience, self.num_members = patience, num_members
         self.losses: list[np.ndarray] = []

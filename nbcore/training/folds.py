@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from nbcore.common.keys import shuffled
 from nbcore.common.missing import is_missing
 from nbcore.errors import DataError, OptionError, ShapeError
 from nbcore.networks.inputs import num_examples
@@ -192,7 +193,7 @@ def fold_of_examples(
         True
     """
     if groups is None:
-        return np.asarray(jax.random.permutation(key, np.arange(count) % folds))
+        return shuffled(key, np.arange(count) % folds)
     sizes = np.bincount(groups)
     if folds > len(sizes):
         raise OptionError(
@@ -200,9 +201,9 @@ def fold_of_examples(
             f"{len(sizes)}. Use fewer folds, such as folds={max(len(sizes), 2)}, or finer groups."
         )
     order_key, name_key = jax.random.split(key)
-    order = np.asarray(jax.random.permutation(order_key, len(sizes)))
+    order = shuffled(order_key, np.arange(len(sizes)))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    names = np.asarray(jax.random.permutation(name_key, folds))
+    names = shuffled(name_key, np.arange(folds))
     filled = np.zeros(folds, int)
     fold_of_group = np.zeros(len(sizes), int)
     for group in order:

@@ -15,6 +15,9 @@ from nbcore.networks.inputs import num_examples
 from nbcore.networks.length_buckets import Group, length_groups, lengths
 from nbcore.networks.network import Network, Padding, Params
 
+LEAST_FILLED = 8
+"""Minibatches of fewer examples are not filled up."""
+
 
 class Data(NamedTuple):
     """Inputs and checked targets."""
@@ -47,10 +50,12 @@ class BatchPlan(NamedTuple):
         lengths: length to which the examples of each part are trimmed, ascending; `None` if
             inputs are not padded.
         sizes: examples of each part, at most.
+        extra: examples that do not count, which fill up the parts beyond that.
     """
 
     lengths: tuple[int | None, ...]
     sizes: tuple[int, ...]
+    extra: int = 0
 
     @staticmethod
     def of(X: Any, padding: Padding | None, batch_size: int) -> BatchPlan:
@@ -61,6 +66,18 @@ class BatchPlan(NamedTuple):
             tuple(group.length for group in groups),
             tuple(-(-len(group.indices) // steps) for group in groups),
         )
+
+    def filled(self) -> BatchPlan:
+        """Return a plan whose minibatches are filled up, to 8, 16, 32, 48, ..., 128, 144, ...
+
+        Similar numbers of examples then share programs. Parts of several lengths stay as they are:
+        their shapes follow the lengths as well, and filling up each of them would cost more.
+        """
+        if len(self.sizes) > 1 or self.sizes[0] < LEAST_FILLED:
+            return self
+        (size,) = self.sizes
+        step = 8 if size <= 16 else max(16, 2 ** (size.bit_length() - 4))
+        return self._replace(extra=-size % step)
 
     def indices_of_parts(self, X: Any, padding: Padding | None) -> list[np.ndarray]:
         """Return the examples that belong to each part."""
@@ -138,7 +155,7 @@ class Batches:
 
     def _part(self, g: int, indices: np.ndarray) -> Part:
         """Return examples, filled up to the size of the part with examples that do not count."""
-        size = self.plan.sizes[g]
+        size = self.plan.sizes[g] + self.plan.extra
         padded = indices if len(indices) else np.zeros(1, int)
         full = Group(np.resize(padded, size), self.plan.lengths[g])
         mask = (np.arange(size) < len(indices)).astype(np.float32)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nbcore.distributions.each_draw import each_draw
 from nbcore.distributions.likelihoods import Likelihood
-from nbcore.networks.evaluation import as_columns, compiled_apply
+from nbcore.networks.evaluation import as_columns, compiled_apply, is_per_example
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.length_buckets import ExampleBuffer, batches
 from nbcore.networks.network import Network, Params
@@ -52,7 +50,8 @@ def mean_where(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
 def network_outputs(network: Network, params: Params, X: Any) -> np.ndarray:
     """Return the outputs of a network `(N, outputs)`, in batches of similar length."""
     found = ExampleBuffer(num_examples(X), axis=0)
-    for indices, inputs in batches(X, network.padding, EXAMPLES_AT_ONCE):
-        outputs = compiled_apply(network, params, jax.tree.map(jnp.asarray, inputs))
+    fills = is_per_example(network, params, X)
+    for indices, inputs in batches(X, network.padding, EXAMPLES_AT_ONCE, fills=fills):
+        outputs = compiled_apply(network, params, inputs)
         found.put(indices, as_columns(outputs, num_examples(inputs)))
     return found.array

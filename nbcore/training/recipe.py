@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nbcore.common.options import (
     check_at_least,
@@ -172,10 +170,16 @@ class Recipe:
         rates = np.full(steps, self.learning_rate)
         if self.schedule == "cosine":
             warm = max(1, steps // 20)
-            schedule = optax.warmup_cosine_decay_schedule(
-                0.0, self.learning_rate, warm, max(steps, warm + 1)
-            )
-            rates = np.asarray(schedule(jnp.arange(1, steps + 1)), np.float64)
+            rates = self.learning_rate * _warm_cosine(np.arange(1, steps + 1), warm, steps)
         if self.swa is None:
             return rates, np.zeros(steps, bool)
         return self.swa.plan(rates, steps_per_epoch)
+
+
+def _warm_cosine(step: np.ndarray, warm: int, steps: int) -> np.ndarray:
+    """Return rates that rise linearly to 1 in `warm` steps, then fall as a cosine to 0.
+
+    On the host: their number differs from fit to fit, and would be compiled each time.
+    """
+    fall = np.clip((step - warm) / max(steps - warm, 1), 0, 1)
+    return np.where(step < warm, step / warm, 0.5 * (1 + np.cos(np.pi * fall)))

@@ -121,11 +121,12 @@ def train(
         TrainingError: the loss is not finite.
     """
     plan = plan or BatchPlan.of(data.X, network.padding, batch_size)
+    split, prior = _everything(network, params, recipe.sigma, members)
+    plan = plan if _has_state(split) else plan.filled()
     batches, count = Batches(network, data, plan), len(data.y)
     if members is not None and members.indices is not None:
         batches = MemberBatches(network, data, plan, members.indices)
         count = members.indices.shape[1]
-    split, prior = _everything(network, params, recipe.sigma, members)
     prior_weight = 1.0 / count if recipe.map else 0.0
     all_steps = _plan(*recipe.plan(epochs * batches.per_epoch, batches.per_epoch))
     optimizer = _optimizer(recipe.clip, recipe.weight_decay)
@@ -348,14 +349,37 @@ def _filled(steps: Any, length: int) -> Any:
     return jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], length - len(a), 0)]), steps)
 
 
+def _has_state(split: ParameterSplit) -> bool:
+    """Whether there are statistics of batches, which copies of examples would change."""
+    return any(leaf.role == "state" for layer in split.layers for leaf in layer.leaves)
+
+
 def _steps_of_a_call(
     network: Network, split: ParameterSplit, members: Members | None, X: Any
 ) -> int:
-    params = split.params if members is None else jax.tree.map(lambda a: a[0], split.params)
-    example = jax.tree.map(lambda a: a[:1], X)
-    traced = jax.make_jaxpr(functools.partial(network.apply, train=False))(params, example)
-    is_slow = jax.default_backend() == "cpu" and _uses(traced.jaxpr, SLOW_IN_LOOPS)
+    params, structure = jax.tree.flatten(split.params)
+    inputs, inputs_structure = jax.tree.flatten(X)
+    shapes = [np.shape(a)[0 if members is None else 1 :] for a in params]
+    shapes += [(1, *np.shape(a)[1:]) for a in inputs]
+    avals = tuple(zip(shapes, map(jnp.result_type, (*params, *inputs)), strict=True))
+    structures = structure, inputs_structure
+    is_slow = jax.default_backend() == "cpu" and _is_slow(
+        HashableNetwork(network), structures, avals
+    )
     return 1 if is_slow else STEPS
+
+
+@functools.lru_cache(maxsize=64)
+def _is_slow(static: HashableNetwork, structures: tuple[Any, Any], avals: tuple[Any, ...]) -> bool:
+    """Whether the network computes what is slow in loops; traced once for each network."""
+    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
+    count = structures[0].num_leaves
+    params, x = (
+        jax.tree.unflatten(structure, part)
+        for structure, part in zip(structures, (leaves[:count], leaves[count:]), strict=True)
+    )
+    traced = jax.make_jaxpr(functools.partial(static.network.apply, train=False))(params, x)
+    return _uses(traced.jaxpr, SLOW_IN_LOOPS)
 
 
 def _uses(jaxpr: jex.Jaxpr, primitive: str) -> bool:

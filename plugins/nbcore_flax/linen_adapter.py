@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import errors as flax_errors
 from flax import linen as nn
 from flax.core import unfreeze
@@ -24,6 +26,7 @@ from nbcore.extend import (
     check_reads_one_input,
     example_for,
     infer_layers,
+    leaves_by_path,
     mode_flags,
     ordered,
     padding_of,
@@ -155,6 +158,19 @@ class LinenNetwork(Network):
     def layers(self, params: Params) -> tuple[Layer, ...]:
         """Return the layers, named by module path; in call order if an example is known."""
         params = self.unboxed(params)
+        shapes = tuple(
+            (path, np.shape(leaf), str(jnp.result_type(leaf)))
+            for path, leaf in leaves_by_path(params).items()
+        )
+        if shapes not in self._layers_by_shapes:
+            self._layers_by_shapes[shapes] = self._traced_layers(params)
+        return self._layers_by_shapes[shapes]
+
+    @functools.cached_property
+    def _layers_by_shapes(self) -> dict[Any, tuple[Layer, ...]]:
+        return {}
+
+    def _traced_layers(self, params: Params) -> tuple[Layer, ...]:
         is_bare = "params" not in params
         infer = functools.partial(
             infer_layers,

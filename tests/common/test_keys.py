@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nbcore.common.keys import as_key
+from nbcore.common.keys import as_key, shuffled
 from nbcore.errors import OptionError
 
 
@@ -37,3 +37,10 @@ def test_a_key_may_be_traced():
 def test_anything_else_says_what_a_key_is(key):
     with pytest.raises(OptionError, match=r"jax\.random\.key\(seed\)"):
         as_key(key)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 300, 1700])  # the last in two rounds
+def test_the_order_is_that_of_a_permutation_of_jax(count):
+    values = np.arange(count) % 5
+    expected = jax.random.permutation(jax.random.key(count), values)
+    np.testing.assert_array_equal(shuffled(jax.random.key(count), values), expected)

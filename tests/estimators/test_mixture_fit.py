@@ -49,6 +49,24 @@ def test_each_fold_network_is_sampled_on_the_examples_that_it_was_trained_on(mod
         np.testing.assert_allclose(y, Y[rows[: len(y)]], rtol=1e-5)
 
 
+def test_a_refit_with_a_few_examples_more_compiles_no_program_of_the_network(model) -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, seconds: float, **about) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(str(about["fun_name"]))
+
+    more = np.concatenate([X, NEW[:2]]), np.concatenate([Y, [1.0, 2.0]])
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        nb.PartialBNN(model.model).fit(
+            *more, 60, 60, 2, training=SHORT, calibration=MIXTURE, progress=False
+        )
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert {name.partition(" ")[0] for name in compiled} <= {"jit(_features)"}
+
+
 def test_the_noise_is_that_of_the_sampled_networks_out_of_fold(model) -> None:
     every = [posterior.predict(X) for posterior in model.posteriors]
     means = np.stack([each.mean for each in every])

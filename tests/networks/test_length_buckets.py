@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nbcore.networks.length_buckets import (
     ExampleBuffer,
+    batch_sizes,
     batches,
     length_groups,
     lengths,
@@ -94,10 +95,14 @@ def test_batches_hold_every_row_once_in_few_shapes(each, size):
     x = padded(each, 60)
     parts = list(batches(x, PADDING, size))
     for rows, inputs in parts:
-        assert len(inputs) == (size if len(each) > size else len(each))
+        assert len(inputs) in batch_sizes(size)
+        assert len(inputs) == size or len(each) <= len(inputs) <= 2 * len(each)
         assert np.array_equal(inputs[: len(rows)], x[rows, : inputs.shape[1]])
         assert not x[rows, inputs.shape[1] :].any()
     sums = ExampleBuffer(len(x))
     for rows, inputs in parts:
         sums.put(rows, inputs.sum(axis=1)[None])
     assert np.array_equal(sums.array[0], x.sum(axis=1))
+    if len(each) <= size:
+        ((_, inputs),) = batches(x, PADDING, size, fills=False)
+        assert len(inputs) == len(each)

@@ -373,6 +373,34 @@ def test_every_step_drops_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(found.losses, expected, rtol=1e-4)
 
 
+def test_examples_that_fill_up_minibatches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nb.as_network(FlaxMLP(hidden_dims=(6,), hidden_dropout=0.5), example=X[:1])
+    params = network.init(jax.random.key(0), X[:1])
+
+    def trained() -> Fit:
+        validation = columns(X[:20], Y[:20])
+        return fit(Recipe(), network, params=params, validation=validation, batch_size=10)
+
+    record = Record(monkeypatch)
+    found = trained()
+    assert {len(part.y) for batch in record.batches() for part in batch} == {16}
+    monkeypatch.setattr(BatchPlan, "filled", lambda plan: plan)
+    expected = trained()
+    assert {len(part.y) for batch in record.batches() for part in batch} == {10, 16}
+    assert found.validation_losses
+    for a, b in zip(*map(jax.tree.leaves, (vars(found), vars(expected))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(3, 3), (8, 8), (9, 16), (20, 32), (33, 48), (130, 144), (300, 320)]
+)
+def test_minibatches_are_filled_up_to_a_grid(size: int, expected: int) -> None:
+    plan = BatchPlan((None,), (size,)).filled()
+    assert plan.sizes[0] + plan.extra == expected
+    assert BatchPlan((8, 16), (size, size)).filled().extra == 0
+
+
 @pytest.fixture(scope="module")
 def dropout_runs() -> Callable[[int, float], nb.DeterministicNN]:
     """Weights and losses of an MLP, by key and dropout rate."""

@@ -264,7 +264,7 @@ def real_columns(y: Any, num_targets: int, name: str) -> jax.Array:
             f"(examples, {num_targets}){' or (examples,)' if num_targets == 1 else ''}."
         )
     _check_digits(columns)
-    return jnp.asarray(columns, jnp.result_type(float))
+    return jax.device_put(columns.astype(jnp.result_type(float)))  # compiles nothing
 
 
 def _check_digits(columns: np.ndarray) -> None:
