@@ -85,7 +85,9 @@ def sequences(count: int, subset: nb.ProbabilisticSubset) -> Case:
     lengths = rng.integers(8, 60, count)
     X = rng.integers(1, 32, (count, 128)) * (np.arange(128) < lengths[:, None])
     y = (X == 5).sum(axis=1) / 3 + 0.1 * rng.normal(size=count)
-    net = FlaxTransformer(vocab_size=32, d_model=16, nhead=4, num_layers=2, dim_feedforward=64)
+    net = FlaxTransformer(
+        vocab_size=32, pad_token_id=0, d_model=16, nhead=4, num_layers=2, dim_feedforward=64
+    )
     return net, nb.as_network(net, example=X[:1]), subset, X, y
 
 
