@@ -49,6 +49,11 @@ class QuickJit:
         """Return the program for such arguments, before it is compiled."""
         return self._on(jax.default_backend()).lower(*args)
 
+    def eval_shape(self, *args: Any) -> Any:
+        """Return the shapes and dtypes of what the function returns for such arguments."""
+        compiled: Any = self._on(jax.default_backend())
+        return compiled.eval_shape(*args)
+
     @functools.cache  # noqa: B019  there are as many as decorated functions
     def _on(self, platform: str) -> Wrapped:
         flags = os.environ.get("XLA_FLAGS", "")

@@ -42,7 +42,7 @@ from nbcore.estimators.options import (
 from nbcore.estimators.pretraining import Pretraining, check_calibration
 from nbcore.estimators.prior_scale import ScaleChoice, checked_prior, choose_scale, scale_folds
 from nbcore.estimators.ranking import warn_if_alike
-from nbcore.estimators.sampler import Sampler, SamplerPreset
+from nbcore.estimators.sampler import FEW_GRADIENTS, Sampler, SamplerPreset
 from nbcore.estimators.stored_fit import SavedFit, check_complete
 from nbcore.networks.inputs import num_examples
 from nbcore.networks.names import Names, named_network
@@ -266,7 +266,10 @@ class PartialBNN(SavedFit):
         prior = self._chosen_prior(
             frozen, examples, likelihood, calibration, sample_key, progress_from(progress)
         )
-        targets = [self._target(each, examples, likelihood, prior) for each in frozen]
+        targets = [
+            self._target(each, examples, likelihood, prior, sampler.num_gradients)
+            for each in frozen
+        ]
         if not isinstance(likelihood, Categorical | Bernoulli):  # labels need no early noise
             columns = 1 if np.ndim(examples.y) == 1 else np.shape(examples.y)[1]
             check_expressiveness(targets[0].split, columns)
@@ -369,7 +372,7 @@ class PartialBNN(SavedFit):
                 examples,
                 calibration.validation_data,
                 prior.criterion,
-                lambda each: self._target(each, examples, likelihood, None),
+                lambda each: self._target(each, examples, likelihood, None, FEW_GRADIENTS),
             )
             self.scale_choice = choose_scale(
                 folds, center, jax.random.fold_in(key, PRIOR_KEY), prior, progress
@@ -387,14 +390,11 @@ class PartialBNN(SavedFit):
         examples: Examples,
         likelihood: Likelihood,
         prior: Prior | None,
+        num_gradients: float,
     ) -> NetworkTarget:
         inputs, targets = frozen.data(examples)
         return Target.build(
-            frozen.network,
-            frozen.params,
-            self.choice.resolve(frozen, examples),
-            inputs,
-            targets,
+            frozen.network, frozen.params, self.choice.resolve(frozen, examples), inputs, targets,
             likelihood=frozen_likelihood(likelihood, frozen, len(targets)),
-            prior=prior,
-        )
+            prior=prior, num_gradients=num_gradients,
+        )  # fmt: skip

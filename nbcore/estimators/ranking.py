@@ -14,7 +14,7 @@ from nbcore.posterior.posterior import NetworkPosterior
 from nbcore.training.folds import take
 
 LEAST_SHARE = 0.03
-EXAMPLES = 500
+EXAMPLES = 256
 DRAWS = 100
 
 

@@ -21,6 +21,8 @@ from nbcore.targets.target import NetworkTarget
 
 AT_NETWORKS = ("auto", "trained")
 """Starts for which several trained networks are one each for a chain."""
+FEW_GRADIENTS = 100
+"""Gradients of a search for the mode, about."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,12 @@ class Sampler:
     def num_starts(self) -> int:
         """Number of trained networks at which the chains could start, one each."""
         return self.num_chains if self.options.init in AT_NETWORKS else 1
+
+    @property
+    def num_gradients(self) -> float:
+        """About how many gradients are taken in all, those of a search for the mode included."""
+        a_step = float(getattr(self.backend, "expected_gradients", 1.0))
+        return FEW_GRADIENTS + a_step * (self.num_warmup + self.num_samples) * self.num_chains
 
     def check(self, likelihood: Likelihood) -> None:
         """Check that the sampler can run with a likelihood, before anything is trained.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.paths import leaves_by_path
+from nbcore.common.quick import QuickJit
 from nbcore.errors import NbcoreError, ShapeError
 from nbcore.networks.inputs import num_examples, other_inputs
 from nbcore.networks.network import Inputs, Network, Outputs, Params
@@ -48,9 +49,11 @@ class HashableNetwork:
         return self.network
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled_apply(static: HashableNetwork, params: Params, x: Inputs) -> Outputs:
+def _apply(static: HashableNetwork, params: Params, x: Inputs) -> Outputs:
     return static.network.apply(params, x)
+
+
+_compiled_apply = QuickJit(_apply, num_static=1)
 
 
 @contextmanager

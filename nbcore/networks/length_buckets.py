@@ -14,6 +14,8 @@ from nbcore.networks.network import Padding
 MAX_GROUPS = 6
 EXAMPLES_A_GROUP = 256
 WORK_A_GROUP = 2**26
+MANY_GRADIENTS = 10_000
+"""Gradients that a sampler takes, about, as a rule."""
 LEAST_GAIN, LEAST_GAIN_OF_GRADIENTS = 0.08, 0.03
 """What a group saves at least of the positions: compiling its program costs as much as any, and
 thousands of gradients run it."""
@@ -69,7 +71,12 @@ def on_grid(each: np.ndarray, longest: int) -> np.ndarray:
 
 
 def length_groups(
-    x: Any, padding: Padding | None, *, max_groups: int | None = None, work: int = 0
+    x: Any,
+    padding: Padding | None,
+    *,
+    max_groups: int | None = None,
+    work: int = 0,
+    num_gradients: float = MANY_GRADIENTS,
 ) -> list[Group]:
     """Split examples into few groups of similar length, chosen to minimize the work.
 
@@ -82,8 +89,10 @@ def length_groups(
         padding: how they are padded; `None` gives one group.
         max_groups: largest number of groups, each of which costs a compilation. By default one for
             every 256 examples, or for every 64 MiB of work, at most 6, and none that saves less
-            than 8 % of the positions, or 3 % if `work` is given.
+            than 8 % of the positions, or 3 % if `work` is given. The fewer gradients, the fewer
+            groups are worth it.
         work: bytes that a gradient writes to compute one group of all examples.
+        num_gradients: how many gradients there will be, about; from 10,000 on they count as many.
 
     Returns:
         Groups in ascending order of length; every example is in exactly one.
@@ -96,7 +105,8 @@ def length_groups(
     least_gain = 0.0
     if max_groups is None:
         worth = max(count // EXAMPLES_A_GROUP, work // WORK_A_GROUP)
-        max_groups = min(MAX_GROUPS, 1 + worth)
+        share = min(1.0, num_gradients / MANY_GRADIENTS)
+        max_groups = min(MAX_GROUPS, 1 + int(share * worth))
         least_gain = LEAST_GAIN_OF_GRADIENTS if work else LEAST_GAIN
     values, counts = np.unique(each, return_counts=True)
     bounds = _best_cuts(values, counts, min(max_groups, len(values)), least_gain)

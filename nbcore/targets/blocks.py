@@ -14,7 +14,7 @@ import numpy as np
 from nbcore.common.paths import leaf_paths
 from nbcore.common.pytrees import register_pytree
 from nbcore.distributions.likelihoods import Likelihood, log_prob_of_each
-from nbcore.networks.length_buckets import Group, length_groups
+from nbcore.networks.length_buckets import MANY_GRADIENTS, Group, length_groups
 from nbcore.networks.network import Network
 from nbcore.subsets.split import ParameterSplit
 from nbcore.targets.hoisting import chunks
@@ -118,6 +118,7 @@ def make_blocks(
     per_example: bool,
     byte_budget: int,
     chunk_size: int | None,
+    num_gradients: float = MANY_GRADIENTS,
 ) -> tuple[Block, ...]:
     """Hoist each group of examples, within one byte budget for all of them.
 
@@ -129,10 +130,11 @@ def make_blocks(
         per_example: whether each output depends on its own example alone.
         byte_budget: bytes that the features of all examples may take.
         chunk_size: how many examples are computed at a time; `None` derives it from shapes.
+        num_gradients: how many gradients there will be, about.
     """
     blocks: list[Block] = []
     budget, left = byte_budget, len(targets)
-    for group in _groups(network, split, X, len(targets), per_example=per_example):
+    for group in _groups(network, split, X, len(targets), per_example, num_gradients):
         x = group.take(X, network.padding)
         forward = Forward.build(
             network,
@@ -153,7 +155,12 @@ def make_blocks(
 
 
 def _groups(
-    network: Network, split: ParameterSplit, X: Any, count: int, *, per_example: bool
+    network: Network,
+    split: ParameterSplit,
+    X: Any,
+    count: int,
+    per_example: bool,
+    num_gradients: float,
 ) -> list[Group]:
     """Return groups of examples of similar length; more of them if a gradient computes more."""
     if not per_example or network.padding is None:
@@ -161,7 +168,8 @@ def _groups(
     (whole,) = length_groups(X, network.padding, max_groups=1)
     longest = Group(whole.indices[:1], whole.length).take(X, network.padding)
     program = Forward.build(network, split, longest, per_example=True).program
-    return length_groups(X, network.padding, work=count * program.staged.example_work)
+    work = count * program.staged.example_work
+    return length_groups(X, network.padding, work=work, num_gradients=num_gradients)
 
 
 def _say_what_is_recomputed(blocks: list[Block]) -> None:

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from nbcore.common.pytrees import register_pytree
 from nbcore.errors import OptionError
 from nbcore.targets import gauss_newton
-from nbcore.targets.mode import Expansion, Mode, climb, find_mode
+from nbcore.targets.mode import STEPS, Expansion, Mode, climb, find_mode
 from nbcore.targets.target import NetworkTarget, Target
 from nbcore.targets.whitening import FLOOR, Dense, Factor, LowRank, Whitening, low_rank
 
@@ -178,10 +178,11 @@ def _marginal_mode(
 
     def going(now: tuple[Mode, jax.Array, jax.Array]) -> jax.Array:
         moves = (now[2] == 0) | (jnp.max(jnp.abs(now[1])) > STILL)
-        return moves & (now[2] < ROUNDS)
+        return moves & (now[2] < ROUNDS) & (now[0].steps < STEPS)
 
-    unseen = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(climbed, flat))
-    begin = (unseen._replace(flat=flat), jnp.zeros_like(flat), jnp.zeros((), jnp.int32))
+    none, unseen = jnp.zeros((), jnp.int32), jnp.zeros_like(flat)
+    expansion = Expansion(jnp.zeros((), flat.dtype), unseen, nothing)
+    begin = Mode(flat, expansion, none), unseen, none
     return jax.lax.while_loop(going, again, begin)[0]
 
 

@@ -23,6 +23,7 @@ from nbcore.distributions.priors import NormalPrior, Prior, ResolvedPrior
 from nbcore.errors import TargetError
 from nbcore.networks.evaluation import HashableNetwork
 from nbcore.networks.inputs import network_for
+from nbcore.networks.length_buckets import MANY_GRADIENTS
 from nbcore.networks.network import Network, Params
 from nbcore.networks.outputs import output_form
 from nbcore.subsets.split import ParameterSplit, Weights
@@ -62,6 +63,7 @@ class Target(LogDensity):
         prior: Prior | None = None,
         byte_budget: int = staging.BYTE_BUDGET,
         chunk_size: int | None = None,
+        num_gradients: float = MANY_GRADIENTS,
     ) -> NetworkTarget:
         """Make the log density of the stochastic weights of a network, given data.
 
@@ -78,6 +80,8 @@ class Target(LogDensity):
                 recomputed in every gradient, which a warning and `target.cost()` report.
             chunk_size: how many examples a gradient computes at a time, which bounds its memory;
                 by default a function of shapes alone.
+            num_gradients: how many gradients there will be, about. Examples of similar length are
+                computed together, in more groups if that pays for compiling them.
 
         Raises:
             ShapeError, DataError, TokenError, LabelError: X and y do not fit; examples are named.
@@ -108,6 +112,7 @@ class Target(LogDensity):
         blocks = make_blocks(
             network, split, X, targets,
             per_example=form.per_example, byte_budget=byte_budget, chunk_size=chunk_size,
+            num_gradients=num_gradients,
         )  # fmt: skip
         return NetworkTarget(
             split,

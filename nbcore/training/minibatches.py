@@ -73,9 +73,9 @@ class BatchPlan(NamedTuple):
         Similar numbers of examples then share programs. Parts of several lengths stay as they are:
         their shapes follow the lengths as well, and filling up each of them would cost more.
         """
-        if len(self.sizes) > 1 or self.sizes[0] < LEAST_FILLED:
+        size = self.sizes[-1]
+        if len(self.sizes) > 1 or size < LEAST_FILLED:
             return self
-        (size,) = self.sizes
         step = 8 if size <= 16 else max(16, 2 ** (size.bit_length() - 4))
         return self._replace(extra=-size % step)
 

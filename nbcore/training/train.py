@@ -362,11 +362,8 @@ def _steps_of_a_call(
     shapes = [np.shape(a)[0 if members is None else 1 :] for a in params]
     shapes += [(1, *np.shape(a)[1:]) for a in inputs]
     avals = tuple(zip(shapes, map(jnp.result_type, (*params, *inputs)), strict=True))
-    structures = structure, inputs_structure
-    is_slow = jax.default_backend() == "cpu" and _is_slow(
-        HashableNetwork(network), structures, avals
-    )
-    return 1 if is_slow else STEPS
+    program = HashableNetwork(network), (structure, inputs_structure), avals
+    return 1 if jax.default_backend() == "cpu" and _is_slow(*program) else STEPS
 
 
 @functools.lru_cache(maxsize=64)

@@ -65,6 +65,9 @@ def test_groups_are_as_many_as_pay():
     assert bounds[0] == [32]  # few rows, nothing to compute
     assert bounds[1] == [16, 32]
     assert bounds[2] == [8, 16, 24, 32]
+    for gradients, expected in ((1e5, [8, 16, 24, 32]), (2000, [16, 32]), (100, [32])):
+        found = length_groups(x, PADDING, work=2**29, num_gradients=gradients)
+        assert [g.length for g in found] == expected
     assert [g.length for g in length_groups(x[::40], PADDING, work=2**40)] == [8, 16, 24]
     few = padded([8] * 99 + [16], 40)
     assert [g.length for g in length_groups(few, PADDING, work=2**40)] == [8, 16]

@@ -97,6 +97,7 @@ def fold(
     filled = _filled(examples, -total % chunks)
     each = -(-total // chunks)
 
+    @jax.jit  # so that it is traced once, for shapes and for the loop
     def one(i: Any) -> tuple[Any, Any]:
         weights = (i + chunks * jnp.arange(each) < count).astype(kind)
         return part(shared, _chunk(filled, chunks, i), weights)
@@ -105,8 +106,9 @@ def fold(
         more, kept = one(i)
         return jax.tree.map(jnp.add, summed, more), kept
 
-    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, 0)[0])
-    summed, kept = jax.lax.scan(add, start, jnp.arange(chunks))
+    places = jnp.arange(chunks)
+    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, places[0])[0])
+    summed, kept = jax.lax.scan(add, start, places)
     return summed, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
 
 
