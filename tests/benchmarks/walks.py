@@ -49,8 +49,8 @@ class Place(NamedTuple):
         if not path.is_relative_to(ROOT):
             return None
         match path.relative_to(ROOT).with_suffix("").parts:
-            case ("nbcore", "__init__" | "extend") | ("nbcore", "common", "pytrees"):
-                return None  # names are looked up, and JAX flattens dataclasses
+            case ("nbcore", "__init__" | "extend") | ("nbcore", "common", "pytrees" | "quick"):
+                return None  # names are looked up, and JAX flattens dataclasses and compiles
             case ("nbcore", room, *names):
                 return Place(room, "/".join(names) or room)
             case (package, room, *names) if package in OUTSIDE:
