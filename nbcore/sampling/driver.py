@@ -35,6 +35,8 @@ from nbcore.targets.target import NetworkTarget, Target
 
 ChainMethod = Literal["auto", "vectorized", "threads", "sequential"]
 CHAIN_METHODS = ("auto", "vectorized", "threads", "sequential")
+MANY_EXAMPLES = 1024
+"""More examples than this are many for a sampler of minibatches."""
 
 
 @overload
@@ -166,7 +168,9 @@ def sample(
     seconds_of = {
         "gradient": programs.compile_seconds(lambda: value_and_gradient.lower(placed, at))
     }
-    positions, started_at, num_looks = start_positions(target, streams, _init(init, chosen), placed)
+    positions, started_at, num_looks = start_positions(
+        target, streams, _init(init, chosen, target), placed
+    )
     place.check_same(lambda: digest((target, keys, positions)))
     settings = {**plan.settings(), "chunk_size": chunk_size, "chain_method": method}
     store = None
@@ -265,10 +269,18 @@ class _Plan:
         return {name: getattr(self, name) for name in names}
 
 
-def _init(init: Any, backend: Backend) -> Any:
-    """Return where chains start: a sampler of independent draws climbs to the mode itself."""
-    is_auto = isinstance(init, str) and init == "auto"
-    return "trained" if is_auto and "independent" in backend.capabilities else init
+def _init(init: Any, backend: Backend, target: Target) -> Any:
+    """Return where chains start: some samplers have no use for the climb of `"auto"`.
+
+    One of independent draws climbs to the mode itself, and minibatches are there to avoid gradients
+    of many examples.
+    """
+    if not (isinstance(init, str) and init == "auto"):
+        return init
+    network = target.network_target
+    has_many = network is not None and network.num_examples > MANY_EXAMPLES
+    avoids = "minibatch" in backend.capabilities and has_many
+    return "trained" if avoids or "independent" in backend.capabilities else init
 
 
 def _split_seconds(own: dict[str, float], compiling: float, wall: float) -> dict[str, float]:

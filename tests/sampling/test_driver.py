@@ -19,6 +19,7 @@ from samplers import Stay, without_warmup
 
 import nbcore as nb
 from nbcore import errors
+from nbcore.common.noise import with_noise
 from nbcore.common.progress import Report
 from nbcore.posterior import convergence
 from nbcore.posterior.stats import Stats
@@ -77,6 +78,21 @@ class Inspect:
     def kernel(self, num_warmup: int) -> Kernel:
         walk = Walk().kernel(num_warmup)
         return walk._replace(position=lambda s: jnp.stack([s[2], s[1], s[3]]))
+
+
+@dataclass(frozen=True)
+class Near:
+    """Draws are near the start of the chain."""
+
+    capabilities: frozenset[str]
+    name: ClassVar[str] = "near"
+
+    def kernel(self, num_warmup: int) -> Kernel:
+        def step(key: Any, target: nb.Target, shared: Any, state: Any, t: Any) -> Any:
+            moved = with_noise(key, state, 1e-3)
+            return moved, Stats(target.log_density(moved), num_gradients=1)
+
+        return without_warmup(step)
 
 
 def flat(x: jax.Array) -> jax.Array:
@@ -246,10 +262,12 @@ def test_start_positions_can_be_given() -> None:
     )
 
 
-def regression(noise: float | None, weight: float = 1.0, scale: Any = 3.0) -> NetworkTarget:
+def regression(
+    noise: float | None, weight: float = 1.0, scale: Any = 3.0, num_examples: int = 50
+) -> NetworkTarget:
     """y = 2 x with noise 0.5, weights around the trained one, with standard deviation 3."""
-    x = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
-    y = 2 * x[:, 0] + 0.5 * np.random.default_rng(0).normal(size=50)
+    x = np.linspace(-1, 1, num_examples, dtype=np.float32)[:, None]
+    y = 2 * x[:, 0] + 0.5 * np.random.default_rng(0).normal(size=num_examples)
     network = nb.as_network((lambda key, x: None, lambda p, x: x @ p["out"]["kernel"]))
     everything = nb.ProbabilisticSubset.everything()
     likelihood = nb.Gaussian(noise=noise, noise_prior=nb.LogNormal(0.5, 0.3))
@@ -336,6 +354,24 @@ def test_an_unknown_scale_of_the_prior_calls_no_weights_far_away() -> None:
     """The joint density rises without bound as the scale and the distance from the center do."""
     target = regression(0.5, weight=2.0, scale=nb.LogNormal(1.0, 3.0))
     assert start_positions(target, [jax.random.key(0)], "auto").kind == "trained"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "num_examples", "kind"),
+    [
+        ((), 2000, "laplace"),
+        (("minibatch",), 1024, "laplace"),
+        (("minibatch",), 1025, "trained"),
+        (("independent",), 50, "trained"),
+    ],
+)
+def test_samplers_without_use_for_a_climb_start_at_the_trained_weights(
+    capabilities: tuple[str, ...], num_examples: int, kind: str
+) -> None:
+    far = regression(0.5, weight=5.0, num_examples=num_examples)
+    near = Near(frozenset({"fixed_cost", *capabilities}))
+    run = nb.sample(far, near, num_warmup=0, num_samples=1, num_chains=1, progress=False)
+    assert run.info.start == kind
 
 
 def test_an_unknown_start_is_refused() -> None:
