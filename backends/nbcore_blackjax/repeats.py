@@ -62,8 +62,9 @@ def repeated(
     """
     if isinstance(count, int) and count == 1:
         return move(key, state)
-    first, begin = move(jax.random.fold_in(key, 0), state)
-    start = jax.tree.map(jnp.asarray, begin)
+    move = jax.jit(move)  # so that it is traced once, for shapes and for the loop
+    first, begin = jax.eval_shape(move, key, state)
+    start: Stats = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), begin)
 
     def more(i: jax.Array, carry: tuple[T, Stats]) -> tuple[T, Stats]:
         moved, stats = move(jax.random.fold_in(key, i), carry[0])
@@ -74,5 +75,5 @@ def repeated(
         )
         return typed(moved, first), typed(total, start)
 
-    state, stats = jax.lax.fori_loop(1, count, more, (first, start))
+    state, stats = jax.lax.fori_loop(0, count, more, (typed(state, first), start))
     return state, typed(stats._replace(acceptance_rate=stats.acceptance_rate / count), start)

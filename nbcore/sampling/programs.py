@@ -68,13 +68,15 @@ def _advance(
 ) -> tuple[Any, Any, Stats]:
     stream = jax.random.fold_in(key, phase)
 
-    def one_step(state: Any, t: Any) -> tuple[Any, Stats]:
+    @jax.jit  # so that it is traced once, for shapes and for the loop
+    def one_step(state: Any, t: jax.Array) -> tuple[Any, Stats]:
         state, stats = step(jax.random.fold_in(stream, t), target, shared, state, t)
         return state, _arrays(stats)
 
     def draw(n: Any, state: Any) -> tuple[Any, Stats]:
-        begin = (first + n) * thin
-        state, stats = one_step(state, begin)
+        begin = jax.lax.convert_element_type((first + n) * thin, jnp.int32)
+        if thin == 1:
+            return one_step(state, begin)
 
         def more(i: Any, carry: tuple[Any, Stats]) -> tuple[Any, Stats]:
             state, latest = one_step(carry[0], begin + i)
@@ -83,9 +85,11 @@ def _advance(
                 is_divergent=carry[1].is_divergent | latest.is_divergent,
             )
 
-        return jax.lax.fori_loop(1, thin, more, (state, stats)) if thin > 1 else (state, stats)
+        return jax.lax.fori_loop(0, thin, more, (state, none))
 
-    like = jax.eval_shape(lambda s: (position(s), draw(0, s)[1]), state)
+    step_number = jax.ShapeDtypeStruct((), jnp.int32)
+    like = jax.eval_shape(lambda s, t: (position(s), one_step(s, t)[1]), state, step_number)
+    none = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like[1])  # before the first step
     buffers = jax.tree.map(lambda a: jnp.zeros((chunk, *a.shape), a.dtype), like)
 
     def body(n: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -25,7 +25,9 @@ if "--cached" not in sys.argv:
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import nbcore as nb
 from nbcore_flax import FlaxMLP, FlaxTransformer
@@ -103,7 +105,51 @@ def head(count: int) -> Case:
 CASES: dict[str, Callable[[int], Case]] = {"mlp": mlp, "tokens": tokens, "head": head}
 
 
-def show(title: str, found: dict[str, list[list[float]]], used: float, model: Any) -> None:
+def numpyro_alone(model: nb.PartialBNN, steps: int, chains: int) -> None:
+    """Sample the density of a fit with NumPyro, as its documentation does."""
+    from numpyro.infer import MCMC, NUTS
+
+    target = model.posterior.target.on_grid()
+    start = jax.tree.map(lambda a: jnp.stack([a] * chains), target.start)
+    kernel = NUTS(potential_fn=lambda z: -target.log_density(z))
+    mcmc = MCMC(
+        kernel, num_warmup=steps, num_samples=steps, num_chains=chains,
+        chain_method="sequential", progress_bar=False,
+    )  # fmt: skip
+    mcmc.run(jax.random.key(0), init_params=start)
+
+
+def blackjax_alone(model: nb.PartialBNN, steps: int, chains: int) -> None:
+    """Sample the density of a fit with MCLMC of BlackJAX, as its documentation does."""
+    import blackjax
+
+    del chains  # they would share the programs
+    target, key = model.posterior.target.on_grid(), jax.random.key(0)
+    flat, unravel = ravel_pytree(target.start)
+
+    def density(x: jax.Array) -> jax.Array:
+        return target.log_density(unravel(x))
+
+    state = blackjax.mcmc.mclmc.init(position=flat, logdensity_fn=density, rng_key=key)
+    state, found, _ = blackjax.mclmc_find_L_and_step_size(
+        mclmc_kernel=blackjax.mcmc.mclmc.build_kernel(), num_steps=steps, state=state,
+        rng_key=key, logdensity_fn=density,
+    )  # fmt: skip
+    alone = blackjax.mclmc(
+        density, L=found.L, step_size=found.step_size,
+        inverse_mass_matrix=found.inverse_mass_matrix,
+    )  # fmt: skip
+    _, positions = blackjax.util.run_inference_algorithm(
+        rng_key=key, initial_state=state, inference_algorithm=alone, num_steps=steps,
+        transform=lambda state, info: state.position,
+    )  # fmt: skip
+    jax.block_until_ready(positions)
+
+
+ALONE = {"numpyro-nuts": numpyro_alone, "blackjax-mclmc": blackjax_alone}
+
+
+def show(title: str, found: dict[str, list[list[float]]], used: float, model: Any = None) -> None:
     for name, parts in sorted(found.items(), key=lambda item: -sum(map(sum, item[1]))):
         traced, lowered, compiled = map(sum, parts)
         if traced + lowered + compiled >= LEAST:
@@ -111,9 +157,10 @@ def show(title: str, found: dict[str, list[list[float]]], used: float, model: An
     sums = [sum(sum(parts[i]) for parts in found.values()) for i in range(3)]
     count = sum(len(parts[2]) for parts in found.values())
     print(f"{title:32}{count:4}{sums[0]:8.2f}{sums[1]:8.2f}{sums[2]:8.2f}", end="   ")
-    each = [posterior.info.seconds for posterior in model.posteriors]
-    seconds = {name: round(sum(own[name] for own in each), 2) for name in each[0]}
-    print(f"sum {sum(sums):.2f}, processor {used:.2f}, {seconds}", flush=True)
+    print(f"sum {sum(sums):.2f}, processor {used:.2f}", end="")
+    each = [] if model is None else [posterior.info.seconds for posterior in model.posteriors]
+    names = each[0] if each else {}
+    print("", {name: round(sum(own[name] for own in each), 2) for name in names} or "", flush=True)
 
 
 def main() -> None:
@@ -126,6 +173,7 @@ def main() -> None:
         "--rounds", type=int, default=1, help="of active learning, 1 to 10 more each"
     )
     parser.add_argument("--train", action="store_true", help="no weights given: fit trains, too")
+    parser.add_argument("--alone", action="store_true", help="then the sampler's own library")
     parser.add_argument("--chains", type=int, default=2)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--cached", action="store_true", help="with JAX's compile cache")
@@ -149,6 +197,10 @@ def main() -> None:
         found = programs.take()
         show(f"{args.backend}, {args.case}, {count}", found, used, model)
         later.append(sum(sum(map(sum, parts)) for parts in found.values()))
+    if args.alone:
+        before = processor_seconds()
+        ALONE[args.backend](model, args.steps, args.chains)
+        show(f"{args.backend} alone", programs.take(), processor_seconds() - before)
     print(f"all fits but the first: {sum(later[1:]):.2f} s of tracing and compiling")
 
 
