@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nbcore.common.pytrees import register_pytree
+from nbcore.common.quick import QuickJit
 from nbcore.distributions.foreign import Independent, check_scalar, is_distribution
 from nbcore.errors import OptionError
 
@@ -235,10 +236,17 @@ def check_prior(prior: PositivePrior, name: str) -> None:
     median = np.asarray(prior.median)
     if not np.all((median > 0) & np.isfinite(median)):
         raise OptionError(f"{name}.median must be positive, got {median.tolist()}.")
-    if not np.all(np.isfinite(prior.log_prob(jnp.asarray(median)))):
+    is_own = isinstance(prior, HalfNormal | LogNormal)
+    density = _density_at_median(prior) if is_own else prior.log_prob(jnp.asarray(median))
+    if not np.all(np.isfinite(density)):
         raise OptionError(
             f"{name} has no finite density at its median: {prior}. Scales and spreads are positive."
         )
+
+
+@QuickJit  # one program instead of one for each operation
+def _density_at_median(prior: HalfNormal | LogNormal) -> jax.Array:
+    return prior.log_prob(jnp.asarray(prior.median))
 
 
 def in_other_units(prior: PositivePrior, factor: np.ndarray) -> PositivePrior:

@@ -163,7 +163,7 @@ def is_per_example(network: Network, params: Any, x: Any) -> bool:
     """
     count = num_examples(x)
     indices = sorted({0, count // 2, count - 1})  # neighbors may well be copies of each other
-    few = jax.tree.map(lambda a: jnp.asarray(a[np.array(indices)]), x)
+    few = jax.tree.map(lambda a: np.asarray(a)[indices], x)
     try:
         together = as_columns(compiled_apply(network, params, few), len(indices))
         single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(indices))]  # pyright: ignore[reportUnknownLambdaType]
@@ -171,9 +171,6 @@ def is_per_example(network: Network, params: Any, x: Any) -> bool:
     except Exception:  # some rows of an adjacency matrix are no graph; frameworks have many errors
         count_outputs(network, params, x)  # if that fails too, it says why
         return False
-    scale = float(jnp.max(jnp.abs(together)))
-    return bool(
-        np.allclose(
-            np.asarray(together), np.concatenate(alone), rtol=1e-3, atol=1e-4 * scale + 1e-6
-        )
-    )
+    outputs = np.asarray(together)
+    tolerance = 1e-4 * float(np.max(np.abs(outputs))) + 1e-6
+    return bool(np.allclose(outputs, np.concatenate(alone), rtol=1e-3, atol=tolerance))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nbcore.distributions.each_draw import each_draw
@@ -40,7 +39,8 @@ def flattened(draws: Any, max_draws: int | None = None) -> Any:
     def thin(array: Any) -> jax.Array:
         flat = np.reshape(array, (-1, *np.shape(array)[2:]))
         count = len(flat) if max_draws is None else min(max_draws, len(flat))
-        return jnp.asarray(flat[np.linspace(0, len(flat) - 1, count).round().astype(int)])
+        kept = flat[np.linspace(0, len(flat) - 1, count).round().astype(int)]
+        return jax.device_put(kept)  # compiles nothing
 
     if max_draws is not None and max_draws < 1:
         raise OptionError(f"max_draws must be at least 1, got {max_draws}.")

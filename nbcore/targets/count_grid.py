@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nbcore.targets.blocks import Block
@@ -48,14 +47,14 @@ def filled_up(blocks: Sequence[Block]) -> tuple[Block, ...]:
             continue
         places = np.resize(np.arange(count), count + more)
         features, y = jax.tree.map(
-            lambda a, at=places: jnp.asarray(np.asarray(a)[at]), (block.features, block.y)
+            lambda a, at=places: jax.device_put(np.asarray(a)[at]), (block.features, block.y)
         )
         indices = np.concatenate([block.indices, np.arange(free, free + more)])
         free += more
         filled.append(
             replace(
-                block, features=features, y=y, indices=jnp.asarray(indices.astype(np.int32)),
-                weighed=jnp.asarray(np.int32(count)),
+                block, features=features, y=y, indices=jax.device_put(indices.astype(np.int32)),
+                weighed=jax.device_put(np.int32(count)),
             )
         )  # fmt: skip
     return tuple(filled)

@@ -139,7 +139,7 @@ class Forward:
             for some in indices.reshape(-1, FEATURE_BATCH)
         ]
         return jax.tree.map(
-            lambda *p: jnp.asarray(np.concatenate([np.asarray(a) for a in p])[:count]), *parts
+            lambda *p: jax.device_put(np.concatenate([np.asarray(a) for a in p])[:count]), *parts
         )
 
     def outputs(self, weights: Weights, features: Features) -> jax.Array:
