@@ -116,8 +116,9 @@ def _given(target: Target, num_chains: int, init: Any) -> list[Any]:
 
 
 def _laplace(target: Target, keys: Sequence[jax.Array]) -> list[Any]:
-    drawn = _laplace_draws(target, jnp.stack(list(keys)))
-    return [jax.tree.map(lambda a, c=c: a[c], drawn) for c in range(len(keys))]
+    filled = target.on_grid()  # whose program other data share
+    drawn = jax.device_get(_laplace_draws(filled, jnp.stack(list(keys))))
+    return [jax.tree.map(lambda a, c=c: jax.device_put(a[c]), drawn) for c in range(len(keys))]
 
 
 @QuickJit

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nbcore.common.options import (
     check_at_least,
@@ -19,6 +21,7 @@ from nbcore.errors import OptionError
 
 SWASchedule = Literal["constant", "linear", "cyclic"]
 RateSchedule = Literal["constant", "cosine"]
+LEAST_RATES = 1024
 # Two snapshots; before the first one the rate falls in a step, and a cycle has two.
 LEAST_STEPS: dict[SWASchedule, int] = {"constant": 2, "linear": 3, "cyclic": 4}
 
@@ -169,17 +172,18 @@ class Recipe:
         """Return learning rates and snapshot marks of all steps."""
         rates = np.full(steps, self.learning_rate)
         if self.schedule == "cosine":
-            warm = max(1, steps // 20)
-            rates = self.learning_rate * _warm_cosine(np.arange(1, steps + 1), warm, steps)
+            rates = _warm_cosine(self.learning_rate, steps)
         if self.swa is None:
             return rates, np.zeros(steps, bool)
         return self.swa.plan(rates, steps_per_epoch)
 
 
-def _warm_cosine(step: np.ndarray, warm: int, steps: int) -> np.ndarray:
-    """Return rates that rise linearly to 1 in `warm` steps, then fall as a cosine to 0.
+def _warm_cosine(peak: float, steps: int) -> np.ndarray:
+    """Return rates that rise linearly in the first twentieth, then fall as a cosine `(steps,)`.
 
-    On the host: their number differs from fit to fit, and would be compiled each time.
+    They are computed for 1024, 2048, ... steps, so that other numbers of steps compile nothing.
     """
-    fall = np.clip((step - warm) / max(steps - warm, 1), 0, 1)
-    return np.where(step < warm, step / warm, 0.5 * (1 + np.cos(np.pi * fall)))
+    warm = max(1, steps // 20)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warm, max(steps, warm + 1))
+    count = max(LEAST_RATES, 2 ** (steps - 1).bit_length())
+    return np.asarray(schedule(jnp.arange(1, count + 1)), np.float64)[:steps]

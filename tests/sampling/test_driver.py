@@ -23,6 +23,7 @@ from nbcore.common.noise import with_noise
 from nbcore.common.progress import Report
 from nbcore.posterior import convergence
 from nbcore.posterior.stats import Stats
+from nbcore.sampling import programs
 from nbcore.sampling.backend import Kernel
 from nbcore.sampling.starts import start_positions
 from nbcore.targets.target import NetworkTarget
@@ -244,6 +245,18 @@ def test_every_program_is_compiled_once_before_the_chains_move_and_its_seconds_a
         assert sum(name in c for c in compiled) == 1
     assert set(info.compile_seconds) == {"gradient", "shared", "start", "tune", "sampling"}
     assert 0 < max(info.compile_seconds.values()) < info.seconds["compile"]
+
+
+@pytest.mark.parametrize("thin", [1, 3])
+def test_a_draw_of_several_steps_of_several_moves_holds_the_density_once(thin: int) -> None:
+    target = nb.Target.from_log_density(lambda x: jnp.sum(jnp.cos(x)), jnp.zeros(2))
+    kernel = nb.get_backend("blackjax-mala").kernel(1)
+    key, run = jax.random.key(0), programs.ONE_CHAIN
+    shared = programs.make_shared(kernel, key, target, target.start)
+    state = run.start(kernel, key, target, shared, target.start)
+    arguments = (kernel.step, kernel.position, 2, thin, key, target, shared, state)
+    lowered = run.advance.lower(*arguments, programs.STEP, 0, 2)
+    assert lowered.as_text().count("stablehlo.cosine") == 1
 
 
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])
