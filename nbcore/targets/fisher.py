@@ -152,7 +152,8 @@ class LikelihoodCurvature:
         parameters = self.likelihood.initial(self._num_outputs)
         size = BYTE_BUDGET // (4 * split.size * self._num_outputs)
         y = np.asarray(y)
-        for indices, inputs in batches(x, self.network.padding, max(1, min(size, BATCH))):
+        size = max(1, min(size, BATCH))
+        for indices, inputs in batches(x, self.network.padding, size, fills=False):
             full = np.resize(indices, num_examples(inputs))
             mask = jnp.asarray(np.arange(len(full)) < len(indices), jnp.result_type(float))
             yield _Part(jax.tree.map(jnp.asarray, inputs), jnp.asarray(y[full]), mask, parameters)
