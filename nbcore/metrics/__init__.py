@@ -20,6 +20,12 @@ from nbcore.metrics.calibration import (
     pit,
 )
 from nbcore.metrics.classification import accuracy, brier, ece
+from nbcore.metrics.comparison import (
+    MeanRanks,
+    PairedDifference,
+    mean_ranks,
+    paired_difference,
+)
 from nbcore.metrics.ranking import (
     RankCorrelation,
     aurc,
@@ -29,6 +35,8 @@ from nbcore.metrics.ranking import (
 )
 
 __all__ = [
+    "MeanRanks",
+    "PairedDifference",
     "RankCorrelation",
     "accuracy",
     "aurc",
@@ -44,8 +52,10 @@ __all__ = [
     "interval_coverage",
     "lppd",
     "mae",
+    "mean_ranks",
     "miscalibration_area",
     "nlpd",
+    "paired_difference",
     "pit",
     "rank_correlation",
     "risk_coverage_curve",
