@@ -271,6 +271,7 @@ def test_a_saved_ensemble_predicts_the_same(
         nb.Posterior.load(tmp_path / "run", NET)
 
 
+AT_WEIGHTS = nb.SamplingOptions(init="trained")
 STAY: dict[str, Any] = {
     "num_warmup": 0, "num_samples": 1, "backend": Stay(), "key": 1, "progress": False,
 }  # fmt: skip
@@ -318,7 +319,7 @@ def test_part_of_the_weights_has_a_posterior_for_each_frozen_network(
     ensemble: nb.EnsembleDeterministicNN,
 ) -> None:
     model = nb.PartialBNN(NET, ensemble, probabilistic_layer_names=["Dense1"])
-    model.fit(X[:30], Y[:30], num_chains=1, **STAY)
+    model.fit(X[:30], Y[:30], num_chains=1, sampling=AT_WEIGHTS, **STAY)
     assert len(model.posteriors) == 3
     for member, posterior in zip(ensemble.members, model.posteriors, strict=True):
         assert posterior.split is not None
