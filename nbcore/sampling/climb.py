@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from scipy.optimize import minimize
 
 from nbcore.common.quick import QuickJit
@@ -61,34 +60,44 @@ def climb_from_trained(target: NetworkTarget) -> Found:
     """
     start = target.start
     fitted, _, few = _climb(target, start, ("likelihood",))
-    rounded = jax.tree.map(lambda a: jnp.round(a * GRID) / GRID, fitted["likelihood"])
+    rounded = jax.tree.map(lambda a: np.round(a * GRID) / GRID, fitted["likelihood"])
     begin = {**start, "likelihood": rounded}
     _, gain, many = _climb(target, begin, ("weights", "likelihood"))
-    size = ravel_pytree((start["weights"], start["likelihood"]))[0].size
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves((start["weights"], start["likelihood"])))
     return Found(begin, gain > usual_fall(size), few + many)
 
 
 def _climb(target: Target, start: Any, moved: tuple[str, ...]) -> tuple[Any, float, int]:
-    """Return the highest position on the way, what was gained, and the number of gradients."""
-    flat, unravel = ravel_pytree({name: start[name] for name in moved})
-    if not flat.size:
+    """Return the highest position on the way, what was gained, and the number of gradients.
+
+    All but gradients is NumPy, which compiles nothing.
+    """
+    leaves, structure = jax.tree.flatten({name: start[name] for name in moved})
+    if not leaves:
         return start, 0.0, 0
+    ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
     values: list[float] = []
 
+    def position(x: np.ndarray) -> Any:
+        parts = zip(np.split(x, ends), leaves, strict=True)
+        found = [part.reshape(np.shape(leaf)).astype(leaf.dtype) for part, leaf in parts]
+        return {**start, **jax.tree.unflatten(structure, found)}
+
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        position = {**start, **unravel(jnp.asarray(x, flat.dtype))}
-        value, _, gradient = value_and_gradient(target, position)
+        value, _, gradient = value_and_gradient(target, position(x))
         values.append(float(value))
-        slope = ravel_pytree({name: gradient[name] for name in moved})[0]
-        return -values[-1], -np.asarray(slope, np.float64)
+        return -values[-1], -_flat([gradient[name] for name in moved])
 
     options = {"maxiter": STEPS, "maxfun": 2 * STEPS}
-    at = np.asarray(flat, np.float64)
-    found = minimize(objective, at, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(objective, _flat(leaves), jac=True, method="L-BFGS-B", options=options)
     gain = -float(found.fun) - values[0]
     if not (np.isfinite(gain) and np.all(np.isfinite(found.x))):
         return start, 0.0, len(values)
-    return {**start, **unravel(jnp.asarray(found.x, flat.dtype))}, gain, len(values)
+    return position(found.x), gain, len(values)
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(a, np.float64)) for a in jax.tree.leaves(tree)])
 
 
 @QuickJit

@@ -95,9 +95,18 @@ def _suitable(target: Target, keys: Sequence[jax.Array], placed: Target) -> Star
     found = climb_from_trained(network)
     if found.is_far:
         return Starts(_laplace(target, keys), "laplace", found.num_gradients)
-    moved = jax.tree.map(jnp.subtract, found.position, target.start)
-    positions = [jax.tree.map(jnp.add, position, moved) for position in jittered]
-    return Starts(positions, "trained", found.num_gradients)
+    return Starts(
+        [_with_shift(z, target.start, found.position) for z in jittered],
+        "trained",
+        found.num_gradients,
+    )
+
+
+def _with_shift(position: Any, start: Any, moved: Any) -> Any:
+    """Return a position with parameters of the likelihood moved as those of the start."""
+    parts = (position["likelihood"], moved["likelihood"], start["likelihood"])
+    shifted = jax.tree.map(lambda a, m, s: np.asarray(a) + (np.asarray(m) - np.asarray(s)), *parts)
+    return {**position, "likelihood": jax.device_put(shifted)}
 
 
 def _given(target: Target, num_chains: int, init: Any) -> list[Any]:
