@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from nbcore.errors import DataError, OptionError, ShapeError
 
@@ -77,6 +76,8 @@ def paired_difference(
         Hesterberg (2015), "What teachers should know about the bootstrap", The American
         Statistician 69, section 5.3.
     """
+    from scipy import stats  # noqa: PLC0415  scipy.stats takes long to import
+
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise ShapeError(f"Pairs are two arrays (n,) of one length, got {a.shape} and {b.shape}.")
@@ -148,6 +149,8 @@ def mean_ranks(losses: ArrayLike) -> MeanRanks:
     References:
         Demšar (2006), "Statistical comparisons of classifiers over multiple data sets", JMLR 7.
     """
+    from scipy import stats  # noqa: PLC0415  scipy.stats takes long to import
+
     table = np.asarray(losses, np.float64)
     if table.ndim != 2:
         raise ShapeError(f"losses is a table (data sets, methods), got the shape {table.shape}.")
