@@ -157,8 +157,8 @@ def sample(
     method = _chain_method(chain_method, chosen, place)
     begin = time.perf_counter()
     # A mesh fills up for its devices, and minibatches take examples at random.
-    is_filled = not place.sizes and "minibatch" not in chosen.capabilities
-    placed = place.target(target.on_grid() if is_filled else target)
+    filled = target if "minibatch" in chosen.capabilities else target.on_grid()
+    placed = place.target(target if place.sizes else filled)
     key = as_key(key)
     kernel = _kernel(chosen, num_warmup)
     check_contract(chosen, kernel, num_warmup, key, placed)
@@ -169,7 +169,7 @@ def sample(
         "gradient": programs.compile_seconds(lambda: value_and_gradient.lower(placed, at))
     }
     positions, started_at, num_looks = start_positions(
-        target, streams, _init(init, chosen, target), placed
+        target, streams, _init(init, chosen, target), filled if place.sizes else placed
     )
     place.check_same(lambda: digest((target, keys, positions)))
     settings = {**plan.settings(), "chunk_size": chunk_size, "chain_method": method}

@@ -62,7 +62,8 @@ def start_positions(
             If so, chains start there, with parameters of the likelihood that suit the trained
             weights; if the log density rises by more than is usual in a posterior, at Laplace
             draws.
-        placed: the log density that a climb is to use, the same function.
+        placed: the log density that a climb is to use, the same function, on one device: where
+            chains start does not follow the rounding of a mesh.
 
     Raises:
         OptionError: `init` is another word, or positions have other shapes.
