@@ -163,7 +163,7 @@ def is_per_example(network: Network, params: Any, x: Any) -> bool:
     """
     count = num_examples(x)
     indices = sorted({0, count // 2, count - 1})  # neighbors may well be copies of each other
-    few = jax.tree.map(lambda a: np.asarray(a)[indices], x)
+    few = jax.tree.map(lambda a: np.asarray(a[np.array(indices)]), x)
     try:
         together = as_columns(compiled_apply(network, params, few), len(indices))
         single = [jax.tree.map(lambda a, i=i: a[i : i + 1], few) for i in range(len(indices))]  # pyright: ignore[reportUnknownLambdaType]

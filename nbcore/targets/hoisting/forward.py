@@ -112,7 +112,7 @@ class Forward:
         """
         if per_example is None:
             per_example = is_per_example(network, split.params, x)
-        example = jax.tree.map(lambda a: np.asarray(a)[0], x) if per_example else x
+        example = jax.tree.map(lambda a: np.asarray(a[0]), x) if per_example else x
         frozen = (split, first_layer.stochastic_rows(split))
         leaves, structure = jax.tree.flatten((split.position, frozen, example))
         avals = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
