@@ -86,7 +86,7 @@ def _climb(target: Target, start: Any, moved: tuple[str, ...]) -> tuple[Any, flo
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, _, gradient = value_and_gradient(target, position(x))
         values.append(float(value))
-        return -values[-1], -_flat([gradient[name] for name in moved])
+        return -values[-1], -_flat({name: gradient[name] for name in moved})
 
     options = {"maxiter": STEPS, "maxfun": 2 * STEPS}
     found = minimize(objective, _flat(leaves), jac=True, method="L-BFGS-B", options=options)
