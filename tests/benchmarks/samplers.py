@@ -97,12 +97,12 @@ many = functools.partial(surface, 20_000, 20)
 
 
 @functools.cache
-def table(path: str) -> Data:
-    """A table of numbers, standardized, 50 hidden units."""
+def table(path: str, hidden_dims: tuple[int, ...]) -> Data:
+    """A table of numbers, standardized."""
     columns = np.loadtxt(path)
     columns = (columns - columns.mean(axis=0)) / columns.std(axis=0)
     X, y = columns[:, :-1].astype(np.float32), columns[:, -1]
-    return trained(X, y, FlaxMLP(hidden_dims=(50,)), 200)
+    return trained(X, y, FlaxMLP(hidden_dims=hidden_dims), 200)
 
 
 @functools.cache
@@ -293,6 +293,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[""], help="names, or how they begin")
     parser.add_argument("--backends", nargs="+", default=list(nb.list_backends()))
     parser.add_argument("--table", help="file of the case `table`")
+    parser.add_argument("--hidden-dims", nargs="+", type=int, default=[50], help="of its network")
     parser.add_argument("--smiles", help="file of the case `smiles`")
     parser.add_argument("--options", nargs="*", default=[], help="of the backends, name=value")
     parser.add_argument("--num-warmup", type=int, default=500)
@@ -309,7 +310,8 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     cases = dict(CASES)
     if arguments.table:
-        cases["table"] = Case(lambda: table(arguments.table), DEFAULT, nb.Gaussian())
+        data = functools.partial(table, arguments.table, tuple(arguments.hidden_dims))
+        cases["table"] = Case(data, DEFAULT, nb.Gaussian())
     if arguments.smiles:
         data = functools.cache(lambda: table_of_smiles(arguments.smiles))
         cases["smiles"] = Case(data, TOKENS | HEAD, nb.Gaussian(), {"prior": 0.3})

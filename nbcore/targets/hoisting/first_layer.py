@@ -59,11 +59,13 @@ class Step(NamedTuple):
         name: name of the primitive.
         run: evaluates it; returns a list of one array.
         reads: the values that it reads, by their place among those so far.
+        work: bytes that it writes if not those of its result: a sum is fused into what it adds.
     """
 
     name: str
     run: Callable[..., list[Any]]
     reads: tuple[int, ...]
+    work: int | None = None
 
 
 def stochastic_rows(split: ParameterSplit) -> dict[str, StochasticRows]:
@@ -137,8 +139,8 @@ def corrected(eqn: jex.JaxprEqn, place: int, marked: Marked) -> list[Step] | Non
         marked: the leaf.
 
     Returns:
-        Steps over the values `(*inputs, *marked.atoms)` and their own results, of which the last
-        is the result of the equation.
+        Steps over the values `(*inputs, *marked.atoms)` and their own results; the last adds the
+        known result and the correction, and its sum is the result of the equation.
     """
     if eqn.primitive.name == "dot_general":
         return _product(eqn, place, marked.axis)
@@ -147,7 +149,8 @@ def corrected(eqn: jex.JaxprEqn, place: int, marked: Marked) -> list[Step] | Non
     return None
 
 
-_FROZEN, _DELTA, _ROWS, _LOOKUP, _FIRST, _SECOND = range(2, 8)
+_FROZEN, _DELTA, _ROWS, _LOOKUP, _FIRST, _SECOND, _THIRD = range(2, 9)
+_SUM = Step("add", lambda known, correction: [known + correction], (_FIRST, _THIRD), work=0)
 
 
 def _product(eqn: jex.JaxprEqn, place: int, axis: int) -> list[Step] | None:
@@ -160,14 +163,15 @@ def _product(eqn: jex.JaxprEqn, place: int, axis: int) -> list[Step] | None:
     def product(x: Any, leaf: Any) -> list[Any]:
         return [products.product(*((leaf, x) if place == 0 else (x, leaf)), **options)]
 
-    def corrected(known: Any, few: Any, delta: Any) -> list[Any]:
+    def correction(few: Any, delta: Any) -> list[Any]:
         filled = jax.lax.slice_in_dim(delta, 0, delta.shape[axis] - 1, axis=axis)
-        return [known + product(few, filled)[0]]
+        return product(few, filled)
 
     return [
         Step("dot_general", product, (1 - place, _FROZEN)),
         Step("gather", lambda x, rows: [jnp.take(x, rows, axis=along)], (1 - place, _ROWS)),
-        Step("dot_general", corrected, (_FIRST, _SECOND, _DELTA)),
+        Step("dot_general", correction, (_SECOND, _DELTA)),
+        _SUM,
     ]
 
 
@@ -189,9 +193,6 @@ def _lookup(eqn: jex.JaxprEqn) -> list[Step] | None:
     return [
         Step("gather", known, (_FROZEN, 1)),
         Step("gather", number, (_LOOKUP, 1)),
-        Step(
-            "gather",
-            lambda known, number, delta: [known + delta[number]],
-            (_FIRST, _SECOND, _DELTA),
-        ),
+        Step("gather", lambda number, delta: [delta[number]], (_SECOND, _DELTA)),
+        _SUM,
     ]

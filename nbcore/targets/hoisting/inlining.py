@@ -39,6 +39,7 @@ class Inliner:
         self.level: dict[int, int] = {}
         self.aval: dict[int, Shaped] = {}
         self.marked: dict[int, first_layer.Marked] = {}
+        self.sums: dict[int, tuple[Atom, Atom]] = {}
         self._names: dict[Any, Atom] = {}
 
     def variable(self, shape: Sequence[int], dtype: Any, level: int) -> int:
@@ -88,8 +89,12 @@ class Inliner:
                 if marked is not None and isinstance(outputs[0], int):
                     self.marked[outputs[0]] = marked
             else:
-                outputs = self._split_loop(eqn, inputs) or self._rewritten(eqn, inputs) or ()
-                outputs = outputs or self._opaque(eqn, jaxpr)
+                outputs = (
+                    self._split_loop(eqn, inputs)
+                    or self._rewritten(eqn, inputs)
+                    or self._regrouped(eqn, inputs)
+                    or self._opaque(eqn, jaxpr)
+                )
             self.bind(eqn.outvars, outputs)
 
     def _body_to_inline(self, eqn: jex.JaxprEqn, inputs: Sequence[Atom]) -> Any:
@@ -148,8 +153,32 @@ class Inliner:
         for step in steps:
             reads = [made[i] for i in step.reads]
             structs = [jax.ShapeDtypeStruct(*self.aval_of(a)) for a in reads]
-            made.extend(self.add(step.name, step.run, reads, jax.eval_shape(step.run, *structs)))
+            avals = jax.eval_shape(step.run, *structs)
+            made.extend(self.add(step.name, step.run, reads, avals, work=step.work))
+        known, correction = (made[i] for i in steps[-1].reads)
+        self.sums[made[-1]] = (known, correction)  # pyright: ignore[reportArgumentType]
         return made[-1:]
+
+    def _regrouped(self, eqn: jex.JaxprEqn, inputs: Sequence[Atom]) -> Sequence[Atom] | None:
+        """Append what is added to a known sum and a correction to the one of them that it is like.
+
+        One known array is stored then, not two: `(x K + b) + x` of a residual layer is computed
+        once, and so is a sum with a bias; a stochastic bias belongs to the correction.
+        """
+        if eqn.primitive.name != "add":
+            return None
+        sums = [i for i, a in enumerate(inputs) if isinstance(a, int) and a in self.sums]
+        if len(sums) != 1:
+            return None
+        known, correction = self.sums[inputs[sums[0]]]  # pyright: ignore[reportArgumentType]
+        other, avals = inputs[1 - sums[0]], [v.aval for v in eqn.outvars]
+        if self.level_of([other]) == STAGED:
+            (correction,) = self.add("add", _plus, [correction, other], avals, work=0)
+        else:
+            (known,) = self.add("add", _plus, [known, other], avals)
+        (out,) = self.add("add", _plus, [known, correction], avals)
+        self.sums[out] = (known, correction)
+        return [out]
 
     def _split_loop(self, eqn: jex.JaxprEqn, inputs: Sequence[Atom]) -> Sequence[Atom] | None:
         """Append a scan of which a part is known as two scans."""
@@ -299,6 +328,10 @@ class _Loop:
         inputs += [self.inputs[first + i] for i in carries] + [sliced[v] for v in xs]
         work = length * sum(e.work for e in equations) + sum(a.bytes for a in avals)
         return self.outer.add("scan", run, inputs, avals, work=work)
+
+
+def _plus(a: Any, b: Any) -> list[Any]:
+    return [a + b]
 
 
 def _recomputed(inner: Inliner, eqn: Equation) -> bool:

@@ -87,6 +87,25 @@ def test_value_and_gradient_are_those_of_the_whole_layer(name, x64):
             )
 
 
+def test_of_a_residual_layer_one_known_sum_is_stored():
+    def residual(p, x):
+        h = x @ p["in"]["kernel"] + p["in"]["bias"]
+        return jnp.tanh(x + h) @ p["out"]["kernel"]
+
+    params = arrays(**{"in": ("kernel", (40, 40)), "out": ("kernel", (40, 1))})
+    params["in"]["bias"] = jnp.asarray(RNG.normal(size=40), jnp.float32)
+    target = nb.Target.build(
+        plain(residual), params, S.pairs({"in": [(3, 1), (17, 4)]}), ROWS, np.zeros(6)
+    )
+    weights = jax.tree.map(lambda w: w + 0.5, target.split.position)
+    assert weights["in/bias"].size == 2
+    expected = residual(target.split.merge(weights), ROWS)
+    np.testing.assert_allclose(target.outputs(weights), expected, rtol=1e-5, atol=1e-5)
+    stored = sorted(a.shape for a in jax.tree.leaves(target.blocks) if a.shape[:1] == (6,))
+    # Two entries of x that the stochastic rows read, the sum x K + x, and y.
+    assert [int(np.prod(shape[1:])) for shape in stored if np.prod(shape) > 6] == [2, 40]
+
+
 def test_rows_of_an_axis_that_is_stored_last():
     layers = (
         nb.Layer("in", "dense", (nb.Leaf("in/weight", "kernel", (9, 40), (1, 0), ("in", "out")),)),
