@@ -254,9 +254,9 @@ def test_steps_are_as_long_as_the_step_size_asks_for_or_as_the_user_says(
     elif name == "blackjax-mclmc":
         assert np.all((np.ptp(counts, axis=1) == 0) & (counts[:, 0] > 2) & (counts[:, 0] % 2 == 0))
     else:
-        moves = np.ceil(2 / step_size**2 / np.clip(3 * 2**0.5 / step_size, 2, 64))
-        steps = np.clip(3 * 2**0.5 / step_size, 2, 64) * moves
-        assert np.mean(counts / (2 * steps)) == pytest.approx(1, abs=0.15)
+        length = np.clip(3 * 2**0.5 / step_size, 2, 64)
+        moves = np.minimum(np.ceil(2 / step_size**2 / length), 1024 // (2 * length))
+        assert np.mean(counts / (2 * length * moves)) == pytest.approx(1, abs=0.15)
     backend = nb.get_backend(name, **fixed)
     stats = run(STEEP, backend, **plan).stats
     if name == "blackjax-adjusted-mclmc":  # trajectories of random length
@@ -266,10 +266,17 @@ def test_steps_are_as_long_as_the_step_size_asks_for_or_as_the_user_says(
     assert np.all(stats.num_gradients == (6 if name == "blackjax-mclmc" else 3))
 
 
-@pytest.mark.parametrize("name", ["blackjax-hmc", "blackjax-mclmc", "blackjax-adjusted-mclmc"])
-def test_steps_cross_a_curved_ridge(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("blackjax-hmc", {"target_acceptance_rate": 0.9}),  # at 0.8 it diverges in the bends
+        ("blackjax-mclmc", {}),
+        ("blackjax-adjusted-mclmc", {}),
+    ],
+)
+def test_steps_cross_a_curved_ridge(name: str, options: dict[str, Any]) -> None:
     """E[x1] = E[x0^2] = 1 and Var(x1) = Var(x0^2) + 1 / 100, on draws worth 100 at least."""
-    posterior = run(STEEP, nb.get_backend(name), num_samples=2000)
+    posterior = run(STEEP, nb.get_backend(name, **options), num_samples=2000)
     x = np.asarray(posterior.draws, np.float64)
     assert convergence.ess_mean(x[..., 1]) > 100
     for values, truth in ((x[..., 0], 0.0), (x[..., 0] ** 2, 1.0), (x[..., 1], 1.0)):

@@ -132,7 +132,15 @@ CHECKS: list[Callable[[Any], None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# They compile the most; what they check has tests of its own in the files beside this one.
+SLOW = (smiles, convolution, noise_model)
+SCRIPT_CHECKS = [
+    pytest.param(check, marks=pytest.mark.slow if check in SLOW else (), id=check.__name__)
+    for check in CHECKS
+]
+
+
+@pytest.mark.parametrize("check", SCRIPT_CHECKS)
 def test_a_script_of_neurobayes_runs(check: Callable[[Any], None]) -> None:
     check(SimpleNamespace(**runpy.run_path(str(SCRIPTS / f"{check.__name__}.py"))))
 

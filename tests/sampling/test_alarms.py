@@ -68,7 +68,11 @@ BACKENDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("likelihood", [nb.Gaussian(noise=0.1), nb.Gaussian()], ids=["", "noise"])
+@pytest.mark.parametrize(
+    "likelihood",
+    [nb.Gaussian(noise=0.1), pytest.param(nb.Gaussian(), marks=pytest.mark.slow)],
+    ids=["", "noise"],
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_good_run_raises_no_alarm(backend: str, likelihood: nb.Likelihood) -> None:
     with warnings.catch_warnings():
