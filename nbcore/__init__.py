@@ -10,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nbcore import compare as compare
     from nbcore import datasets as datasets
     from nbcore import errors as errors
     from nbcore import metrics as metrics
+    from nbcore import references as references
     from nbcore.distributions.continuous import NormalDistribution as NormalDistribution
     from nbcore.distributions.continuous import StudentTDistribution as StudentTDistribution
     from nbcore.distributions.discrete import BernoulliDistribution as BernoulliDistribution
@@ -77,7 +79,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("datasets", "errors", "metrics")
+_MODULES = ("compare", "datasets", "errors", "metrics", "references")
 _NAMES = {
     "sampling.backend": ("Backend", "Kernel", "get_backend", "list_backends"),
     "posterior.stats": ("Stats",),

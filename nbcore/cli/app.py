@@ -132,6 +132,36 @@ def run_config(
 
 
 @app.command()
+def compare(
+    config: ConfigFile,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the comparison; the same command goes on there.")
+    ] = Path("nbcore-comparison"),
+    jobs: Annotated[int, typer.Option(help="Processes, one cell at a time in each.")] = 1,
+    no_cache: NoCache = False,
+) -> None:
+    """Compare samplers, selectors and sizes of subsets at an equal budget."""
+    from nbcore import compare as comparison
+    from nbcore.cli.comparison import read_plan
+
+    _keep_compiled(no_cache)
+    plan, shown = read_plan(config), console.err()
+
+    def tell(row: comparison.Row, done: int, count: int) -> None:
+        what = [row["problem"], row["control"], row["selector"], row["size"], row["backend"]]
+        words = ", ".join(str(part) for part in what if part)
+        ended = f"{row['seconds_total']:.0f} s" if "seconds_total" in row else ""
+        failed = f" [red]{escape(row['error'])}[/]" if row["status"] == "failed" else ""
+        shown.print(f"{done}/{count} {escape(words)}, seed {row['seed']}: {ended}{failed}")
+
+    rows = comparison.run(plan, out, jobs=jobs, on_row=tell)
+    failed = sum(row["status"] == "failed" for row in rows)
+    console.out().print(
+        f"{len(rows)} cells, {failed} of them failed: {escape(str(out / 'table.csv'))}"
+    )
+
+
+@app.command()
 def predict(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", show_default=False)],
     table: Annotated[Path, typer.Option("--input", help="CSV file with the inputs.")],

@@ -262,12 +262,7 @@ def read_config(path: Path) -> Config:
         ConfigError: it cannot be read, is not TOML (the line is named), or has an unknown key
             or an impossible value (file, line, section and key are named).
     """
-    source = Source(path, _text(path))
-    try:
-        tables = tomllib.loads(source.text)
-    except tomllib.TOMLDecodeError as error:
-        hint = _unquoted(source.text, str(error))
-        raise ConfigError(f"{path}: this is not valid TOML: {error}.{hint}") from error
+    source, tables = read_toml(path)
     source.check_keys("", tables, ["seed", "data", "network", *OPTIONAL])
     for name, example in (("data", 'path = "molecules.csv"'), ("network", 'name = "mlp"')):
         if name not in tables:
@@ -275,8 +270,8 @@ def read_config(path: Path) -> Config:
     source.check_types("", tables, {"seed": int})
     return Config(
         source,
-        _beside(path, source.read("data", DataSection, tables["data"])),
-        _network(source, tables["network"]),
+        beside(path, source.read("data", DataSection, tables["data"])),
+        network_section(source, tables["network"]),
         source.read("likelihood", LikelihoodSection, tables.get("likelihood", {})),
         source.read("training", TrainingOptions, tables.get("training", {})),
         source.read("select", SelectSection, tables.get("select", {})),
@@ -284,6 +279,28 @@ def read_config(path: Path) -> Config:
         source.read("calibration", CalibrationSection, tables.get("calibration", {})),
         tables.get("seed", 0),
     )
+
+
+def read_config_with(source: Source, data: DataSection, network: NetworkSection) -> Config:
+    """Return a configuration of data and a network, everything else at its default."""
+    return Config(
+        source, data, network, LikelihoodSection(), TrainingOptions(), SelectSection(),
+        SampleSection(), CalibrationSection(),
+    )  # fmt: skip
+
+
+def read_toml(path: Path) -> tuple[Source, dict[str, Any]]:
+    """Return a TOML file and its tables.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML (the line is named).
+    """
+    source = Source(path, _text(path))
+    try:
+        return source, tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        hint = _unquoted(source.text, str(error))
+        raise ConfigError(f"{path}: this is not valid TOML: {error}.{hint}") from error
 
 
 def _text(path: Path) -> str:
@@ -312,7 +329,7 @@ def _unquoted(text: str, error: str) -> str:
     return ""
 
 
-def _beside(path: Path, data: DataSection) -> DataSection:
+def beside(path: Path, data: DataSection) -> DataSection:
     """Return the section with paths relative to the configuration file."""
     test_path = None if data.test_path is None else path.parent / data.test_path
     fraction = TEST_FRACTION if test_path is None else None
@@ -324,7 +341,8 @@ def _beside(path: Path, data: DataSection) -> DataSection:
     )
 
 
-def _network(source: Source, table: Any) -> NetworkSection:
+def network_section(source: Source, table: Any) -> NetworkSection:
+    """Return the section of a network, its options beside the name."""
     if not isinstance(table, dict):
         raise ConfigError(f"{source.place('', 'network')}: network must be a table, [network].")
     options = {key: value for key, value in table.items() if key != "name"}

@@ -101,10 +101,10 @@ def prepare(config: Config) -> Job:
         DataError: the data cannot be read.
     """
     training, test = split_tables(config)
-    inputs = _inputs(config.data, training, test)
+    inputs = inputs_of(config.data, training, test)
     tables = (training, test)
     rows = [
-        EncodedRows(table, encoded, _targets(config, table))
+        EncodedRows(table, encoded, targets_of(config, table))
         for table, encoded in zip(tables, encode(inputs, *tables), strict=True)
     ]
     job = Job(config, inputs, make_network(config, inputs), rows[0], rows[1])
@@ -147,13 +147,15 @@ def _subtable(table: Table, rows: np.ndarray) -> Table:
     return Table(table.path, columns, [table.line_numbers[i] for i in rows])
 
 
-def _inputs(data: DataSection, training: Table, test: Table) -> Inputs:
+def inputs_of(data: DataSection, training: Table, test: Table) -> Inputs:
+    """Return the conversion of rows to inputs, fitted to the training rows."""
     if data.smiles is not None:
         return SmilesInputs.fit(data.smiles, training, [test])
     return FeatureInputs.fit(data.features or (), training)
 
 
-def _targets(config: Config, table: Table) -> np.ndarray:
+def targets_of(config: Config, table: Table) -> np.ndarray:
+    """Return the targets of rows `(rows,)`."""
     return table.numeric([config.data.target])[:, 0]
 
 

@@ -17,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar="NAME",
             help=f"of `--pyargs nbcore.testing`, run the checks of this {kind} alone",
         )
+    group.addoption(
+        "--references",
+        action="store_true",
+        help="of `--pyargs nbcore.testing`, hold backends to every reference posterior instead",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nbcore import references
 from nbcore.posterior import convergence
 from nbcore.sampling.backend import Backend
 from nbcore.testing import runs
-from nbcore.testing.cases import check
+from nbcore.testing.cases import Check, check
 from nbcore.testing.failure import require
-from nbcore.testing.references import reference
 
 STANDARD_ERRORS = 5.0
 MEAN_TOLERANCE = 0.25
@@ -22,6 +23,8 @@ DEVIATION_FACTOR = 1.25
 APPROXIMATION_MEAN = 1.5
 """The same of independent draws, as of a normal density at the mode; root mean square."""
 APPROXIMATION_FACTOR = 2.0
+LEAST_SHARE = 0.1
+"""Of the deviation of the prediction that varies most: those that vary less are left out."""
 MIN_ESS = 50
 NUM_WARMUP = 1000
 
@@ -29,19 +32,19 @@ NUM_WARMUP = 1000
 @check("backend", slow=True)
 def check_reference_of_a_perceptron(backend: Backend) -> None:
     """First and output layer of a perceptron, with known noise."""
-    _check(backend, "mlp")
+    _check(backend, "mlp-ends")
 
 
 @check("backend", slow=True)
 def check_reference_with_unknown_noise(backend: Backend) -> None:
     """First and output layer of a perceptron, and the noise."""
-    _check(backend, "mlp_unknown_noise")
+    _check(backend, "mlp-ends-noise")
 
 
 @check("backend", slow=True)
 def check_reference_of_a_convolution(backend: Backend) -> None:
     """A convolution and its head, on ten classes."""
-    _check(backend, "convolution")
+    _check(backend, "convolution-head")
 
 
 @check("backend", slow=True)
@@ -50,19 +53,32 @@ def check_reference_of_attention(backend: Backend) -> None:
     _check(backend, "attention")
 
 
+def every_reference() -> list[Check]:
+    """Return a check for every reference that long runs agree on."""
+    return [
+        Check(
+            f"reference_{name}", "backend", functools.partial(_check, name=name), lambda _: True,
+            slow=True,
+        )
+        for name in references.list()
+        if references.load(name).is_settled
+    ]  # fmt: skip
+
+
 def _check(backend: Backend, name: str) -> None:
-    truth = reference(name)
+    truth = references.load(name)
     # Probabilities that hardly vary say nothing about a sampler.
-    shown = truth.deviation > 0.1 * truth.deviation.max()
+    predicted = np.array([name.startswith("prediction") for name in truth.names])
+    shown = ~predicted | (truth.deviation > LEAST_SHARE * truth.deviation[predicted].max())
     is_independent = "independent" in backend.capabilities
 
     def predictions(posterior: Any) -> NDArray[np.float64]:
-        return truth.predictions(posterior)[..., shown]
+        return truth.functions(posterior)[..., shown]
 
     settled = runs.settle(
         truth.target, backend, predictions, num_warmup=NUM_WARMUP,
         min_ess=0 if is_independent else MIN_ESS,
-        again=f"nbcore.testing.references.reference({name!r}).target",
+        again=f"nbcore.references.load({name!r}).target",
     )  # fmt: skip
     values, deviation = settled.values, truth.deviation[shown]
     mean, own = values.mean(axis=(0, 1)), values.std(axis=(0, 1))

@@ -22,6 +22,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             subjects += installed(kind, name)  # pyright: ignore[reportArgumentType]
     except OptionError as error:
         raise pytest.UsageError(str(error)) from error
+    if metafunc.config.getoption("references", False):
+        from nbcore.testing.reference_checks import every_reference  # noqa: PLC0415  imports jax
+
+        pairs = [(s, c) for s in subjects if s.kind == "backend" for c in every_reference()]
+        ids = [f"{subject.spec.name}-{check.name}" for subject, check in pairs]
+        metafunc.parametrize(("subject", "check"), pairs, ids=ids)
+        return
     metafunc.parametrize(("subject", "check"), cases(subjects))
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import nbcore as nb
-from nbcore import errors
+from nbcore import errors, references
 from nbcore.common import plugins
 from nbcore.posterior import convergence
 from nbcore.testing.oracle import Oracle, closed_form, flat_weights, oracle
-from nbcore.testing.references import reference
 from nbcore_flax import FlaxMLP, FlaxTransformer
 
 
@@ -268,7 +267,7 @@ def of_several_matrices(jaxpr: Any) -> set[str]:
 @pytest.mark.parametrize("name", TOGETHER)
 def test_programs_of_chains_do_not_wait_for_each_other(name: str) -> None:
     """Such functions wait in the threads that programs share: two programs, two cores, no end."""
-    target = reference("mlp").target
+    target = references.load("mlp-ends").target
     kernel, keys = nb.get_backend(name).kernel(100), jax.random.split(jax.random.key(0), 2)
     start = jax.tree.map(lambda a: jnp.stack([a, a]), target.start)
     shared = jax.eval_shape(kernel.shared, keys[0], target, target.start)

@@ -1,6 +1,7 @@
 """All weights of a deep, narrow network with two heads on UCI airfoil, against published figures.
 
     python tests/benchmarks/airfoil.py --data FOLDER [--seeds 0 1 ...] [--inner]
+    python tests/benchmarks/airfoil.py --data FOLDER --chains 10 --steps 50000
 
 The folder has `uci_airfoil/airfoil.data`. Data, split and network are those of the comparison of
 bde (Arvanitis, Aslanidis, Sommer & Rügamer, 2026): a fifth is tested, X and y are standardized by
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -60,11 +62,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--inner", action="store_true")
+    preset = nb.BNN.default_sampler
+    parser.add_argument("--chains", type=int, default=preset.num_chains)
+    parser.add_argument("--steps", type=int, default=preset.num_samples)
     arguments = parser.parse_args()
+    Model.default_sampler = replace(
+        preset, num_chains=arguments.chains, num_samples=arguments.steps,
+        thin=max(1, arguments.steps // (preset.num_samples // preset.thin)),
+    )  # fmt: skip
     X, test_X, y, test_y = load(arguments.data, inner=arguments.inner)
     for seed in arguments.seeds:
         begin = time.perf_counter(), time.process_time()
-        model = nb.BNN(NETWORK, likelihood=LIKELIHOOD).fit(X, y, key=seed, progress=False)
+        model = Model(NETWORK, likelihood=LIKELIHOOD).fit(X, y, key=seed, progress=False)
         prediction = model.predict_distribution(test_X)
         seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
         show(f"seed {seed}, nb.BNN", prediction, test_y, seconds)
@@ -76,6 +85,10 @@ def main() -> None:
         prediction = control.predict_distribution(test_X)
         seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
         show(f"seed {seed}, the networks at which its chains start", prediction, test_y, seconds)
+
+
+class Model(nb.BNN):
+    """With chains and steps of its own."""
 
 
 def control_networks(num_networks: int) -> nb.EnsembleDeterministicNN:

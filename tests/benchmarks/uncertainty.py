@@ -54,6 +54,7 @@ class Split(NamedTuple):
     test_X: Any
     test_y: np.ndarray
     inside: np.ndarray | None = None  # which test examples lie in a gap
+    groups: np.ndarray | None = None  # of training examples, kept in one fold
 
 
 Way = Callable[[Split, int], nb.Prediction]
@@ -95,15 +96,15 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return order[: count // 2], order[count // 2 :]
 
 
-def by_scaffold(smiles: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return four fifths and one fifth without a common Bemis-Murcko scaffold."""
+def by_scaffold(smiles: list[str], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return four fifths and one fifth without a common Bemis-Murcko scaffold, and scaffolds."""
     from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
     scaffolds, group = np.unique([MurckoScaffoldSmiles(s) for s in smiles], return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(scaffolds))
     sizes = np.cumsum(np.bincount(group)[order])
     is_test = np.isin(group, order[sizes <= len(smiles) // 5])
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test), group
 
 
 def with_gap(X: np.ndarray, y: np.ndarray, seed: int) -> Split:
@@ -163,7 +164,8 @@ def ways(
     model = nb.PartialBNN(network, **options)
     is_table = np.issubdtype(np.asarray(split.X).dtype, np.floating)
     sampler: dict[str, Any] = {} if is_table else HEAD
-    model.fit(split.X, split.y, key=seed, training=training, progress=False, **sampler)
+    run: dict[str, Any] = {"key": seed, "groups": split.groups, "progress": False}
+    model.fit(split.X, split.y, training=training, **run, **sampler)
     mixture = model.predict_distribution(split.test_X)
     total = time.perf_counter() - begin
     sampled = sum(p.info.seconds["total"] for p in model.posteriors)
@@ -223,8 +225,13 @@ def splits(row: str, arguments: argparse.Namespace, seed: int) -> Iterator[tuple
         yield row, tokens(smiles, y, np.arange(count), np.arange(count, len(y)))
     elif row in ("esol", "scaffold"):
         smiles, _, y = molecules(arguments.csv)
-        parts = halves(len(y), seed) if row == "esol" else by_scaffold(smiles, seed)
-        yield row, tokens(smiles, y, *parts)
+        if row == "esol":
+            yield row, tokens(smiles, y, *halves(len(y), seed))
+            return
+        train, test, scaffolds = by_scaffold(smiles, seed)
+        split = tokens(smiles, y, train, test)
+        yield row, split
+        yield f"{row}, in folds too", split._replace(groups=scaffolds[train])
     elif row == "tables":
         for name in arguments.sets:
             if name != "descriptors":
@@ -299,7 +306,7 @@ def main() -> None:
         results: dict[str, dict[str, list[dict[str, float]]]] = {}
         for seed in arguments.seeds:
             for name, split in splits(row, arguments, seed):
-                is_table = name not in ("demo", "esol", "scaffold")
+                is_table = np.issubdtype(np.asarray(split.X).dtype, np.floating)
                 network = FlaxMLP((32, 16)) if is_table else transformer(split)
                 head: dict[str, Any] = {"num_probabilistic_layers": 2, "prior": 1.0}
                 head["training"] = nb.TrainingOptions(epochs=60)

@@ -1,0 +1,29 @@
+"""Comparison of samplers, selectors and sizes of subsets at equal budgets, cell by cell."""
+
+from __future__ import annotations
+
+from nbcore.compare.execution import Row
+from nbcore.compare.plan import (
+    Budget,
+    Choice,
+    DataSet,
+    Method,
+    Plan,
+    Problem,
+)
+from nbcore.compare.runner import load, run
+from nbcore.compare.standings import Standing, standings
+
+__all__ = [
+    "Budget",
+    "Choice",
+    "DataSet",
+    "Method",
+    "Plan",
+    "Problem",
+    "Row",
+    "Standing",
+    "load",
+    "run",
+    "standings",
+]
