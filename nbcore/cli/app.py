@@ -143,22 +143,22 @@ def compare(
     """Compare samplers, selectors and sizes of subsets at an equal budget."""
     from nbcore import compare as comparison
     from nbcore.cli.comparison import read_plan
+    from nbcore.compare.standings import cell_name
 
     _keep_compiled(no_cache)
     plan, shown = read_plan(config), console.err()
 
     def tell(row: comparison.Row, done: int, count: int) -> None:
-        what = [row["problem"], row["control"], row["selector"], row["size"], row["backend"]]
-        words = ", ".join(str(part) for part in what if part)
         ended = f"{row['seconds_total']:.0f} s" if "seconds_total" in row else ""
         failed = f" [red]{escape(row['error'])}[/]" if row["status"] == "failed" else ""
-        shown.print(f"{done}/{count} {escape(words)}, seed {row['seed']}: {ended}{failed}")
+        shown.print(f"{done}/{count} {escape(cell_name(row))}: {ended}{failed}")
 
     rows = comparison.run(plan, out, jobs=jobs, on_row=tell)
     failed = sum(row["status"] == "failed" for row in rows)
-    console.out().print(
-        f"{len(rows)} cells, {failed} of them failed: {escape(str(out / 'table.csv'))}"
-    )
+    out_of = console.out()
+    out_of.print(f"{len(rows)} cells, {failed} of them failed: {escape(str(out))}", soft_wrap=True)
+    for file in (out / "table.csv", comparison.report(out), comparison.report(out, "md")):
+        out_of.print(f"  {escape(str(file))}", soft_wrap=True)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nbcore.compare.execution import Row
+from nbcore.compare.pages import figure_bytes, report
 from nbcore.compare.plan import (
     Budget,
     Choice,
@@ -23,7 +24,9 @@ __all__ = [
     "Problem",
     "Row",
     "Standing",
+    "figure_bytes",
     "load",
+    "report",
     "run",
     "standings",
 ]

@@ -93,10 +93,19 @@ def load(folder: str | Path) -> Any:
         import pandas  # noqa: PLC0415  no dependency of the library
     except ImportError as error:
         raise MissingExtraError("nb.compare.load", "compare", "pandas") from error
+    return pandas.DataFrame(stored_rows(folder))
+
+
+def stored_rows(folder: str | Path) -> list[Row]:
+    """Return the rows of the cells that are done, in the order of their names.
+
+    Raises:
+        RunFolderError: there is no comparison.
+    """
     files = sorted(Path(folder, "cells").glob("*.json"))
     if not files:
         raise RunFolderError(f"{folder} holds no comparison. Make one with nb.compare.run.")
-    return pandas.DataFrame([json.loads(file.read_text("utf-8")) for file in files])
+    return [json.loads(file.read_text("utf-8")) for file in files]
 
 
 def _in_processes(cells: list[Cell], folder: Path, jobs: int) -> Iterator[Row]:

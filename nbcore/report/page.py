@@ -25,9 +25,7 @@ def build_report(data: ReportData) -> str:
         The page; the same data give the same text.
     """
     template = files("nbcore.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(template)
+    page = environment().from_string(template)
     rows = data.predictions
     inside = int(np.sum((rows.low <= rows.y) & (rows.y <= rows.high)))
     return page.render(
@@ -40,6 +38,13 @@ def build_report(data: ReportData) -> str:
         stochastic=sum(layer.stochastic for layer in data.layers),
         total=sum(layer.total for layer in data.layers),
         figures=_figures(data),
+    )
+
+
+def environment() -> Environment:
+    """Return the settings of all pages: what comes from data is escaped."""
+    return Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 

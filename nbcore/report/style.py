@@ -71,3 +71,12 @@ def png_bytes(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=180, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def figure_file(figure: Figure, kind: str) -> bytes:
+    """Return a figure as a file of its own, `"svg"` or `"pdf"`."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"CreationDate": None}
+    with styled():
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()

@@ -163,9 +163,10 @@ def test_a_difference_that_chance_explains_is_a_tie_and_says_how_many_seeds_it_t
 def test_a_method_that_failed_is_last_with_its_error() -> None:
     rows = rows_with_nlpd({"a": [1.0, 1.1], "b": [0.5, 0.6]})
     failed = {**rows[2], "status": "failed", "nlpd": None, "error": "Out of memory."}
-    *_, wrong = standings([*rows[:2], failed, rows[3]])
+    first, wrong = standings([*rows[:2], failed, rows[3]])
+    assert (first.name, first.mean_rank, first.num_blocks) == ("a", 1.0, 2)
     assert wrong.name == "b"
-    assert wrong.reasons == ("1 of 2 cells failed: Out of memory.",)
+    assert wrong.reasons == ("1 of 2 cells failed: Out of memory",)
 
 
 def test_choices_of_weights_are_compared_with_the_same_sampler_and_seed() -> None:
