@@ -12,6 +12,8 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -114,7 +116,7 @@ def _in_processes(cells: list[Cell], folder: Path, jobs: int) -> Iterator[Row]:
     context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork would break
     while waiting:
         running: dict[Future[Row], Cell] = {}
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        with ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
             is_broken = False
             while (waiting and not is_broken) or running:
                 while waiting and len(running) < jobs and not is_broken:
@@ -131,6 +133,19 @@ def _in_processes(cells: list[Cell], folder: Path, jobs: int) -> Iterator[Row]:
                             yield _died(cell)
                         else:
                             waiting.append(cell)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that it works for is gone, killed perhaps."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 def _died(cell: Cell) -> Row:

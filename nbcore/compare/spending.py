@@ -81,8 +81,8 @@ def sample_within(
     kept = int(np.searchsorted(spent, left, side="right"))
     if kept < LEAST_DRAWS:
         raise OptionError(
-            f"{num_warmup} warmup steps of {num_chains} chains took {before:,} gradients of a "
-            f"budget of {budget.amount:,}, and a step takes {spent[-1] / count:,.0f}. Lower "
+            f"Warmup ({num_warmup} steps of {num_chains} chains) and tuning took {before:,} of "
+            f"{budget.amount:,} gradients, and a step takes {spent[-1] / count:,.0f}. Lower "
             "num_warmup, or raise the budget."
         )
     return _first(posterior, kept, int(spent[kept - 1]))

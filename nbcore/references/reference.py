@@ -69,6 +69,10 @@ class Reference:
     made: dict[str, Any]
     digest: str
 
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        """Pickle the name: another process reads the file again."""
+        return load, (self.name,)
+
     @functools.cached_property
     def target(self) -> NetworkTarget:
         """The log density, made when it is first asked for."""

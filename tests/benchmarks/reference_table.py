@@ -17,6 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import nbcore as nb
 from nbcore.errors import NbcoreError
 
@@ -105,6 +107,7 @@ def main() -> None:
             row = json.loads(line)
             rows[row["reference"], row["backend"]] = row
     for name in [] if arguments.write else arguments.references:
+        jax.clear_caches()  # each program takes memory maps, of which there is a limit
         for backend in arguments.backends:
             if (name, backend) not in rows:
                 row = rows[name, backend] = run(nb.references.load(name), backend)

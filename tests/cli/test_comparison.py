@@ -36,9 +36,9 @@ def test_the_example_has_at_most_16_cells_of_two_data_sets() -> None:
     cells = list(plan.cells())
     assert len(cells) == len({cell.digest for cell in cells}) == 14
     molecules, counts = plan.problems
-    assert molecules.data.X.shape[0] == counts.data.X.shape[0] == 200
+    assert molecules.data.X.shape[0] == counts.data.X.shape[0] == 150
     assert np.issubdtype(molecules.data.X.dtype, np.integer)
-    assert counts.data.X.shape == (200, 4)
+    assert counts.data.X.shape == (150, 4)
     np.testing.assert_array_equal(molecules.data.y, counts.data.y)
     data = nb.datasets.solubility()
     known = dict(zip(data.train_smiles, data.train_y, strict=True))

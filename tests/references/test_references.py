@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ def test_draws_of_another_target_are_refused() -> None:
     _, posterior = exact_posterior()
     with pytest.raises(nb.errors.DataError, match="not of the reference 'mlp-ends'"):
         references.load("mlp-ends").distance(posterior)
+
+
+def test_a_reference_is_pickled_by_its_name_with_or_without_its_target() -> None:
+    truth = references.load("linear")
+    assert truth.target.split.size == 7
+    assert pickle.loads(pickle.dumps(truth)) is truth
 
 
 def test_a_name_that_is_not_there_is_told_with_the_nearest() -> None:
