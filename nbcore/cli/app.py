@@ -138,6 +138,8 @@ def compare(
         Path, typer.Option(help="Folder of the comparison; the same command goes on there.")
     ] = Path("nbcore-comparison"),
     jobs: Annotated[int, typer.Option(help="Processes, one cell at a time in each.")] = 1,
+    executor: Annotated[str, typer.Option(help="processes, or dask: a cluster.")] = "processes",
+    address: Annotated[str | None, typer.Option(help="Address of the Dask scheduler.")] = None,
     no_cache: NoCache = False,
 ) -> None:
     """Compare samplers, selectors and sizes of subsets at an equal budget."""
@@ -153,7 +155,8 @@ def compare(
         failed = f" [red]{escape(row['error'])}[/]" if row["status"] == "failed" else ""
         shown.print(f"{done}/{count} {escape(cell_name(row))}: {ended}{failed}")
 
-    rows = comparison.run(plan, out, jobs=jobs, on_row=tell)
+    where: Any = {"executor": executor, "address": address}
+    rows = comparison.run(plan, out, jobs=jobs, on_row=tell, **where)
     failed = sum(row["status"] == "failed" for row in rows)
     out_of = console.out()
     out_of.print(f"{len(rows)} cells, {failed} of them failed: {escape(str(out))}", soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import resource
 import shutil
 import time
@@ -40,6 +42,23 @@ NUM_TRACED = 400
 """Draws of each chain that are kept to look at."""
 
 Row = dict[str, Any]
+
+
+def train(cell: Cell, folder: Path) -> Row:
+    """Train the networks of a cell, for all cells that share them; return nothing.
+
+    An error is left to the cells, each of which meets it and is a row that failed.
+
+    Args:
+        cell: one of these cells.
+        folder: that of the comparison.
+    """
+    place = folder / "trained" / cell.trained_digest
+    if isinstance(cell.problem, Problem) and not place.exists():
+        with contextlib.suppress(NbcoreError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            _train(cell, cell.problem, place)
+    return {}
 
 
 def execute(cell: Cell, folder: Path) -> Row:
@@ -88,9 +107,8 @@ def _of_reference(cell: Cell, reference: Reference, folder: Path) -> Row:
 
 def _of_problem(cell: Cell, problem: Problem, folder: Path) -> Row:
     X, y, test_X, test_y = problem.data.split(cell.seed)
-    begin = time.perf_counter()
-    cross, was_there = _trained(cell, problem, folder, X, y)
-    row: Row = {"seconds_train": 0.0 if was_there else time.perf_counter() - begin}
+    cross, seconds = _trained(cell, problem, folder)
+    row: Row = {"seconds_train": seconds}
     if cell.method is None:
         prediction = _unsampled(cell, cross, X, y, test_X)
         return row | prediction_columns(prediction, test_y)
@@ -121,22 +139,28 @@ def _sampled(cell: Cell, target: NetworkTarget, folder: Path) -> NetworkPosterio
     return posterior
 
 
-def _trained(cell: Cell, problem: Problem, folder: Path, X: Any, y: Any) -> tuple[CrossFit, bool]:
-    """Return the networks of a problem and seed, trained once, and whether they were there."""
+def _trained(cell: Cell, problem: Problem, folder: Path) -> tuple[CrossFit, float]:
+    """Return the networks of a problem and seed, trained once, and the seconds that it took."""
     place = folder / "trained" / cell.trained_digest
-    if place.exists():
-        stored = load(place, problem.network)
-        if isinstance(stored, CrossFit):
-            return stored, True
+    if not place.exists():
+        _train(cell, problem, place)
+    cross = load(place, problem.network)
+    return cross, json.loads(place.with_suffix(".json").read_text("utf-8"))["seconds"]
+
+
+def _train(cell: Cell, problem: Problem, place: Path) -> None:
+    X, y, _, _ = problem.data.split(cell.seed)
     options = TrainingOptions(epochs=cell.plan.epochs)
     likelihood = problem.likelihood or Gaussian()
+    begin = time.perf_counter()
     cross = cross_fit(
         problem.network, X, y, epochs=options.epochs, batch_size=options.batch_size,
         key=cell.seed, progress=False, **options.network_options(likelihood),
     )  # fmt: skip
     place.parent.mkdir(parents=True, exist_ok=True)
+    seconds = {"seconds": time.perf_counter() - begin}
+    storage.write_text(place.with_suffix(".json"), json.dumps(seconds))
     cross.save(place)
-    return cross, False
 
 
 def _subset(cell: Cell, cross: CrossFit, X: Any, y: Any) -> ProbabilisticSubset:

@@ -285,6 +285,11 @@ class Cell:
         """Hash of what its trained networks depend on."""
         return _hash([self.problem.digest, repr(self.seed), repr(self.plan.epochs)])
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether it has networks to train; a reference has its weights."""
+        return isinstance(self.problem, Problem)
+
     def columns(self) -> dict[str, Any]:
         """Return the columns of the table that say what it is."""
         choice, method, problem = self.choice, self.method, self.problem

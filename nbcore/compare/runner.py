@@ -19,11 +19,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from nbcore.common.options import check_count
+from nbcore.common.options import check_choice, check_count
 from nbcore.common.storage import write_text
-from nbcore.compare.execution import Row, execute
+from nbcore.compare.execution import Row, execute, train
 from nbcore.compare.plan import Cell, Plan
 from nbcore.errors import MissingExtraError, RunFolderError
 
@@ -35,11 +35,22 @@ SETTINGS = (
 RETRIES = 1
 """How often a cell is tried again whose process died."""
 
+Executor = Literal["processes", "dask"]
+Work = Callable[[Cell, Path], Row]
+Each = Callable[[Work, list[Cell], Path], Iterator[Row]]
 OnRow = Callable[[Row, int, int], None]
 """`(row, cells that are done, all cells)`."""
 
 
-def run(plan: Plan, out: str | Path, *, jobs: int = 1, on_row: OnRow | None = None) -> list[Row]:
+def run(
+    plan: Plan,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    executor: Executor = "processes",
+    address: str | None = None,
+    on_row: OnRow | None = None,
+) -> list[Row]:
     """Run a comparison, or what is missing of it, and write its table.
 
     Each cell is one posterior, in a process that takes one cell after the other. Networks are
@@ -51,6 +62,10 @@ def run(plan: Plan, out: str | Path, *, jobs: int = 1, on_row: OnRow | None = No
             script needs `if __name__ == "__main__":`.
         out: folder of the comparison, which is made if it is not there.
         jobs: number of processes.
+        executor: `"processes"` of this machine, or `"dask"`, which hands cells to a Dask cluster
+            whose workers see the folder under the same path.
+        address: that of the Dask scheduler; `None` is the one that Dask's own configuration
+            names, or a cluster of this machine.
         on_row: called after each cell that was run now.
 
     Returns:
@@ -59,9 +74,11 @@ def run(plan: Plan, out: str | Path, *, jobs: int = 1, on_row: OnRow | None = No
 
     Raises:
         RunFolderError: the folder cannot be written.
-        OptionError: `jobs` is not a number of processes.
+        OptionError: `jobs` is not a number of processes, or there is no such executor.
+        MissingExtraError: Dask is not installed.
     """
     check_count(1, jobs=jobs)
+    check_choice(get_args(Executor), executor=executor)
     folder = Path(out)
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)
@@ -71,7 +88,11 @@ def run(plan: Plan, out: str | Path, *, jobs: int = 1, on_row: OnRow | None = No
     write_text(folder / "manifest.json", json.dumps(_manifest(plan), indent=1))
     rows = {digest: row for digest in cells if (row := _stored(folder, digest)) is not None}
     missing = [cell for digest, cell in cells.items() if digest not in rows]
-    for row in _in_processes(missing, folder, jobs) if missing else ():
+    untrained = {cell.trained_digest: cell for cell in missing if cell.needs_training}
+    each = _in_dask(address) if executor == "dask" else _in_processes(jobs)
+    for _ in each(train, list(untrained.values()), folder):
+        pass
+    for row in each(execute, missing, folder):
         write_text(_place(folder, row["cell"]), json.dumps(row))
         rows[row["cell"]] = row
         if on_row is not None:
@@ -110,29 +131,59 @@ def stored_rows(folder: str | Path) -> list[Row]:
     return [json.loads(file.read_text("utf-8")) for file in files]
 
 
-def _in_processes(cells: list[Cell], folder: Path, jobs: int) -> Iterator[Row]:
-    """Yield rows as they come; a cell whose process dies is tried once more, then has failed."""
-    waiting, tries = list(reversed(cells)), dict.fromkeys((c.digest for c in cells), 0)
+def _in_processes(jobs: int) -> Each:
+    """Return what yields rows as they come from processes of this machine.
+
+    A cell whose process dies is tried once more, and then has failed.
+    """
     context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork would break
-    while waiting:
-        running: dict[Future[Row], Cell] = {}
-        with ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
+
+    def each(work: Work, cells: list[Cell], folder: Path) -> Iterator[Row]:
+        waiting, tries = list(reversed(cells)), dict.fromkeys((c.digest for c in cells), 0)
+        while waiting:
+            running: dict[Future[Row], Cell] = {}
             is_broken = False
-            while (waiting and not is_broken) or running:
-                while waiting and len(running) < jobs and not is_broken:
-                    cell = waiting.pop()
-                    running[pool.submit(execute, cell, folder)] = cell
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    cell = running.pop(future)
-                    try:
-                        yield future.result()
-                    except BrokenProcessPool:
-                        is_broken = True
-                        tries[cell.digest] += 1
-                        if tries[cell.digest] > RETRIES:
-                            yield _died(cell)
-                        else:
-                            waiting.append(cell)
+            with ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
+                while (waiting and not is_broken) or running:
+                    while waiting and len(running) < jobs and not is_broken:
+                        cell = waiting.pop()
+                        running[pool.submit(work, cell, folder)] = cell
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        cell = running.pop(future)
+                        try:
+                            yield future.result()
+                        except BrokenProcessPool:
+                            is_broken = True
+                            tries[cell.digest] += 1
+                            if tries[cell.digest] > RETRIES:
+                                yield _died(cell)
+                            else:
+                                waiting.append(cell)
+
+    return each
+
+
+def _in_dask(address: str | None) -> Each:
+    """Return what yields rows as they come from the workers of a Dask cluster."""
+    try:
+        import distributed  # noqa: PLC0415  no dependency of the library
+    except ImportError as error:
+        raise MissingExtraError("executor='dask'", "cluster", "distributed") from error
+
+    def each(work: Work, cells: list[Cell], folder: Path) -> Iterator[Row]:
+        if not cells:
+            return
+        where = folder.resolve()
+        with distributed.Client(address) as client:
+            futures = client.map(lambda cell: work(cell, where), cells, pure=False, retries=RETRIES)
+            found = dict(zip(futures, cells, strict=True))
+            for future in distributed.as_completed(futures):
+                try:
+                    yield future.result()
+                except distributed.KilledWorker:
+                    yield _died(found[future])
+
+    return each
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,8 @@ import dataclasses
 import functools
 import inspect
 import random
+import re
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -143,16 +145,13 @@ class _Calls:
         arguments = tuple(_plain(a) if isinstance(a, Target) else a for a in arguments)
         self._check_arguments(name, function, arguments)
         before = _outside_state()
-        try:
-            closed, result = jax.make_jaxpr(self._with_arrays(name, function), return_shape=True)(
-                *arguments
-            )
-        except NbcoreError:
-            raise
-        except Exception as error:
-            error.add_note(f"This happened in {self._who(name)}, evaluated on shapes and dtypes.")
-            raise
-        if _outside_state() != before:
+        closed, result = self._traced(name, function, arguments)
+        if _outside_state() != before and not (
+            # Other threads, such as those of a cluster, may have drawn: what was drawn while this
+            # function was traced is another number in another trace.
+            threading.active_count() > 1
+            and _text(closed) == _text(self._traced(name, function, arguments)[0])
+        ):
             raise self.error(
                 name,
                 "drew numbers from numpy.random or random while it was traced: the compiled "
@@ -160,6 +159,17 @@ class _Calls:
                 "randomness from its key alone, such as jax.random.normal(key, shape)",
             )
         return Evaluated(result, closed.jaxpr)
+
+    def _traced(self, name: str, function: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Return the closed jaxpr of a call, and the shapes of its result."""
+        try:
+            traced = jax.make_jaxpr(self._with_arrays(name, function), return_shape=True)
+            return traced(*arguments)
+        except NbcoreError:
+            raise
+        except Exception as error:
+            error.add_note(f"This happened in {self._who(name)}, evaluated on shapes and dtypes.")
+            raise
 
     def error(self, name: str, got: str, expected: str) -> PluginError:
         """Return the error that names a function, what came, and what was expected."""
@@ -329,6 +339,12 @@ def _described(value: Any) -> str:
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     array = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _text(closed: Any) -> str:
+    """Return a closed jaxpr with its constants as text, without addresses in memory."""
+    constants = [np.asarray(c).tolist() for c in closed.consts if not is_key(c)]
+    return re.sub("0x[0-9a-f]+", "", f"{closed.jaxpr} {constants}")
 
 
 def _outside_state() -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def test_independent_draws_of_a_normal_posterior_are_at_no_distance(folder: Path
 def test_figures_are_those_of_the_same_posterior_without_the_harness(folder: Path) -> None:
     row = rows_of(folder)["toy, mlp", "", "laplace"]
     train, y, test, test_y = TOY.data.split(0)
-    (place,) = (folder / "trained").iterdir()
+    (place,) = (path for path in (folder / "trained").iterdir() if path.is_dir())
     cross = nb.load(place, TOY.network)
     subset = nb.select_bayesian_components(
         cross.full, method="magnitude", num_weights=8, X=train, y=y, key=0
@@ -93,7 +95,7 @@ def test_what_is_there_is_not_run_again_and_the_table_is_the_same(folder: Path) 
     nb.compare.run(PLAN, folder, on_row=lambda row, done, count: ran.append(row["cell"]))
     assert ran == [lost["cell"]]
     again = rows_of(folder)["linear", "", "laplace"]
-    changing = {name for name in lost if name.startswith(("seconds", "peak", "ess_per_second"))}
+    changing = {name for name in lost if name.startswith(TIMES)}
     assert {k: v for k, v in again.items() if k not in changing} == {
         k: v for k, v in lost.items() if k not in changing
     }
@@ -165,6 +167,36 @@ def test_wrong_plans_are_refused_before_anything_runs() -> None:
         DataSet("toy", X, Y[:-1])
     with pytest.raises(nb.errors.RunFolderError, match="holds no comparison"):
         nb.compare.load("nowhere")
+
+
+TIMES = ("seconds", "peak", "ess_per_second")
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_table_and_a_worker_may_die(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    plan = dataclasses.replace(
+        PLAN, methods=(Method("laplace"), Method("sgld")), seeds=(0, 1, 2), choices=(), problems=()
+    )
+    wanted = nb.compare.run(plan, tmp_path / "here")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        killed: list[int] = []
+
+        def kill(row: Any, done: int, count: int) -> None:
+            if not killed:
+                killed.append(cluster.workers[0].pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+        found = nb.compare.run(
+            plan, tmp_path / "there", executor="dask", address=cluster.scheduler_address,
+            on_row=kill,
+        )  # fmt: skip
+    assert killed
+    for one, other in zip(wanted, found, strict=True):
+        assert {k: v for k, v in one.items() if not k.startswith(TIMES)} == {
+            k: v for k, v in other.items() if not k.startswith(TIMES)
+        }
 
 
 def test_curves_are_kept_for_the_report(folder: Path) -> None:

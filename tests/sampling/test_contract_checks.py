@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -219,3 +221,33 @@ def test_a_start_without_density_is_named(value: str) -> None:
     starts[0] = 1.0
     with pytest.raises(SamplingError, match=f"log density is {value} at the start of chain 1"):
         sample(Walk(), target, init=starts)
+
+
+@pytest.fixture
+def drawing_thread() -> Iterator[None]:
+    """A thread that draws all the time, as those of a cluster do now and then."""
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(0.001):
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("drawing_thread")
+def test_random_numbers_of_another_thread_are_not_held_against_a_sampler() -> None:
+    target = nb.Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(3))
+    plan = {"num_warmup": 0, "num_chains": 1, "progress": False}
+    nb.sample(target, nb.get_backend("laplace"), num_samples=5, **plan)
+
+    def drawn(key: Any, target: Any, shared: Any, position: Any) -> Any:
+        return position + np.random.normal()
+
+    kernel = nb.get_backend("laplace").kernel(0)._replace(init=drawn)
+    with pytest.raises(PluginError, match=r"drew numbers from numpy\.random"):
+        check_contract(nb.get_backend("laplace"), kernel, 0, jax.random.key(0), target)
