@@ -1,4 +1,4 @@
-"""Comparison of samplers, selectors and sizes of subsets at equal budgets, cell by cell."""
+"""Comparisons of samplers, selectors and sizes at equal budgets."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from nbcore.compare.standings import Row, cell_name
 from nbcore.report.style import CHAINS, INK, QUIET
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+LONGEST = 36
+"""Characters of a name in a legend."""
 Curves = Mapping[str, Mapping[str, Any]]
 """Arrays of each cell, by its name."""
 
@@ -104,7 +106,7 @@ def draw_traces(axes: Any, curves: Mapping[str, Any], row: Row) -> None:
         axes.plot(chain, color=CHAINS[i % len(CHAINS)], linewidth=0.7)
     axes.set(
         xlabel="draw", ylabel="the prediction that mixes worst",
-        title=cell_name(row),
+        title=cell_name(row)[:60],
     )  # fmt: skip
 
 
@@ -115,8 +117,13 @@ def methods(rows: Sequence[Row]) -> list[str]:
 
 def above(axes: Any) -> None:
     """Put the legend above the axes, where it covers nothing."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    short = [text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in labels]
+    ncols = 2 if max(map(len, short)) <= LONGEST // 2 else 1
+    axes.legend(handles, short, loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols,
+                borderaxespad=0.2)  # fmt: skip
 
 
 def _has(row: Row, column: str) -> bool:

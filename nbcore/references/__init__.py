@@ -1,4 +1,4 @@
-"""Reference posteriors of networks, which samplers are held to: data, weights, and long runs.
+"""Reference posteriors of networks, which samplers are held to.
 
 A reference is a log density over some weights of a small network, pinned down to its data, and
 what long runs of exact samplers found: moments of predictions and of other functions that
