@@ -33,13 +33,13 @@ def _of_methods(rows: Sequence[Row]) -> list[str]:
     budgets = sorted(
         {f"{row['budget']:,} {row['budget_kind']}" for row in rows if row.get("budget")}
     )
-    what = (
-        "of the distance to references" if _has_references(rows) else "of the NLPD of test examples"
-    )
+    what = "by the distance to references" if _has_references(rows) else BY_NLPD
     if not right:
         found.append("Something counts against every sampler at this budget; see the table.")
     elif len(methods) == 1:
         found.append(f"{right[0].name} is the only sampler, so that nothing was compared.")
+    elif len(right) == 1:
+        found.append(f"{right[0].name} is the only sampler against which nothing counts.")
     else:
         found.append(_first(right, f"At {' and '.join(budgets)}", "sampler", what))
     found += [
@@ -72,8 +72,10 @@ def _first(ranked: Sequence[Standing], begin: str, kind: str, loss: str) -> str:
     told = [one.name for one in others if not one.is_tied]
     if told:
         text += f" Detectably behind it: {', '.join(told)}."
-    for one in (one for one in others if one.is_tied and one.behind):
-        needed = one.behind.num_needed if one.behind else np.inf
+    for one in others:
+        if not one.is_tied or one.behind is None:
+            continue
+        needed = one.behind.num_needed
         more = f"about {needed:,.0f} seeds" if np.isfinite(needed) else "no number of seeds"
         text += f" {one.name} cannot be told from it at this number of seeds; {more} would do it."
     return text

@@ -89,13 +89,13 @@ def convergence_columns(posterior: NetworkPosterior, outputs: NDArray[np.float64
         for a in posterior.draws["weights"].values()
     ]
     flat = np.concatenate(weights, axis=-1)
-    ess = float(np.min(convergence.ess_bulk(chains)))
+    r_hat, ess = worst_mixing(chains)
     info = posterior.info
     gradients, seconds = sum(info.num_gradients.values()), info.seconds
     sampling = seconds["warmup"] + seconds["sampling"]
     return {
         "r_hat_weights": float(np.max(convergence.r_hat(flat))),
-        "r_hat_predictions": float(np.max(convergence.r_hat(chains))),
+        "r_hat_predictions": r_hat,
         "ess_weights": float(np.min(convergence.ess_bulk(flat))),
         "ess_predictions": ess,
         "num_draws": posterior.num_draws,
@@ -105,3 +105,19 @@ def convergence_columns(posterior: NetworkPosterior, outputs: NDArray[np.float64
         "ess_per_gradient": ess / gradients if gradients else None,
         "ess_per_second": ess / sampling if sampling else None,
     }
+
+
+def worst_mixing(chains: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the largest R-hat and the least ESS of predictions that some chain moves.
+
+    Weights may leave some predictions as they are. If no chain moves any, R-hat is infinite and the
+    ESS 0.
+
+    Args:
+        chains: predictions `(chain, draw, functions)`.
+    """
+    moving = np.any(np.ptp(chains, axis=1) > 0, axis=0)
+    if not moving.any():
+        return float("inf"), 0.0
+    moved = chains[..., moving]
+    return float(np.max(convergence.r_hat(moved))), float(np.min(convergence.ess_bulk(moved)))

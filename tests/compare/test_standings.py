@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import nbcore as nb
-from nbcore.compare.standings import Row, standings
+from nbcore.compare.conclusions import sentences
+from nbcore.compare.measures import worst_mixing
+from nbcore.compare.standings import Row, reasons_against, standings
 from nbcore.posterior import convergence
 from nbcore.references.distance import distance
 
@@ -181,3 +183,26 @@ def test_choices_of_weights_are_compared_with_the_same_sampler_and_seed() -> Non
     assert second.num_blocks == 6
     assert second.behind is not None
     assert second.behind.mean == pytest.approx(0.1)
+
+
+def test_predictions_that_no_weight_reaches_do_not_count_and_chains_that_do_not_move_do() -> None:
+    rng = np.random.default_rng(0)
+    chains = np.concatenate([rng.normal(size=(2, 200, 3)), np.full((2, 200, 1), 5.0)], axis=-1)
+    r_hat, ess = worst_mixing(chains)
+    assert r_hat == convergence.r_hat(chains[..., :3]).max() < 1.05
+    assert ess == convergence.ess_bulk(chains[..., :3]).min()
+    starts = np.broadcast_to(rng.normal(size=(2, 1, 4)), (2, 200, 4))
+    assert worst_mixing(starts) == (np.inf, 0.0)
+    rows = [
+        {**row, "r_hat_predictions": np.inf, "ess_predictions": 0.0}
+        for row in rows_with_nlpd({"frozen": [0.1, 0.1]})
+    ]
+    assert reasons_against(rows) == ("chains do not move in 2 of 2 cells",)
+
+
+def test_one_sampler_that_is_right_is_not_said_to_have_one_seed() -> None:
+    rows = rows_with_nlpd({"right": [1.0, 1.1, 1.2], "frozen": [0.1, 0.1, 0.1]})
+    rows = [{**r, "ess_predictions": 0.0 if r["backend"] == "frozen" else 9.0} for r in rows]
+    first, second = sentences(rows)
+    assert first == "right is the only sampler against which nothing counts."
+    assert second == "frozen stands behind: chains do not move in 3 of 3 cells."
