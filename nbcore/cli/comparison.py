@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -48,27 +48,14 @@ class GeneralSection:
         prior: standard deviation of the prior around the trained weights.
     """
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    controls: tuple[str, ...] = ("random", "deterministic")
-    references: tuple[str, ...] = ()
-    num_warmup: int = 200
-    num_chains: int = 2
-    max_draws: int = 2000
-    epochs: int | None = None
-    prior: float = 1.0
-
-
-@dataclass(frozen=True)
-class BudgetSection:
-    """Section `[budget]`: what each posterior may cost.
-
-    Args:
-        kind: `"gradients"` or `"draws"`.
-        amount: how many.
-    """
-
-    kind: Literal["gradients", "draws"]
-    amount: int
+    seeds: tuple[int, ...] = Plan.seeds
+    controls: tuple[str, ...] = Plan.controls
+    references: tuple[str, ...] = Plan.references
+    num_warmup: int = Plan.num_warmup
+    num_chains: int = Plan.num_chains
+    max_draws: int = Plan.max_draws
+    epochs: int | None = Plan.epochs
+    prior: float = Plan.prior
 
 
 @dataclass(frozen=True)
@@ -86,21 +73,6 @@ class ChoiceSection:
     sizes: tuple[int, ...]
     layer_names: tuple[str, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True)
-class MethodSection:
-    """A section `[[method]]`: a sampler.
-
-    Args:
-        backend: see `nbcore plugins`.
-        options: its options.
-        label: its name in the table.
-    """
-
-    backend: str
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    label: str = ""
 
 
 def read_plan(path: Path) -> Plan:
@@ -121,9 +93,9 @@ def read_plan(path: Path) -> Plan:
     ):
         if name not in tables:
             raise ConfigError(f"{path}: the section {name} is missing. Type: [{name}] {example}")
-    budget = source.read("budget", BudgetSection, tables["budget"])
+    budget = source.read("budget", Budget, tables["budget"])
     choices = [source.read("choice", ChoiceSection, t) for t in _list(source, "choice", tables)]
-    methods = [source.read("method", MethodSection, t) for t in _list(source, "method", tables)]
+    methods = [source.read("method", Method, t) for t in _list(source, "method", tables)]
     with source.blame("method"):
         for method in methods:
             get_backend(method.backend, **method.options)
@@ -137,8 +109,8 @@ def read_plan(path: Path) -> Plan:
     problems = [_problem(source, table) for table in _list(source, "data", tables)]
     with source.blame(""):
         return Plan(
-            methods=tuple(Method(m.backend, m.options, m.label) for m in methods),
-            budget=Budget(budget.kind, budget.amount),
+            methods=tuple(methods),
+            budget=budget,
             problems=tuple(problems),
             choices=tuple(
                 Choice(c.selector, size, c.layer_names, c.options)

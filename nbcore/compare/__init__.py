@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nbcore.compare.execution import Row
 from nbcore.compare.pages import figure_bytes, report
 from nbcore.compare.plan import (
     Budget,
@@ -11,6 +10,7 @@ from nbcore.compare.plan import (
     Method,
     Plan,
     Problem,
+    Row,
 )
 from nbcore.compare.runner import load, run
 from nbcore.compare.standings import Standing, standings

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nbcore.compare.standings import Row, Standing, loss_of, standings
+from nbcore.compare.plan import Row
+from nbcore.compare.standings import Standing, loss_of, standings
 
 BY_NLPD = "by the NLPD of test examples"
 

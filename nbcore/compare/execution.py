@@ -19,7 +19,7 @@ import numpy as np
 
 from nbcore.common import storage
 from nbcore.compare.measures import calibration_curve, convergence_columns, prediction_columns
-from nbcore.compare.plan import Cell, Method, Problem
+from nbcore.compare.plan import Cell, Problem, Row
 from nbcore.compare.spending import sample_within
 from nbcore.distributions.likelihoods import Gaussian
 from nbcore.distributions.priors import NormalPrior
@@ -40,8 +40,6 @@ from nbcore.training.fold_mixture import FoldMixture
 
 NUM_TRACED = 400
 """Draws of each chain that are kept to look at."""
-
-Row = dict[str, Any]
 
 
 def train(cell: Cell, folder: Path) -> Row:
@@ -128,7 +126,7 @@ def _of_problem(cell: Cell, problem: Problem, folder: Path) -> Row:
 
 def _sampled(cell: Cell, target: NetworkTarget, folder: Path) -> NetworkPosterior:
     """Return draws within the budget; the checkpoint goes once they are there."""
-    plan, method = cell.plan, cell.method or Method("numpyro-nuts")
+    plan, method = cell.plan, cell.sampler
     checkpoint = folder / "checkpoints" / cell.digest
     posterior = sample_within(
         target, get_backend(method.backend, **method.options), plan.budget, key=cell.seed,

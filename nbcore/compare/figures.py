@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nbcore.compare.standings import Row, cell_name
+from nbcore.compare.plan import Row
+from nbcore.compare.standings import cell_name
 from nbcore.report.style import CHAINS, INK, QUIET
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")

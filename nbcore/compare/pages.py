@@ -12,8 +12,9 @@ from nbcore.common import storage
 from nbcore.common.digits import shown
 from nbcore.common.options import check_choice
 from nbcore.compare.conclusions import sentences
+from nbcore.compare.plan import Row
 from nbcore.compare.runner import stored_rows
-from nbcore.compare.standings import Row, Standing, cell_name, standings
+from nbcore.compare.standings import Standing, cell_name, standings
 
 Format = Literal["html", "md"]
 COLUMNS = {

@@ -24,6 +24,9 @@ WITHOUT_SAMPLER = ("deterministic", "ensemble")
 """Controls that draw nothing."""
 FORMAT = "nbcore-compare-1"
 
+Row = dict[str, Any]
+"""A row of the table, by column."""
+
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
@@ -284,6 +287,17 @@ class Cell:
     def trained_digest(self) -> str:
         """Hash of what its trained networks depend on."""
         return _hash([self.problem.digest, repr(self.seed), repr(self.plan.epochs)])
+
+    @property
+    def sampler(self) -> Method:
+        """The method of a cell that has one.
+
+        Raises:
+            OptionError: nothing is sampled in it.
+        """
+        if self.method is None:
+            raise OptionError(f"The control {self.control!r} samples nothing.")
+        return self.method
 
     @property
     def needs_training(self) -> bool:

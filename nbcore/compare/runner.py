@@ -10,11 +10,12 @@ FOLDER/manifest.json               the plan in words, and versions
 from __future__ import annotations
 
 import csv
+import io
 import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
@@ -23,8 +24,8 @@ from typing import Any, Literal, get_args
 
 from nbcore.common.options import check_choice, check_count
 from nbcore.common.storage import write_text
-from nbcore.compare.execution import Row, execute, train
-from nbcore.compare.plan import Cell, Plan
+from nbcore.compare.execution import execute, train
+from nbcore.compare.plan import FORMAT, Cell, Plan, Row
 from nbcore.errors import MissingExtraError, RunFolderError
 
 PACKAGES = ("nbcore", "jax", "numpy")
@@ -216,21 +217,19 @@ def _stored(folder: Path, digest: str) -> Row | None:
     return json.loads(place.read_text("utf-8")) if place.exists() else None
 
 
-def _write_table(path: Path, rows: Iterable[Row]) -> None:
-    rows = list(rows)
+def _write_table(path: Path, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:
     """Return the plan in words, and the versions that figures depend on."""
     return {
-        "format": "nbcore-compare-1",
+        "format": FORMAT,
         "problems": {p.name: [repr(p.network), p.digest] for p in plan.problems},
         "choices": [repr(choice) for choice in plan.choices],
         "methods": [repr(method) for method in plan.methods],

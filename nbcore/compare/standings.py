@@ -19,7 +19,7 @@ from the same wrong distribution is not found out: add some.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from nbcore.compare.plan import Row
 from nbcore.metrics import PairedDifference, paired_difference
 
 MOST = 3.0
@@ -37,8 +38,6 @@ MAX_R_HAT = 1.1
 MAX_FAILED = 0.2
 BLOCK = ("problem", "selector", "size", "seed")
 """What methods are compared within."""
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

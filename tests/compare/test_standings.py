@@ -13,7 +13,8 @@ import pytest
 import nbcore as nb
 from nbcore.compare.conclusions import sentences
 from nbcore.compare.measures import worst_mixing
-from nbcore.compare.standings import Row, reasons_against, standings
+from nbcore.compare.plan import Row
+from nbcore.compare.standings import reasons_against, standings
 from nbcore.posterior import convergence
 from nbcore.references.distance import distance
 

@@ -68,6 +68,11 @@ class Step(NamedTuple):
     work: int | None = None
 
 
+def plus(a: Any, b: Any) -> list[Any]:
+    """Return the sum, as an equation returns it."""
+    return [a + b]
+
+
 def stochastic_rows(split: ParameterSplit) -> dict[str, StochasticRows]:
     """Return the stochastic rows of leaves with many rows, of which at most half are stochastic."""
     found: dict[str, StochasticRows] = {}
@@ -150,7 +155,7 @@ def corrected(eqn: jex.JaxprEqn, place: int, marked: Marked) -> list[Step] | Non
 
 
 _FROZEN, _DELTA, _ROWS, _LOOKUP, _FIRST, _SECOND, _THIRD = range(2, 9)
-_SUM = Step("add", lambda known, correction: [known + correction], (_FIRST, _THIRD), work=0)
+_SUM = Step("add", plus, (_FIRST, _THIRD), work=0)
 
 
 def _product(eqn: jex.JaxprEqn, place: int, axis: int) -> list[Step] | None:

@@ -173,10 +173,10 @@ class Inliner:
         known, correction = self.sums[inputs[sums[0]]]  # pyright: ignore[reportArgumentType]
         other, avals = inputs[1 - sums[0]], [v.aval for v in eqn.outvars]
         if self.level_of([other]) == STAGED:
-            (correction,) = self.add("add", _plus, [correction, other], avals, work=0)
+            (correction,) = self.add("add", first_layer.plus, [correction, other], avals, work=0)
         else:
-            (known,) = self.add("add", _plus, [known, other], avals)
-        (out,) = self.add("add", _plus, [known, correction], avals)
+            (known,) = self.add("add", first_layer.plus, [known, other], avals)
+        (out,) = self.add("add", first_layer.plus, [known, correction], avals)
         self.sums[out] = (known, correction)
         return [out]
 
@@ -328,10 +328,6 @@ class _Loop:
         inputs += [self.inputs[first + i] for i in carries] + [sliced[v] for v in xs]
         work = length * sum(e.work for e in equations) + sum(a.bytes for a in avals)
         return self.outer.add("scan", run, inputs, avals, work=work)
-
-
-def _plus(a: Any, b: Any) -> list[Any]:
-    return [a + b]
 
 
 def _recomputed(inner: Inliner, eqn: Equation) -> bool:
